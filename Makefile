@@ -1,0 +1,38 @@
+# Every target first sets up what it needs and is missing; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: setup dev test check bench soak help
+SHELL := /usr/bin/env bash
+
+# A missing runtime or client fails the tests that need it, where plain `cargo test` skips them.
+FULL := NEARHOP_REQUIRE_ORT=1 NEARHOP_REQUIRE_CLIENTS=1
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+setup: ## install what building and testing need and this machine lacks
+	@scripts/setup.sh
+
+dev: ## run DNS, edge and two pods with the built-in model on this machine (ARGS="…")
+	@scripts/setup.sh dev
+	@[[ -x target/release/nearhop ]] || echo "The first build takes some minutes; the next ones take seconds."
+	cargo run --release --locked -- dev $(ARGS)
+
+test: ## run all tests
+	@scripts/setup.sh test
+	$(FULL) cargo test --workspace --locked
+
+check: ## format, lints, docs and licences
+	@scripts/setup.sh dev
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+	@scripts/deny.sh
+
+bench: ## measure the edge beside nginx
+	@scripts/setup.sh test
+	cargo build --release --locked
+	python3 benches/edge_vs_nginx.py
+
+soak: ## run the long tests (minutes), with their figures
+	@scripts/setup.sh test
+	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture soak

@@ -1,0 +1,16 @@
+//! What every role shows its operator: `/livez`, `/readyz`, `/metrics` and the token-guarded
+//! `/admin/v1/…`; and the plain HTTP server that these and the pods stand on.
+//!
+//! There is one admin router; each role adds its routes to it. Absent on purpose: the public
+//! listener of the edge, which is Pingora's.
+
+pub mod clock;
+mod listen;
+mod metrics;
+mod router;
+mod serve;
+
+pub use listen::{BindError, bind, reserve};
+pub use metrics::{Metrics, latency_buckets};
+pub use router::{Check, Checks, admin_router, api_error};
+pub use serve::{ServeLimits, serve};

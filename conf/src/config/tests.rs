@@ -1,0 +1,129 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::DEFAULT_YAML;
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+fn check(yaml: &str, expected: &Expect) {
+    let error = Config::read(yaml, "edge.yaml", &no_env).unwrap_err();
+    expected.assert_eq(&error.to_string());
+}
+
+const KEY: &str = "keys: [{name: a, tenant: t, sha256: '0000000000000000000000000000000000000000000000000000000000000001'}]\n";
+const EDGE: &str = "edge:\n  listen: 127.0.0.1:1\n  admin: {listen: '127.0.0.1:2'}\n  pods: [{name: p, address: '127.0.0.1:3'}]\n";
+
+#[test]
+fn the_default_file_is_the_defaults() {
+    let config = Config::read(DEFAULT_YAML, "default", &no_env).unwrap();
+    let edge = config.edge.unwrap();
+    assert_eq!(edge.limits, Limits::default());
+    assert_eq!(edge.deadlines, Deadlines::default());
+    assert_eq!(edge.upstream, Upstream::default());
+    assert_eq!(edge.probes, Probes::default());
+    assert_eq!(edge.l1, L1::default());
+    assert_eq!(edge.drain, defaults::DRAIN);
+    let origin = config.origin.unwrap();
+    assert_eq!((origin.slots, origin.queue), (defaults::SLOTS, defaults::QUEUE));
+    assert_eq!(origin.prefill_chunk, defaults::PREFILL_CHUNK);
+    assert_eq!(origin.stall_after, defaults::STALL_AFTER);
+}
+
+#[test]
+fn a_short_file_takes_every_default() {
+    let config = Config::read(&format!("{KEY}{EDGE}"), "short", &no_env).unwrap();
+    let edge = config.edge.unwrap();
+    assert_eq!(edge.limits, Limits::default());
+    assert_eq!(config.region, "local");
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    check(
+        "region: eu west\nkeys: [{name: a, sha256: 12}]\nedge:\n  listen: localhost\n  limit: {body: 1MB}\n  limits: {body: 1MB, requests: 0}\n  probes: {interval: 1s, deadline: 2s}\n  pods: [{name: a, address: '127.0.0.1:1'}, {name: a, address: '127.0.0.1:1', weight: 2}]\n",
+        &expect![[r#"
+            edge.yaml has 12 mistakes:
+              region: is sent in a header. Use letters, digits, `-`, `_` and `.`
+              keys[0].tenant: is missing. Add it: text of 1 to 256 characters, in quotes where it looks like a number
+              keys[0].sha256: 12 does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number
+              edge.listen: "localhost" does not fit. Write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080
+              edge.admin.listen: is missing. Add it: an IP address and a port such as 127.0.0.1:8080 or [::1]:8080
+              edge.limits.body: "1MB" does not fit. Write a size such as 64KiB or 256MiB
+              edge.limits.requests: 0 does not fit. Write a whole number from 1 to 65536
+              edge.probes.deadline: is not below `interval`. Checks would pile up
+              edge.pods[1].name: is used twice. Give each pod a name of its own
+              edge.pods[1].address: is another pod's. List each pod once
+              edge.pods[1].weight: is not a field of this section. Known here: name, address
+              edge.limit: is not a field of this section. Did you mean `limits`?"#]],
+    );
+}
+
+#[test]
+fn a_file_without_a_role_is_refused() {
+    check(
+        "region: eu\n",
+        &expect![[r#"
+        edge.yaml has 1 mistake:
+          edge: is missing, and so is `origin`. Describe at least one role"#]],
+    );
+}
+
+#[test]
+fn a_duplicate_field_is_refused_with_its_line() {
+    let error = Config::read("region: eu\nregion: us\n", "x", &no_env).unwrap_err();
+    assert!(matches!(error, ConfigError::NotYaml { .. }), "{error}");
+    assert!(error.to_string().contains("region"), "{error}");
+}
+
+#[test]
+fn environment_variables_are_put_in() {
+    let env = |name: &str| (name == "TOKEN").then(|| "0123456789abcdef".to_owned());
+    let yaml =
+        format!("{KEY}{}", EDGE.replace("'127.0.0.1:2'}", "'127.0.0.1:2', token: '${TOKEN}'}"));
+    let config = Config::read(&yaml, "x", &env).unwrap();
+    let token = config.edge.unwrap().admin.token.unwrap();
+    assert_eq!(token.reveal(), "0123456789abcdef");
+    assert_eq!(format!("{token:?}"), "Secret(…)");
+    check(
+        &yaml,
+        &expect![[r#"
+        edge.yaml has 2 mistakes:
+          edge.admin.token: the environment variable TOKEN is not set. Set TOKEN, or write the value here
+          edge.admin.token: "" does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number"#]],
+    );
+}
+
+#[test]
+fn a_secret_may_lie_in_a_file() {
+    let yaml = format!(
+        "{KEY}{}",
+        EDGE.replace("'127.0.0.1:2'}", "'127.0.0.1:2', token_file: /does/not/exist}")
+    );
+    check(
+        &yaml,
+        &expect![[r#"
+        edge.yaml has 1 mistake:
+          edge.admin.token_file: cannot read /does/not/exist: No such file or directory (os error 2). Check the path and its permissions"#]],
+    );
+}
+
+#[test]
+fn every_example_is_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let env = |name: &str| match name.ends_with("SHA256") {
+        true => Some("ab".repeat(32)),
+        false => Some(format!("value-of-{name}-0123456789")),
+    };
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if let Err(error) = Config::read(&text, &path.display().to_string(), &env) {
+            panic!("{error}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 0, "conf/examples is empty");
+}

@@ -1,0 +1,99 @@
+//! Every default, with its reason. `nearhop config default` prints the same values as a file, and
+//! a test holds the two together.
+
+use std::time::Duration;
+
+use crate::{ByteSize, Deadlines, L1, Limits, Probes, Upstream};
+
+/// The commented default file that `nearhop config default` prints.
+pub const DEFAULT_YAML: &str = include_str!("../default.yaml");
+
+pub(crate) const REGION: &str = "local";
+
+/// Waiting jobs over this are told to come back: with eight slots, 64 waiting jobs are already
+/// seconds away from their turn, longer than an inline completion may wait.
+pub(crate) const QUEUE: usize = 64;
+
+/// Sequences decoded together. Eight gains what batching gives a small model on a CPU; memory is
+/// `slots` × context × KV bytes a token.
+pub(crate) const SLOTS: usize = 8;
+
+/// Tokens of prompt computed between two decode steps: long enough to be efficient, short enough
+/// that a long prompt does not stop the others' tokens.
+pub(crate) const PREFILL_CHUNK: usize = 128;
+
+/// ONNX Runtime's own threads. One leaves the other cores to other pods and to the proxy.
+pub(crate) const ORT_THREADS: usize = 1;
+
+/// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
+pub(crate) const STALL_AFTER: Duration = Duration::from_secs(10);
+
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Repository context makes 1 MiB bodies ordinary; four times that is a mistake.
+            body: ByteSize::mib(4),
+            // Half the body: JSON escapes can double a prompt on the wire.
+            prompt: ByteSize::mib(2),
+            headers: ByteSize::kib(32),
+            body_read: Duration::from_secs(10),
+            client_write: Duration::from_secs(10),
+            keepalive: Duration::from_secs(75),
+            // What two cores hold without falling behind; more is shed with 503.
+            requests: 2048,
+        }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            // An inline suggestion after five seconds is no suggestion.
+            inline: Duration::from_secs(5),
+            fim: Duration::from_secs(10),
+            chat: Duration::from_secs(120),
+            agent: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            // A pod in the same region answers a SYN in microseconds.
+            connect: Duration::from_millis(500),
+            // The cap of a long chat deadline; for code half of what remains is always less.
+            first_byte: Duration::from_secs(30),
+            next_token: Duration::from_secs(10),
+            attempts: 3,
+            // At least the peak number of concurrent requests, or connections are made anew.
+            idle_connections: 2048,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            // The whole check, connect to last byte: below the interval, so that checks never pile up.
+            deadline: Duration::from_millis(800),
+            // One lost probe is the network's; two are the pod's. Worst case 1 + 1 + 0.8 s.
+            failures: 2,
+        }
+    }
+}
+
+impl Default for L1 {
+    fn default() -> Self {
+        Self {
+            // The spec's size for the in-process cache.
+            bytes: ByteSize::mib(256),
+            // An editing session; the model revision in the key does the rest.
+            ttl: Duration::from_secs(3600),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Reads a YAML tree field by field and remembers every mistake on the way.
+//!
+//! Serde stops at the first mistake; an operator wants all of them. A [`Section`] hands out typed
+//! fields, falls back to the default after a mistake so that reading goes on, and on
+//! [`Section::finish`] names every field it was never asked for.
+
+use std::{cell::RefCell, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use serde_json::{Map, Value};
+
+use crate::{ByteSize, Problem, source::Env, units};
+
+/// The mistakes found so far.
+#[derive(Default)]
+pub(crate) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub(crate) fn add(&self, path: &str, what: impl Into<String>, fix: impl Into<String>) {
+        self.0.borrow_mut().push(Problem {
+            path: path.to_owned(),
+            what: what.into(),
+            fix: fix.into(),
+        });
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+}
+
+/// A value that one YAML scalar can hold.
+pub(crate) trait Field: Sized {
+    /// What to write, for the mistake's text: `a duration such as 5s or 800ms`.
+    const EXPECTED: &'static str;
+    fn parse(value: &Value) -> Option<Self>;
+}
+
+impl Field for String {
+    const EXPECTED: &'static str =
+        "text of 1 to 256 characters, in quotes where it looks like a number";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = value.as_str()?;
+        (1..=256).contains(&text.len()).then(|| text.to_owned())
+    }
+}
+
+impl Field for PathBuf {
+    const EXPECTED: &'static str = "a path";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_str().filter(|text| !text.is_empty()).map(Self::from)
+    }
+}
+
+impl Field for SocketAddr {
+    const EXPECTED: &'static str = "an IP address and a port such as 127.0.0.1:8080 or [::1]:8080";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
+    }
+}
+
+impl Field for Duration {
+    const EXPECTED: &'static str = "a duration over zero such as 800ms, 5s or 10m";
+    fn parse(value: &Value) -> Option<Self> {
+        units::duration(value.as_str()?).filter(|duration| !duration.is_zero())
+    }
+}
+
+impl Field for ByteSize {
+    const EXPECTED: &'static str = "a size such as 64KiB or 256MiB";
+    fn parse(value: &Value) -> Option<Self> {
+        units::byte_size(value.as_str()?)
+    }
+}
+
+impl Field for NonZeroUsize {
+    const EXPECTED: &'static str = "a whole number from 1 to 65536";
+    fn parse(value: &Value) -> Option<Self> {
+        let number = usize::try_from(value.as_u64()?).ok().filter(|number| *number <= 65_536)?;
+        Self::new(number)
+    }
+}
+
+/// One mapping of the file, at `path`.
+pub(crate) struct Section<'a> {
+    path: String,
+    fields: Map<String, Value>,
+    asked: Vec<&'static str>,
+    problems: &'a Problems,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn root(value: Value, problems: &'a Problems) -> Self {
+        Self::new(String::new(), value, problems)
+    }
+
+    fn new(path: String, value: Value, problems: &'a Problems) -> Self {
+        let fields = match value {
+            Value::Object(fields) => fields,
+            Value::Null => Map::new(),
+            _ => {
+                problems.add(&path, "is not a mapping", "Write its fields below it, indented");
+                Map::new()
+            }
+        };
+        Self { path, fields, asked: Vec::new(), problems }
+    }
+
+    /// The full path of a field of this section.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    pub(crate) fn problem(&self, name: &str, what: impl Into<String>, fix: impl Into<String>) {
+        self.problems.add(&self.path_of(name), what, fix);
+    }
+
+    /// Whether the file has this field.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.asked.push(name);
+        self.fields.remove(name)
+    }
+
+    /// A field that may be left out.
+    pub(crate) fn optional<T: Field>(&mut self, name: &'static str) -> Option<T> {
+        let value = self.take(name)?;
+        let parsed = T::parse(&value);
+        if parsed.is_none() {
+            self.problem(name, format!("{value} does not fit"), format!("Write {}", T::EXPECTED));
+        }
+        parsed
+    }
+
+    /// A field with a default.
+    pub(crate) fn or<T: Field>(&mut self, name: &'static str, default: T) -> T {
+        self.optional(name).unwrap_or(default)
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required<T: Field>(&mut self, name: &'static str) -> Option<T> {
+        if !self.has(name) {
+            self.asked.push(name);
+            self.problem(name, "is missing", format!("Add it: {}", T::EXPECTED));
+            return None;
+        }
+        self.optional(name)
+    }
+
+    /// A mapping below this one; empty where the file has none, so that its defaults apply.
+    pub(crate) fn section(&mut self, name: &'static str) -> Section<'a> {
+        let value = self.take(name).unwrap_or(Value::Null);
+        Section::new(self.path_of(name), value, self.problems)
+    }
+
+    /// A list of mappings.
+    pub(crate) fn sections(&mut self, name: &'static str) -> Vec<Section<'a>> {
+        let path = self.path_of(name);
+        match self.take(name) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .enumerate()
+                .map(|(at, item)| Section::new(format!("{path}[{at}]"), item, self.problems))
+                .collect(),
+            Some(_) => {
+                self.problems.add(&path, "is not a list", "Start each item with `- `");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Names every field that was never asked for.
+    pub(crate) fn finish(self) {
+        for name in self.fields.keys() {
+            let near = self.asked.iter().find(|known| edit_distance(known, name) <= 2);
+            let fix = match near {
+                Some(near) => format!("Did you mean `{near}`?"),
+                None => format!("Known here: {}", self.asked.join(", ")),
+            };
+            self.problem(name, "is not a field of this section", fix);
+        }
+    }
+}
+
+/// Replaces `${NAME}` in every text of the tree; `$${` stands for a literal `${`.
+pub(crate) fn expand(value: &mut Value, path: &str, env: Env<'_>, problems: &Problems) {
+    match value {
+        Value::String(text) if text.contains("${") => {
+            *text = expand_text(text, path, env, problems);
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter_mut().enumerate() {
+                expand(item, &format!("{path}[{at}]"), env, problems);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                expand(field, &below, env, problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn expand_text(text: &str, path: &str, env: Env<'_>, problems: &Problems) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            out.push_str(&rest[..at - 1]);
+            out.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        out.push_str(&rest[..at]);
+        let Some(end) = rest[at..].find('}') else {
+            problems.add(path, "has `${` without `}`", "Close it, or write `$${` for the text");
+            return out;
+        };
+        let name = &rest[at + 2..at + end];
+        match env(name) {
+            Some(value) => out.push_str(&value),
+            None => problems.add(
+                path,
+                format!("the environment variable {name} is not set"),
+                format!("Set {name}, or write the value here"),
+            ),
+        }
+        rest = &rest[at + end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Levenshtein distance in bytes; field names are short.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,42 @@
+//! Where a client is and which region is next: so far only the words for it.
+//!
+//! The decision itself, and the DNS server that answers with it, come on top of these types.
+
+use std::fmt;
+
+/// A region's name, such as `eu-west`: ASCII letters, digits, `-`, `_` and `.`, never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegionId(String);
+
+impl RegionId {
+    /// `None` where the name could not stand in a header or a DNS label.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        (!name.is_empty() && name.chars().all(fine)).then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RegionId;
+
+    #[test]
+    fn a_region_fits_into_a_header() {
+        assert_eq!(RegionId::new("eu-west").unwrap().as_str(), "eu-west");
+        assert!(RegionId::new("").is_none());
+        assert!(RegionId::new("eu west").is_none());
+    }
+}

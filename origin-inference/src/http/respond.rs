@@ -1,0 +1,162 @@
+//! A job's events to an answer: whole, or as server-sent events.
+
+use std::time::Instant;
+
+use axum::{
+    body::{Body, Bytes},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use nearhop_admin::clock;
+use nearhop_wire::{Answer, ApiError, Choice, DONE, Delta, ErrorKind, Finish, Head, Usage};
+use prometheus::{Histogram, IntCounterVec};
+use tokio::{sync::mpsc::Receiver, time::timeout_at};
+
+use super::Refusal;
+use crate::queue::Event;
+
+/// An answer on its way.
+pub(super) struct Reply {
+    pub(super) events: Receiver<Event>,
+    pub(super) head: Head,
+    /// Choices.
+    pub(super) n: usize,
+    pub(super) prompt_tokens: usize,
+    pub(super) left_out: usize,
+    pub(super) arrived: Instant,
+    pub(super) deadline: Instant,
+    pub(super) tokens: IntCounterVec,
+    pub(super) duration_seconds: Histogram,
+}
+
+/// The answer broke off.
+enum Broken {
+    Engine,
+    Deadline,
+}
+
+impl Broken {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Engine => {
+                let message = "the model failed while it computed this answer";
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Refusal::new(status, ErrorKind::Server, "engine_failed", message)
+            }
+            Self::Deadline => {
+                let message = "the answer was not finished within its deadline";
+                let status = StatusCode::GATEWAY_TIMEOUT;
+                Refusal::new(status, ErrorKind::Server, "deadline_exceeded", message)
+            }
+        }
+    }
+
+    fn error(&self) -> ApiError {
+        self.refusal().error
+    }
+}
+
+impl Reply {
+    async fn next(&mut self) -> Result<Delta, Broken> {
+        match timeout_at(self.deadline.into(), self.events.recv()).await {
+            Ok(Some(Event::Delta(delta))) => Ok(delta),
+            // A channel that ends early is a worker that died.
+            Ok(Some(Event::Failed) | None) => Err(Broken::Engine),
+            Err(_elapsed) => Err(Broken::Deadline),
+        }
+    }
+
+    /// Counts a finished answer.
+    fn finish(&self, completion_tokens: usize) -> Usage {
+        let usage = Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens,
+            cached_tokens: 0,
+            truncated_tokens: self.left_out,
+        };
+        self.tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
+        self.tokens.with_label_values(&["output"]).inc_by(usage.completion_tokens as u64);
+        self.duration_seconds.observe((clock::now() - self.arrived).as_secs_f64());
+        usage
+    }
+
+    /// The whole answer as one JSON body.
+    pub(super) async fn whole(mut self) -> Result<Response, Refusal> {
+        let mut choices = vec![Choice { text: String::new(), finish: Finish::Length }; self.n];
+        let (mut open, mut completion_tokens) = (self.n, 0);
+        while open > 0 {
+            let delta = self.next().await.map_err(|broken| broken.refusal())?;
+            let choice = &mut choices[delta.index];
+            choice.text.push_str(&delta.text);
+            completion_tokens += delta.token_ids.len();
+            if let Some(finish) = delta.finish {
+                choice.finish = finish;
+                open -= 1;
+            }
+        }
+        let usage = self.finish(completion_tokens);
+        let body = Answer { head: self.head, choices, usage }.body();
+        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    }
+
+    /// Server-sent events: a piece each, the usage where asked for, `[DONE]`; after an error, an
+    /// `error` event and no `[DONE]`.
+    pub(super) fn stream(self, include_usage: bool, return_token_ids: bool) -> Response {
+        let state = Stream {
+            open: self.n,
+            begun: vec![false; self.n],
+            completion_tokens: 0,
+            reply: self,
+            include_usage,
+            return_token_ids,
+        };
+        let events = stream::unfold(Some(state), |state| async {
+            let (bytes, state) = state?.step().await;
+            Some((Ok::<_, std::convert::Infallible>(bytes), state))
+        });
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-store"),
+        ];
+        (headers, Body::from_stream(events)).into_response()
+    }
+}
+
+struct Stream {
+    reply: Reply,
+    include_usage: bool,
+    return_token_ids: bool,
+    /// Choices that have not ended.
+    open: usize,
+    /// Choices that have had a piece.
+    begun: Vec<bool>,
+    completion_tokens: usize,
+}
+
+impl Stream {
+    /// The next bytes, and what comes after them.
+    async fn step(mut self) -> (Bytes, Option<Self>) {
+        let mut delta = match self.reply.next().await {
+            Ok(delta) => delta,
+            Err(broken) => return (broken.error().event(), None),
+        };
+        self.completion_tokens += delta.token_ids.len();
+        if !self.return_token_ids {
+            delta.token_ids.clear();
+        }
+        let first = !std::mem::replace(&mut self.begun[delta.index], true);
+        self.open -= usize::from(delta.finish.is_some());
+        let event = self.reply.head.delta_event(&delta, first);
+        if self.open > 0 {
+            return (event, Some(self));
+        }
+        let usage = self.reply.finish(self.completion_tokens);
+        let mut end = event.to_vec();
+        if self.include_usage {
+            end.extend_from_slice(&self.reply.head.usage_event(usage));
+        }
+        end.extend_from_slice(DONE);
+        (end.into(), None)
+    }
+}

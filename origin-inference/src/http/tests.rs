@@ -1,0 +1,154 @@
+//! The pod's API over the real tiny model and, where the model does not matter, the counting one.
+
+use std::path::PathBuf;
+
+use axum::body::to_bytes;
+use nearhop_wire::{DONE, SseReader};
+use serde_json::{Value, json};
+use tower_service::Service as _;
+
+use super::*;
+use crate::{
+    queue::Entrance,
+    scheduler::Limits,
+    session::{Session, fake::Counting},
+    worker,
+};
+
+struct Pod {
+    router: Router,
+    metrics: Metrics,
+}
+
+fn pod(queue: usize) -> Pod {
+    let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    let model = Arc::new(Model::load(&tiny).unwrap());
+    let session: Box<dyn Session> = Box::new(Counting::new(2, model.vocabulary()));
+    let metrics = Metrics::default();
+    let entrance = Entrance::new(queue, vec![metrics.gauge("waiting", "waiting")]);
+    let counters = worker::Counters::new(&metrics);
+    let limits = Limits { slots: 2, chunk: 64 };
+    let engine = Engine::start(session, Arc::clone(&model), limits, entrance, counters).unwrap();
+    let app = App::new(model, engine, Arc::new(|| Ok(())), &metrics);
+    Pod { router: app.router(), metrics }
+}
+
+async fn post(pod: &Pod, path: &str, body: &Value) -> (StatusCode, Bytes) {
+    let request = Request::post(path).body(Body::from(body.to_string())).unwrap();
+    let response = pod.router.clone().call(request).await.unwrap();
+    let status = response.status();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+    }
+    (status, to_bytes(response.into_body(), usize::MAX).await.unwrap())
+}
+
+fn text(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body["choices"][0]["text"].as_str().unwrap().to_owned()
+}
+
+async fn check_error(body: Value, status: StatusCode, param: &str) {
+    let (got, body) = post(&pod(8), "/v1/completions", &body).await;
+    let error = ApiError::parse(&body).unwrap();
+    assert_eq!((got, error.param.as_deref()), (status, Some(param)), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_brings_the_same_text_as_the_whole_answer() {
+    let pod = pod(8);
+    let mut body = json!({"model": "tiny", "prompt": "def ", "max_tokens": 9});
+    let (status, whole) = post(&pod, "/v1/completions", &body).await;
+    assert_eq!(status, StatusCode::OK);
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    body["return_token_ids"] = json!(true);
+    let (_, stream) = post(&pod, "/v1/completions", &body).await;
+    assert!(stream.ends_with(DONE));
+    let mut reader = SseReader::new(4096);
+    reader.push(&stream);
+    let (mut streamed, mut ids, mut usage) = (String::new(), 0, None);
+    while let Some(data) = reader.next_event().unwrap() {
+        let Ok(chunk) = serde_json::from_slice::<nearhop_wire::Chunk<'_>>(&data) else { continue };
+        usage = usage.or(chunk.usage());
+        for choice in chunk.choices {
+            let delta = choice.into_delta();
+            streamed += &delta.text;
+            ids += delta.token_ids.len();
+        }
+    }
+    assert_eq!(streamed, text(&whole));
+    assert!(!streamed.is_empty());
+    assert_eq!((usage.unwrap().completion_tokens, ids), (9, 9));
+}
+
+#[tokio::test]
+async fn mistakes_are_told_in_the_contracts_shape() {
+    check_error(json!({"prompt": "a"}), StatusCode::BAD_REQUEST, "model").await;
+    check_error(json!({"model": "gpt", "prompt": "a"}), StatusCode::NOT_FOUND, "model").await;
+    let echo = json!({"model": "tiny", "prompt": "a", "echo": true});
+    check_error(echo, StatusCode::BAD_REQUEST, "echo").await;
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_have_the_contracts_shape_too() {
+    let pod = pod(8);
+    for (request, expected) in [
+        (Request::get("/v1/completions"), StatusCode::METHOD_NOT_ALLOWED),
+        (Request::get("/nowhere"), StatusCode::NOT_FOUND),
+    ] {
+        let response = pod.router.clone().call(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), expected);
+        let body = to_bytes(response.into_body(), 4096).await.unwrap();
+        assert!(ApiError::parse(&body).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_with_retry_after() {
+    let pod = pod(1);
+    let (status, body) =
+        post(&pod, "/v1/completions", &json!({"model": "tiny", "prompt": "a", "n": 2})).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ApiError::parse(&body).unwrap().code.as_deref(), Some("queue_full"));
+}
+
+#[tokio::test]
+async fn what_the_window_left_out_is_told() {
+    let pod = pod(8);
+    let long = "word ".repeat(400);
+    let body = json!({"model": "tiny", "prompt": long, "suffix": long, "max_tokens": 1});
+    let (_, body) = post(&pod, "/v1/completions", &body).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let left_out = body["usage"]["prompt_tokens_details"]["truncated_tokens"].as_u64().unwrap();
+    assert!(left_out > 100, "{body}");
+}
+
+#[tokio::test]
+async fn a_late_answer_is_504() {
+    let pod = pod(8);
+    let body = json!({"model": "tiny", "prompt": "a", "max_tokens": 200});
+    let request = Request::post("/v1/completions")
+        .header("x-nearhop-timeout-ms", "0")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let response = pod.router.clone().call(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn readyz_reports_the_model_and_metrics_count() {
+    let pod = pod(8);
+    let request = Request::get("/readyz").body(Body::empty()).unwrap();
+    let response = pod.router.clone().call(request).await.unwrap();
+    let body = to_bytes(response.into_body(), 4096).await.unwrap();
+    let report: PodReport = serde_json::from_slice(&body).unwrap();
+    assert_eq!(report.models[0].name, "tiny");
+    post(&pod, "/v1/completions", &json!({"model": "tiny", "prompt": "a", "max_tokens": 3})).await;
+    let page = String::from_utf8(pod.metrics.render()).unwrap();
+    assert!(
+        page.contains("gen_ai_client_token_usage_total{gen_ai_token_type=\"output\"} 3"),
+        "{page}"
+    );
+    assert!(page.contains("nearhop_pod_requests_total{status=\"200\"} 1"), "{page}");
+}

@@ -1,0 +1,28 @@
+//! The inference pod: one code model on ONNX Runtime behind an OpenAI-compatible API.
+//!
+//! A request's path is the order of the modules:
+//!
+//! ```text
+//! http ──▶ model (text → tokens) ──▶ queue ──▶ worker: scheduler → session → sampler → text ──▶ http
+//! ```
+//!
+//! One OS thread, the worker, owns the session and everything a generation needs; the rest of the
+//! pod talks to it through a bounded queue and hears from it through one channel a job.
+//!
+//! Absent on purpose: tenants, API keys and caches of answers, which are the edge's; and `ort`
+//! outside [`session`] and its KV pool.
+
+mod error;
+mod http;
+mod model;
+mod pod;
+mod queue;
+mod sampler;
+mod scheduler;
+pub mod session;
+mod text;
+mod worker;
+
+pub use error::OriginError;
+pub use model::{Model, Prompt};
+pub use pod::{Pod, run};

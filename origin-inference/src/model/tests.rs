@@ -1,0 +1,78 @@
+use super::*;
+
+fn load(name: &str) -> Model {
+    Model::load(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+fn mini() -> Model {
+    load("models/nearhop-mini")
+}
+
+fn fim(prefix: &str, suffix: &str) -> Input {
+    Input::Fim { prefix: prefix.into(), suffix: suffix.into() }
+}
+
+#[test]
+fn both_models_of_the_tree_load() {
+    assert_eq!(mini().report().name, "nearhop-mini");
+    assert_eq!(load("tests/fixtures/tiny").report().name, "tiny");
+}
+
+#[test]
+fn a_special_tokens_name_in_a_users_text_is_text() {
+    let model = mini();
+    let prompt = model.prompt(&fim("<|fim_middle|>", "<|endoftext|>")).unwrap();
+    let specials = prompt.tokens.iter().filter(|token| **token < 8).count();
+    assert_eq!(specials, 3, "only those of the layout: {:?}", prompt.tokens);
+    let text = model.tokenizer.encode("<|endoftext|>");
+    assert!(text.len() > 1, "{text:?}");
+}
+
+#[test]
+fn tokens_become_the_same_text_again() {
+    let model = mini();
+    let text = "fn größe() -> u8 { /* 😀 */ 1 }\n\tπ\r\n";
+    let tokens = model.tokenizer.encode(text);
+    assert_eq!(model.tokenizer.decode(&tokens), text);
+    let mut pieces = crate::text::Detokenizer::default();
+    let mut out: String = tokens.iter().map(|t| pieces.push(*t, &model.tokenizer)).collect();
+    assert!(!out.contains('\u{FFFD}'), "half a character was given out: {out}");
+    out += &pieces.finish(&model.tokenizer);
+    assert_eq!(out, text);
+}
+
+#[test]
+fn a_keystroke_keeps_the_start_of_a_long_prompt() {
+    let model = mini();
+    let code = "let value = compute(&input, 17)?;\n".repeat(200);
+    let before = model.prompt(&fim(&code, "}\n")).unwrap();
+    assert!(before.left_out > 0 && before.left_out.is_multiple_of(64), "{}", before.left_out);
+    let after = model.prompt(&fim(&format!("{code}ret"), "}\n")).unwrap();
+    let same = before.tokens.iter().zip(&after.tokens).take_while(|(a, b)| a == b).count();
+    assert!(after.left_out != before.left_out || same >= before.tokens.len() - 2, "{same}");
+    assert!(after.tokens.len() < model.context_length());
+}
+
+#[test]
+fn chat_over_the_context_names_the_limit() {
+    let long = Message { role: "user".into(), content: "word ".repeat(3000), name: None };
+    let error = mini().prompt(&Input::Chat(vec![long])).unwrap_err();
+    assert_eq!(error.code.as_deref(), Some("context_length_exceeded"));
+    assert!(error.message.contains("1024"), "{error}");
+}
+
+#[test]
+fn the_template_revision_follows_the_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    for file in ["tokenizer.json", "nearhop.yaml"] {
+        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
+    }
+    let before = Model::load(folder.path()).unwrap().report();
+    assert_eq!(before, Model::load(&source).unwrap().report());
+    let path = folder.path().join("nearhop.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("suffix_first", "prefix_first")).unwrap();
+    let after = Model::load(folder.path()).unwrap().report();
+    assert_ne!(before.template, after.template);
+}

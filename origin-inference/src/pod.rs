@@ -1,0 +1,112 @@
+//! Assembles a pod: model, engine, listeners.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use nearhop_admin::{Checks, Metrics, ServeLimits, admin_router, bind, clock, serve};
+use nearhop_conf::{Origin, source::Env};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    Model, OriginError,
+    http::App,
+    queue::Entrance,
+    scheduler::Limits,
+    session::{OrtSession, Runtime, Session},
+    worker::{Counters, Engine},
+};
+
+/// An edge's pooled connections lie idle for a minute; ours must not close them first.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// A pod that is loaded and listens; [`run`] serves it.
+pub struct Pod {
+    serving: TcpListener,
+    admin: TcpListener,
+    app: axum::Router,
+    admin_app: axum::Router,
+    draining: watch::Sender<bool>,
+    drain: Duration,
+}
+
+impl Pod {
+    /// Loads the model and opens both listeners. Blocks for as long as the weights take to load;
+    /// a small model takes well under a second.
+    ///
+    /// # Errors
+    /// [`OriginError`].
+    pub fn start(origin: &Origin, env: Env<'_>) -> Result<Self, OriginError> {
+        // First, so that a port in use is told before a large model is loaded.
+        let serving = bind(origin.listen, "the pod", "origin.listen")?;
+        let admin = bind(origin.admin.listen, "the pod's admin listener", "origin.admin.listen")?;
+        let model = Arc::new(Model::load(&origin.model)?);
+        let runtime = Runtime::load(origin.ort_library.as_deref(), env)?;
+        let session = OrtSession::open(&runtime, &model, origin.slots, origin.threads)?;
+        tracing::info!(model = model.fingerprint(), slots = origin.slots, "model loaded");
+        Self::assemble(origin, Box::new(session), model, (serving, admin))
+    }
+
+    fn assemble(
+        origin: &Origin,
+        session: Box<dyn Session>,
+        model: Arc<Model>,
+        (serving, admin): (TcpListener, TcpListener),
+    ) -> Result<Self, OriginError> {
+        let metrics = Metrics::default();
+        let waiting = vec![
+            metrics.gauge("vllm:num_requests_waiting", "Sequences that wait for a slot."),
+            metrics.gauge("llm_inference_queue_length", "Sequences that wait for a slot."),
+        ];
+        let entrance = Entrance::new(origin.queue, waiting);
+        let limits = Limits { slots: origin.slots, chunk: origin.prefill_chunk };
+        let counters = Counters::new(&metrics);
+        let engine = Engine::start(session, Arc::clone(&model), limits, entrance, counters)?;
+        let (draining, drained) = watch::channel(false);
+        let (heartbeat, stall_after) = (engine.heartbeat.clone(), origin.stall_after);
+        let live = move || match heartbeat.silence(clock::now()) {
+            silence if silence < stall_after => Ok(()),
+            silence => Err(format!("the engine has not moved for {} s", silence.as_secs())),
+        };
+        let live: nearhop_admin::Check = Arc::new(live);
+        let alive = Arc::clone(&live);
+        let ready: nearhop_admin::Check = Arc::new(move || match *drained.borrow() {
+            true => Err("stopping".to_owned()),
+            false => alive(),
+        });
+        let app = App::new(model, engine, Arc::clone(&ready), &metrics).router();
+        let token = origin.admin.token.as_ref();
+        let admin_app = admin_router(Checks { live, ready }, metrics, token, axum::Router::new());
+        Ok(Self { serving, admin, app, admin_app, draining, drain: origin.drain })
+    }
+
+    /// Where it serves, and where its operator looks.
+    ///
+    /// # Errors
+    /// What the operating system says of its sockets.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.serving.local_addr()?, self.admin.local_addr()?))
+    }
+}
+
+/// Serves until `shutdown` ends: then `/readyz` fails, and running answers may finish.
+pub async fn run(pod: Pod, shutdown: impl Future<Output = ()>) {
+    let Pod { serving, admin, app, admin_app, draining, drain } = pod;
+    let limits = ServeLimits { connections: 4096, header_read: IDLE, drain };
+    let admin_limits = ServeLimits { connections: 64, ..limits };
+    let stop = draining.subscribe();
+    let admin = tokio::spawn(serve(admin, admin_app, admin_limits, stopped(stop.clone())));
+    let serving = serve(serving, app, limits, stopped(stop));
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = shutdown => {
+            draining.send_replace(true);
+            serving.await;
+        }
+    }
+    admin.abort();
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stopping| *stopping).await;
+}

@@ -1,0 +1,131 @@
+//! What the worker asks of a neural network: a seam with two sides, ONNX Runtime and a fake.
+//!
+//! A session owns the KV state of a fixed number of slots. Slots in use are kept together at the
+//! front by the worker, so that a decode step reads one contiguous piece of memory.
+
+pub(crate) mod kv;
+pub(crate) mod library;
+pub(crate) mod ort;
+
+pub use self::ort::{OrtSession, Runtime};
+
+/// A step that the network could not compute.
+#[derive(Debug, thiserror::Error)]
+#[error("the model could not compute a step: {0}")]
+pub struct StepError(pub String);
+
+/// A network with KV state for several sequences.
+pub trait Session: Send {
+    /// Computes `tokens` of the sequence in `slot`, of which `done` tokens are there already.
+    /// `logits` receives the last token's, one per token of the vocabulary.
+    ///
+    /// # Errors
+    /// [`StepError`]; the slot's state is then undefined.
+    fn prefill(
+        &mut self,
+        slot: usize,
+        done: usize,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), StepError>;
+
+    /// Computes one token each for the sequences in slots `0..tokens.len()`, which hold `lengths`
+    /// tokens. `logits` receives a vocabulary's worth for each, in the order of slots.
+    ///
+    /// # Errors
+    /// [`StepError`]; the state of all these slots is then undefined.
+    fn decode(
+        &mut self,
+        tokens: &[u32],
+        lengths: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), StepError>;
+
+    /// Copies the first `length` tokens of the sequence in slot `from` to slot `to`.
+    fn copy(&mut self, from: usize, to: usize, length: usize);
+
+    /// Tokens of the vocabulary.
+    fn vocabulary(&self) -> usize;
+}
+
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::{Session, StepError};
+
+    /// A network whose next token is the last one plus one, but which checks all it is told: that
+    /// each slot holds what it should.
+    pub(crate) struct Counting {
+        pub(crate) slots: Vec<Vec<u32>>,
+        pub(crate) vocabulary: usize,
+        /// Fails every step while set.
+        pub(crate) broken: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    }
+
+    impl Counting {
+        pub(crate) fn new(slots: usize, vocabulary: usize) -> Self {
+            Self { slots: vec![Vec::new(); slots], vocabulary, broken: Default::default() }
+        }
+
+        fn next(&self, slot: usize, logits: &mut Vec<f32>) {
+            let next = (*self.slots[slot].last().unwrap() as usize + 1) % self.vocabulary;
+            let from = logits.len();
+            logits.resize(from + self.vocabulary, 0.0);
+            logits[from + next] = 1.0;
+        }
+
+        fn check(&self) -> Result<(), StepError> {
+            match self.broken.load(std::sync::atomic::Ordering::Relaxed) {
+                true => Err(StepError("broken on purpose".to_owned())),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Session for Counting {
+        fn prefill(
+            &mut self,
+            slot: usize,
+            done: usize,
+            tokens: &[u32],
+            logits: &mut Vec<f32>,
+        ) -> Result<(), StepError> {
+            self.check()?;
+            assert!(done == 0 || done == self.slots[slot].len(), "a gap in the prompt");
+            self.slots[slot].truncate(done);
+            self.slots[slot].extend(tokens);
+            logits.clear();
+            self.next(slot, logits);
+            Ok(())
+        }
+
+        fn decode(
+            &mut self,
+            tokens: &[u32],
+            lengths: &[usize],
+            logits: &mut Vec<f32>,
+        ) -> Result<(), StepError> {
+            self.check()?;
+            logits.clear();
+            for (slot, (token, length)) in tokens.iter().zip(lengths).enumerate() {
+                assert_eq!(self.slots[slot].len(), *length, "slot {slot} holds another sequence");
+                assert_eq!(
+                    self.slots[slot].last().unwrap() + 1,
+                    *token,
+                    "slot {slot} got another's token"
+                );
+                self.slots[slot].push(*token);
+                self.next(slot, logits);
+            }
+            Ok(())
+        }
+
+        fn copy(&mut self, from: usize, to: usize, length: usize) {
+            assert_eq!(self.slots[from].len(), length);
+            self.slots[to] = self.slots[from].clone();
+        }
+
+        fn vocabulary(&self) -> usize {
+            self.vocabulary
+        }
+    }
+}

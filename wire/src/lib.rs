@@ -1,0 +1,22 @@
+//! What clients, edges and pods say to each other: OpenAI-compatible errors, answers and streams.
+//!
+//! An edge speaks these shapes to clients and hears them from pods; a pod speaks them to both. They
+//! are written once, here, so that an answer looks the same whoever gave it.
+//!
+//! Requests are read here too, by one parser: what an edge lets through, a pod understands.
+//!
+//! Absent on purpose: HTTP. This crate knows bodies, not connections.
+
+mod answer;
+mod error;
+mod fields;
+mod report;
+mod request;
+mod sse;
+
+pub use answer::{Answer, Choice, Chunk, ChunkChoice, Delta, Endpoint, Finish, Head, Usage};
+pub use error::{ApiError, ErrorKind};
+pub use fields::Fields;
+pub use report::{ModelReport, PodReport};
+pub use request::{CompletionRequest, Input, Kind, Message, Sampling, forward_body};
+pub use sse::{DONE, EventTooLong, SseReader, event};
