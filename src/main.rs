@@ -1,1 +1,107 @@
-fn main() {}
+//! `nearhop`: the command line. One file a subcommand; assembles roles, holds no logic.
+
+mod check;
+mod config;
+mod dev;
+mod edge;
+mod key;
+mod lifeline;
+mod origin;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use nearhop_conf::{Config, ConfigError, source};
+use tracing_subscriber::EnvFilter;
+
+// Small allocations of many sizes, freed on other threads than they were made on: the edge's
+// pass-through path takes 5 to 20 % less CPU with it than with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(name = "nearhop", version, about = "The edge gateway for self-hosted AI code completion")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an edge and two pods with the built-in model on this machine
+    Dev(dev::Args),
+    /// Run an edge
+    Edge(RoleArgs),
+    /// Run an inference pod
+    Origin(RoleArgs),
+    /// Check a configuration file; exit code 64 if it has mistakes
+    Check(check::Args),
+    /// Show the default configuration
+    Config(config::Args),
+    /// Make an API key and the lines that admit it
+    Key(key::Args),
+}
+
+/// What `edge` and `origin` take.
+#[derive(clap::Args)]
+struct RoleArgs {
+    /// The configuration file; - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print one JSON line to standard output when ready
+    #[arg(long)]
+    ready_json: bool,
+    /// Stop when standard input ends: for a parent that may die without a word
+    #[arg(long, hide = true)]
+    lifeline: bool,
+}
+
+/// `EX_USAGE` of sysexits.h: what the user wrote is wrong.
+const EXIT_BAD_CONFIG: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    let done = match cli.command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Edge(args) => edge::run(&args),
+        Command::Origin(args) => origin::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Key(args) => key::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nearhop: {error:#}");
+            match error.is::<ConfigError>() {
+                true => ExitCode::from(EXIT_BAD_CONFIG),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// `RUST_LOG` chooses what is logged; Pingora tells of every broken connection at `error`.
+fn log_to_stderr() {
+    let asked = source::process_env("RUST_LOG");
+    let filter = asked.as_deref().unwrap_or(
+        "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn",
+    );
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Reads and checks a configuration file.
+fn read_config(path: &std::path::Path) -> Result<Config, ConfigError> {
+    let text = source::read(path)?;
+    Config::read(&text, &path.display().to_string(), &source::process_env)
+}
+
+/// One line on standard output, for programs.
+#[expect(clippy::print_stdout, reason = "standard output is where a command's result belongs")]
+fn print_line(line: &str) {
+    println!("{line}");
+}

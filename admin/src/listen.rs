@@ -48,7 +48,7 @@ impl BindError {
     }
 }
 
-/// Opens a listener for `what` (its name in messages); `setting` is what changes the address.
+/// Opens a non-blocking listener for `what` (its name in messages); `setting` is what changes the address.
 ///
 /// # Errors
 /// [`BindError`], in words an operator can act on.
@@ -56,11 +56,11 @@ pub fn bind(
     address: SocketAddr,
     what: &'static str,
     setting: &'static str,
-) -> Result<tokio::net::TcpListener, BindError> {
+) -> Result<TcpListener, BindError> {
     let error = |source| BindError::new(what, address, setting, source);
     let listener = TcpListener::bind(address).map_err(error)?;
     listener.set_nonblocking(true).map_err(error)?;
-    tokio::net::TcpListener::from_std(listener).map_err(error)
+    Ok(listener)
 }
 
 /// Finds the address that a server which opens its own listener will use: checks that it is free

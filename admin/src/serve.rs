@@ -25,13 +25,15 @@ pub struct ServeLimits {
     pub drain: Duration,
 }
 
-/// Serves `router` until `shutdown` ends; then stops accepting and lets running requests finish.
+/// Serves `router` on a listener of [`crate::bind`] until `shutdown` ends; then stops accepting and
+/// lets running requests finish. Must run inside a Tokio runtime.
 pub async fn serve(
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     router: Router,
     limits: ServeLimits,
     shutdown: impl Future<Output = ()>,
 ) {
+    let listener = TcpListener::from_std(listener).expect("a non-blocking listener, in a runtime");
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

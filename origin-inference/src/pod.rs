@@ -1,10 +1,15 @@
 //! Assembles a pod: model, engine, listeners.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use nearhop_admin::{Checks, Metrics, ServeLimits, admin_router, bind, clock, serve};
 use nearhop_conf::{Origin, source::Env};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     Model, OriginError,

@@ -1,0 +1,62 @@
+//! The client of a request, as the phases see it: a seam with Pingora on one side and tests on the
+//! other.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+/// The head of an answer. Its framing is the shell's affair.
+#[derive(Debug, Clone)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Bytes of the body where they are known; a stream has none.
+    pub(crate) length: Option<usize>,
+    /// Whether the connection must not be used again: the rest of the request is still on it.
+    pub(crate) close: bool,
+}
+
+/// The client does not listen any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// Why a request's body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// Over the limit; `drained` is whether all of it was read and thrown away.
+    TooLarge { drained: bool },
+    /// It did not arrive in time.
+    TooSlow,
+    /// The client went away, or its framing is broken.
+    Broken,
+}
+
+/// One request's client.
+pub(crate) trait Client: Send {
+    fn method(&self) -> &Method;
+
+    /// The path, without the query.
+    fn path(&self) -> &str;
+
+    fn headers(&self) -> &HeaderMap;
+
+    /// Reads the whole body, at most `limit` bytes within `deadline`.
+    fn body(
+        &mut self,
+        limit: usize,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Bytes, BodyError>> + Send;
+
+    /// Resolves when the client has gone away, and never otherwise. May be dropped and asked again.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
+    fn send_head(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends a piece of the body; `end` is whether it is the last.
+    fn send_body(
+        &mut self,
+        bytes: Bytes,
+        end: bool,
+    ) -> impl Future<Output = Result<(), Gone>> + Send;
+}

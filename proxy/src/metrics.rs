@@ -1,0 +1,85 @@
+//! Every metric of the edge.
+
+use nearhop_admin::{Metrics, latency_buckets};
+use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+/// The edge's metrics. Labels take few values, all of them ours: never a prompt, key or path.
+#[derive(Clone)]
+pub(crate) struct EdgeMetrics {
+    pub(crate) requests: IntCounterVec,
+    pub(crate) duration_seconds: HistogramVec,
+    pub(crate) first_token_seconds: HistogramVec,
+    pub(crate) tokens: IntCounterVec,
+    pub(crate) in_progress: IntGauge,
+    pub(crate) queue_depth: IntGauge,
+    pub(crate) lookups: IntCounterVec,
+    pub(crate) l1_bytes: IntGauge,
+    pub(crate) l1_entries: IntGauge,
+    pub(crate) attempts: IntCounterVec,
+    pub(crate) ejections: IntCounterVec,
+    pub(crate) pod_ready: IntGaugeVec,
+    pub(crate) pod_in_flight: IntGaugeVec,
+    pub(crate) probe_seconds: GaugeVec,
+}
+
+impl EdgeMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            requests: metrics.counters(
+                "nearhop_requests_total",
+                "Requests by kind, by where the answer came from, and by status.",
+                &["kind", "source", "status"],
+            ),
+            duration_seconds: metrics.histograms(
+                "gen_ai_server_request_duration_seconds",
+                "From a request's header to its answer's last byte.",
+                &["kind", "source"],
+                latency_buckets(),
+            ),
+            first_token_seconds: metrics.histograms(
+                "gen_ai_server_time_to_first_token_seconds",
+                "From a request's header to the first content of its answer.",
+                &["kind", "source"],
+                latency_buckets(),
+            ),
+            tokens: metrics.counters(
+                "gen_ai_client_token_usage_total",
+                "Tokens of generated answers by type; answers from a cache are not in it.",
+                &["gen_ai_token_type"],
+            ),
+            in_progress: metrics.gauge("nearhop_requests_in_progress", "Requests being answered."),
+            queue_depth: metrics.gauge(
+                "completion_queue_depth",
+                "Requests admitted that wait for a pod's first content.",
+            ),
+            lookups: metrics.counters(
+                "nearhop_cache_lookups_total",
+                "Cache look-ups by tier and result.",
+                &["tier", "result"],
+            ),
+            l1_bytes: metrics.gauge("nearhop_l1_bytes", "Bytes held by the in-process cache."),
+            l1_entries: metrics.gauge("nearhop_l1_entries", "Answers in the in-process cache."),
+            attempts: metrics.counters(
+                "nearhop_attempts_total",
+                "Attempts on pods by how they ended.",
+                &["pod", "outcome"],
+            ),
+            ejections: metrics.counters(
+                "nearhop_ejections_total",
+                "Pods taken out of service, by reason.",
+                &["pod", "reason"],
+            ),
+            pod_ready: metrics.gauges("nearhop_pod_ready", "Whether a pod gets traffic.", &["pod"]),
+            pod_in_flight: metrics.gauges(
+                "nearhop_pod_in_flight",
+                "Requests in progress on a pod.",
+                &["pod"],
+            ),
+            probe_seconds: metrics.real_gauges(
+                "nearhop_probe_seconds",
+                "Time of a pod's last successful check.",
+                &["pod"],
+            ),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Who asks, for what, and whether it may be asked.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use nearhop_conf::{Deadlines, Limits};
+use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
+
+use super::Shared;
+use crate::{
+    keys::{Caller, Keys},
+    reject::Reject,
+};
+
+/// What a request's head asks for.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// `/health`: anybody may ask.
+    Health,
+    /// `/v1/models`.
+    Models,
+    /// A completion; its body comes next.
+    Completion(Head),
+}
+
+/// The head of a completion request.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) path: &'static str,
+    pub(crate) no_store: bool,
+    pub(crate) no_cache: bool,
+    kind: Option<Kind>,
+    timeout: Option<Duration>,
+    pub(crate) traceparent: Option<HeaderValue>,
+}
+
+/// A request that may be answered: read once, trusted after.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) head: Head,
+    pub(crate) request: CompletionRequest,
+    /// As the client sent it; the pod gets its fields.
+    pub(crate) body: Bytes,
+    pub(crate) kind: Kind,
+    pub(crate) deadline: Instant,
+    /// The model that was asked for, at the revision that will answer.
+    pub(crate) model: ModelReport,
+}
+
+const REQUEST_ID_MAX: usize = 128;
+
+/// The client's request id where it can be repeated in a header and a log, else a new one.
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    match given {
+        Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(plain) => {
+            id.to_owned()
+        }
+        _ => format!("{:032x}", fastrand::u128(..)),
+    }
+}
+
+/// Judges a request's head.
+pub(crate) fn target(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    keys: &Keys,
+    limits: &Limits,
+) -> Result<Target, Reject> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > limits.headers.0 {
+        return Err(Reject::HeadersTooLarge { limit: limits.headers.0 });
+    }
+    let takes = |allowed: Method, name: &'static str| match *method == allowed {
+        true => Ok(()),
+        false => Err(Reject::MethodNotAllowed { allowed: name }),
+    };
+    let (endpoint, path) = match path {
+        "/health" => return takes(Method::GET, "GET").map(|()| Target::Health),
+        "/v1/models" => {
+            takes(Method::GET, "GET")?;
+            caller(headers, keys)?;
+            return Ok(Target::Models);
+        }
+        "/v1/completions" => (Endpoint::Completions, "/v1/completions"),
+        "/v1/chat/completions" => (Endpoint::Chat, "/v1/chat/completions"),
+        _ => return Err(Reject::NotFound),
+    };
+    takes(Method::POST, "POST")?;
+    let caller = caller(headers, keys)?;
+    let (no_store, no_cache) = cache_directives(headers);
+    Ok(Target::Completion(Head {
+        caller,
+        endpoint,
+        path,
+        no_store,
+        no_cache,
+        kind: asked_kind(headers),
+        timeout: asked_timeout(headers)?,
+        traceparent: headers.get("traceparent").cloned(),
+    }))
+}
+
+fn caller(headers: &HeaderMap, keys: &Keys) -> Result<Arc<Caller>, Reject> {
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    keys.find(authorization).cloned().ok_or(Reject::BadKey)
+}
+
+/// `no-store` and `no-cache` of the request (RFC 9111, section 5.2.1).
+fn cache_directives(headers: &HeaderMap) -> (bool, bool) {
+    let values = headers.get_all(header::CACHE_CONTROL);
+    let mut directives =
+        values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    directives.by_ref().fold((false, false), |(no_store, no_cache), directive| {
+        let directive = directive.trim();
+        (
+            no_store || directive.eq_ignore_ascii_case("no-store"),
+            no_cache || directive.eq_ignore_ascii_case("no-cache"),
+        )
+    })
+}
+
+fn asked_kind(headers: &HeaderMap) -> Option<Kind> {
+    let asked = headers.get("x-nearhop-kind")?;
+    let kinds = [Kind::Inline, Kind::Fim, Kind::Chat, Kind::Agent];
+    kinds.into_iter().find(|kind| asked == kind.name())
+}
+
+fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Reject> {
+    let Some(asked) = headers.get("x-nearhop-timeout-ms") else { return Ok(None) };
+    let millis = asked.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
+    millis.map(Duration::from_millis).map(Some).ok_or_else(|| {
+        let message = "x-nearhop-timeout-ms must be a whole number of milliseconds over 0";
+        Reject::Invalid(ApiError::invalid("x-nearhop-timeout-ms", message))
+    })
+}
+
+/// Judges a request's body.
+pub(crate) fn request(
+    head: Head,
+    body: Bytes,
+    shared: &Shared,
+    arrived: Instant,
+) -> Result<Admitted, Reject> {
+    let request = CompletionRequest::parse(head.endpoint, &body).map_err(Reject::Invalid)?;
+    let (bytes, limit) = (request.input.bytes(), shared.limits.prompt.0);
+    if bytes > limit {
+        return Err(Reject::PromptTooLarge { limit, bytes });
+    }
+    let Some(model) = shared.pods.model(&request.model) else {
+        let models = shared.pods.models();
+        let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        return Err(match known.is_empty() {
+            // No pod has said yet what it serves: we cannot know that the name is wrong.
+            true => Reject::NoPods,
+            false => Reject::Invalid(ApiError::unknown_model(&request.model, &known)),
+        });
+    };
+    let kind = clamp(request.kind(), head.kind);
+    let deadline = arrived + total(&shared.deadlines, kind, head.timeout);
+    Ok(Admitted { head, request, body, kind, deadline, model })
+}
+
+/// A client may ask to be served later than its request's shape says, never earlier: else
+/// everybody would be inline.
+fn clamp(shape: Kind, asked: Option<Kind>) -> Kind {
+    asked.map_or(shape, |asked| asked.max(shape))
+}
+
+fn total(deadlines: &Deadlines, kind: Kind, asked: Option<Duration>) -> Duration {
+    let own = match kind {
+        Kind::Inline => deadlines.inline,
+        Kind::Fim => deadlines.fim,
+        Kind::Chat => deadlines.chat,
+        Kind::Agent => deadlines.agent,
+    };
+    asked.map_or(own, |asked| asked.min(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use nearhop_conf::ApiKey;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    fn keys() -> Keys {
+        let sha256 = Sha256::digest("k").into();
+        Keys::new(&[ApiKey { name: "k".into(), tenant: "t".into(), sha256 }])
+    }
+
+    fn judge(
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Target, Reject> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        target(&method, path, &map, &keys(), &Limits::default())
+    }
+
+    const KEY: (&str, &str) = ("authorization", "Bearer k");
+
+    fn head(headers: &[(&'static str, &str)]) -> Head {
+        let headers: Vec<_> = [KEY].iter().chain(headers).copied().collect();
+        match judge(Method::POST, "/v1/completions", &headers).unwrap() {
+            Target::Completion(head) => head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn paths_methods_and_keys_are_judged_in_this_order() {
+        let check = |method, path, headers: &[(&'static str, &str)], expected| {
+            assert_eq!(judge(method, path, headers).unwrap_err(), expected);
+        };
+        check(Method::GET, "/", &[], Reject::NotFound);
+        check(Method::GET, "/v1/completions/", &[KEY], Reject::NotFound);
+        check(Method::GET, "/v1/completions", &[KEY], Reject::MethodNotAllowed { allowed: "POST" });
+        check(Method::POST, "/v1/models", &[KEY], Reject::MethodNotAllowed { allowed: "GET" });
+        check(Method::POST, "/v1/completions", &[], Reject::BadKey);
+        check(Method::GET, "/v1/models", &[("authorization", "Bearer x")], Reject::BadKey);
+        assert!(matches!(judge(Method::GET, "/health", &[]), Ok(Target::Health)));
+        assert!(matches!(judge(Method::GET, "/v1/models", &[KEY]), Ok(Target::Models)));
+    }
+
+    #[test]
+    fn headers_have_a_limit() {
+        let long = "x".repeat(33 << 10);
+        let reject = judge(Method::POST, "/v1/completions", &[KEY, ("x-long", &long)]).unwrap_err();
+        assert_eq!(reject, Reject::HeadersTooLarge { limit: 32 << 10 });
+    }
+
+    #[test]
+    fn cache_directives_are_read() {
+        let directives = |value: &str| {
+            let head = head(&[("cache-control", value)]);
+            (head.no_store, head.no_cache)
+        };
+        assert_eq!(directives("max-age=0"), (false, false));
+        assert_eq!(directives("No-Store"), (true, false));
+        assert_eq!(directives("max-age=0, no-cache ,no-store"), (true, true));
+    }
+
+    #[test]
+    fn a_client_may_ask_for_less_time_and_a_later_turn_only() {
+        let deadlines = Deadlines::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(total(&deadlines, Kind::Inline, Some(second)), second);
+        assert_eq!(total(&deadlines, Kind::Inline, Some(60 * second)), deadlines.inline);
+        assert_eq!(clamp(Kind::Fim, head(&[("x-nearhop-kind", "agent")]).kind), Kind::Agent);
+        assert_eq!(clamp(Kind::Chat, head(&[("x-nearhop-kind", "inline")]).kind), Kind::Chat);
+        assert_eq!(clamp(Kind::Chat, head(&[("x-nearhop-kind", "king")]).kind), Kind::Chat);
+    }
+
+    #[test]
+    fn a_senseless_timeout_is_a_mistake() {
+        for wrong in ["0", "-1", "soon", "1.5"] {
+            let headers = [KEY, ("x-nearhop-timeout-ms", wrong)];
+            let reject = judge(Method::POST, "/v1/completions", &headers).unwrap_err();
+            assert_eq!(reject.error().param.as_deref(), Some("x-nearhop-timeout-ms"));
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_kept_where_it_is_harmless() {
+        let id = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", value.parse().unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(id("req-1.a_B"), "req-1.a_B");
+        assert_eq!(id("a b").len(), 32);
+        assert_eq!(id(&"x".repeat(129)).len(), 32);
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

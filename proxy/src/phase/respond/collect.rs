@@ -1,0 +1,114 @@
+//! Pieces to a whole answer. Pure; trusts no pod.
+
+use nearhop_wire::{Answer, Choice, Delta, Finish, Head, Usage};
+
+use super::Event;
+use crate::upstream::outcome::{Failed, Outcome};
+
+/// An answer that is being put together.
+#[derive(Debug)]
+pub(super) struct Collector {
+    head: Head,
+    choices: Vec<(String, Option<Finish>)>,
+    usage: Option<Usage>,
+    bytes: usize,
+}
+
+/// What came is not one answer to what was asked.
+const WRONG: Outcome = Outcome::Failed(Failed::Garbage);
+
+/// No answer of at most a context's tokens is as long as this.
+const TEXT_BYTES_MAX: usize = 4 << 20;
+
+impl Collector {
+    pub(super) fn new(head: Head, n: usize) -> Self {
+        Self { head, choices: vec![(String::new(), None); n], usage: None, bytes: 0 }
+    }
+
+    /// Takes a piece.
+    pub(super) fn take(&mut self, event: &Event) -> Result<(), Outcome> {
+        match event {
+            Event::Delta(delta) => self.append(delta),
+            Event::Usage(usage) => {
+                self.usage = Some(*usage);
+                Ok(())
+            }
+            Event::Done => Ok(()),
+        }
+    }
+
+    fn append(&mut self, delta: &Delta) -> Result<(), Outcome> {
+        let (text, finish) = self.choices.get_mut(delta.index).ok_or(WRONG)?;
+        self.bytes += delta.text.len();
+        if finish.is_some() || self.bytes > TEXT_BYTES_MAX {
+            return Err(WRONG);
+        }
+        text.push_str(&delta.text);
+        *finish = delta.finish;
+        Ok(())
+    }
+
+    /// The whole answer, after the terminator: every choice has ended and the usage is known.
+    pub(super) fn finish(&mut self) -> Result<Answer, Outcome> {
+        let choices = std::mem::take(&mut self.choices)
+            .into_iter()
+            .map(|(text, finish)| finish.map(|finish| Choice { text, finish }).ok_or(WRONG));
+        Ok(Answer {
+            head: self.head.clone(),
+            choices: choices.collect::<Result<_, _>>()?,
+            usage: self.usage.ok_or(WRONG)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearhop_wire::Endpoint;
+
+    use super::*;
+
+    fn head() -> Head {
+        Head {
+            id: "1".into(),
+            created: 1,
+            model: "m".into(),
+            fingerprint: "f".into(),
+            endpoint: Endpoint::Completions,
+        }
+    }
+
+    fn piece(index: usize, text: &str, finish: Option<Finish>) -> Event {
+        Event::Delta(Delta { index, text: text.into(), token_ids: Vec::new(), finish })
+    }
+
+    fn collect(n: usize, events: &[Event]) -> Result<Answer, Outcome> {
+        let mut collector = Collector::new(head(), n);
+        events.iter().try_for_each(|event| collector.take(event))?;
+        collector.finish()
+    }
+
+    #[test]
+    fn pieces_of_several_choices_become_one_answer() {
+        let usage = Usage { prompt_tokens: 1, completion_tokens: 3, ..Usage::default() };
+        let events = [
+            piece(0, "a", None),
+            piece(1, "x", Some(Finish::Length)),
+            piece(0, "b", Some(Finish::Stop)),
+            Event::Usage(usage),
+        ];
+        let answer = collect(2, &events).unwrap();
+        let texts: Vec<&str> = answer.choices.iter().map(|choice| choice.text.as_str()).collect();
+        assert_eq!((texts, answer.usage), (vec!["ab", "x"], usage));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_one_is_wrong() {
+        let usage = Event::Usage(Usage::default());
+        let stop = Some(Finish::Stop);
+        assert_eq!(collect(1, &[piece(0, "a", None), usage.clone()]), Err(WRONG), "no end");
+        assert_eq!(collect(1, &[piece(0, "a", stop)]), Err(WRONG), "no usage");
+        assert_eq!(collect(1, &[piece(1, "a", stop), usage.clone()]), Err(WRONG), "no such choice");
+        let after = [piece(0, "a", stop), piece(0, "b", stop), usage];
+        assert_eq!(collect(1, &after), Err(WRONG), "text after the end");
+    }
+}

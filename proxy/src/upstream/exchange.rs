@@ -1,0 +1,246 @@
+//! One exchange with a pod over Pingora's connectors: request out, events in.
+//!
+//! Headers toward the pod are written from an allow-list, never copied from the client. A finished
+//! exchange gives its connection back; one that is dropped closes it, and with it the pod's
+//! generation stops.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, Version, header};
+use nearhop_admin::clock;
+use nearhop_conf::Upstream;
+use nearhop_wire::{ApiError, SseReader};
+use pingora::{
+    ErrorType,
+    connectors::{ConnectorOptions, http::Connector},
+    http::RequestHeader,
+    protocols::http::client::HttpSession,
+    upstreams::peer::HttpPeer,
+};
+use tokio::time::timeout_at;
+
+use super::{
+    outcome::{Failed, Outcome, Refused},
+    pods::Pod,
+};
+
+/// An event holds one token's text; far more is not an answer.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+/// An error's body.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+/// A pooled connection may have been closed while it lay there; that is no fault of the pod.
+const STALE_RETRIES: usize = 2;
+
+/// What is sent to a pod.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) path: &'static str,
+    pub(crate) body: Bytes,
+    pub(crate) request_id: String,
+    pub(crate) traceparent: Option<http::HeaderValue>,
+    /// When the whole answer must be there; the pod is told.
+    pub(crate) deadline: Instant,
+}
+
+/// Makes exchanges; owns the connection pool.
+pub(crate) struct Exchanges {
+    connector: Connector,
+    upstream: Upstream,
+}
+
+/// An exchange whose answer has begun.
+pub(crate) struct Exchange<'a> {
+    exchanges: &'a Exchanges,
+    session: HttpSession,
+    peer: HttpPeer,
+    events: SseReader,
+}
+
+impl Exchanges {
+    pub(crate) fn new(upstream: Upstream) -> Self {
+        let options = ConnectorOptions::new(upstream.idle_connections);
+        Self { connector: Connector::new(Some(options)), upstream }
+    }
+
+    fn peer(&self, pod: &Pod) -> HttpPeer {
+        let mut peer = HttpPeer::new(pod.address, false, String::new());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(self.upstream.connect);
+        options.total_connection_timeout = Some(self.upstream.connect);
+        options.write_timeout = Some(self.upstream.next_token);
+        options.idle_timeout = Some(self.upstream.idle_timeout);
+        peer
+    }
+
+    /// Sends `outgoing` to `pod` and waits, until `first_byte`, for the head of its answer.
+    pub(crate) async fn open(
+        &self,
+        pod: &Pod,
+        outgoing: &Outgoing,
+        first_byte: Instant,
+    ) -> Result<Exchange<'_>, Outcome> {
+        let opened = timeout_at(first_byte.into(), self.begin(pod, outgoing)).await;
+        let (session, peer) = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
+        let status = session.response_header().map(|head| head.status);
+        let streams = is_event_stream(&session);
+        let exchange =
+            Exchange { exchanges: self, session, peer, events: SseReader::new(EVENT_BYTES_MAX) };
+        match status {
+            Some(StatusCode::OK) if streams => Ok(exchange),
+            Some(StatusCode::OK) | None => Err(Outcome::Failed(Failed::Garbage)),
+            Some(status) => Err(exchange.refusal(status, first_byte).await),
+        }
+    }
+
+    async fn begin(
+        &self,
+        pod: &Pod,
+        outgoing: &Outgoing,
+    ) -> Result<(HttpSession, HttpPeer), Outcome> {
+        let peer = self.peer(pod);
+        let mut stale = 0;
+        loop {
+            let connected = self.connector.get_http_session(&peer).await;
+            let (mut session, reused) = connected.map_err(|error| connect_outcome(&error))?;
+            match send(&mut session, pod, outgoing).await {
+                Ok(()) => {
+                    pod.heard(clock::now());
+                    return Ok((session, peer));
+                }
+                Err(_) if reused && stale < STALE_RETRIES => stale += 1,
+                Err(outcome) => return Err(outcome),
+            }
+        }
+    }
+
+    /// The body of a pod's `/readyz`, or in words why there is none. The caller sets the deadline.
+    pub(crate) async fn readyz(&self, pod: &Pod) -> Result<Bytes, String> {
+        let peer = self.peer(pod);
+        let connected = self.connector.get_http_session(&peer).await;
+        let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
+        let header =
+            request_header(&Method::GET, "/readyz", pod).map_err(|error| error.to_string())?;
+        let failed = |error: Box<pingora::Error>| error.to_string();
+        session.write_request_header(header).await.map_err(failed)?;
+        session.finish_request_body().await.map_err(failed)?;
+        session.read_response_header().await.map_err(failed)?;
+        let status = session.response_header().map(|head| head.status);
+        let body = read_to_end(&mut session, ERROR_BYTES_MAX).await;
+        self.connector.release_http_session(session, &peer, Some(self.upstream.idle_timeout)).await;
+        match (status, body) {
+            (Some(StatusCode::OK), Some(body)) => Ok(body),
+            (status, _) => Err(format!("it answered {status:?}")),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// The data of the next event, until `deadline`; `None` at the end of the stream.
+    pub(crate) async fn next(
+        &mut self,
+        pod: &Pod,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, Outcome> {
+        loop {
+            match self.events.next_event() {
+                Ok(Some(data)) => return Ok(Some(data)),
+                Ok(None) => {}
+                Err(_too_long) => return Err(Outcome::Failed(Failed::Garbage)),
+            }
+            let read = timeout_at(deadline.into(), self.session.read_response_body()).await;
+            match read {
+                Err(_elapsed) => return Err(Outcome::Failed(Failed::TokenTimeout)),
+                Ok(Err(_)) => return Err(Outcome::Failed(Failed::Reset)),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(bytes))) => {
+                    pod.heard(clock::now());
+                    self.events.push(&bytes);
+                }
+            }
+        }
+    }
+
+    /// Gives the connection back after the terminator: reads what is left, which is the end of the
+    /// framing, and closes where a pod has more to say.
+    pub(crate) async fn finish(mut self) {
+        const REST: Duration = Duration::from_millis(200);
+        let rest = tokio::time::timeout(REST, self.session.read_response_body()).await;
+        if matches!(rest, Ok(Ok(None))) {
+            let idle = Some(self.exchanges.upstream.idle_timeout);
+            self.exchanges.connector.release_http_session(self.session, &self.peer, idle).await;
+        }
+    }
+
+    /// What a status other than 200 means; its body is read so that the connection can go on.
+    async fn refusal(mut self, status: StatusCode, deadline: Instant) -> Outcome {
+        let retry_after = self.session.response_header().and_then(|head| {
+            let seconds = head.headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+            Some(Duration::from_secs(seconds))
+        });
+        let read = read_to_end(&mut self.session, ERROR_BYTES_MAX);
+        let body = timeout_at(deadline.into(), read).await.ok().flatten();
+        let error = body.as_deref().and_then(ApiError::parse);
+        if body.is_some() {
+            let idle = Some(self.exchanges.upstream.idle_timeout);
+            self.exchanges.connector.release_http_session(self.session, &self.peer, idle).await;
+        }
+        Outcome::of_status(status, error, retry_after)
+    }
+}
+
+/// Reads a body of at most `limit` bytes; `None` where it is longer or breaks off.
+async fn read_to_end(session: &mut HttpSession, limit: usize) -> Option<Bytes> {
+    let mut all = BytesMut::new();
+    while let Some(bytes) = session.read_response_body().await.ok()? {
+        if all.len() + bytes.len() > limit {
+            return None;
+        }
+        all.extend_from_slice(&bytes);
+    }
+    Some(all.freeze())
+}
+
+async fn send(session: &mut HttpSession, pod: &Pod, outgoing: &Outgoing) -> Result<(), Outcome> {
+    let header =
+        completion_header(pod, outgoing).map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
+    let broken = |_error| Outcome::Failed(Failed::Reset);
+    session.write_request_header(header).await.map_err(broken)?;
+    session.write_request_body(outgoing.body.clone(), true).await.map_err(broken)?;
+    session.finish_request_body().await.map_err(broken)?;
+    session.read_response_header().await.map_err(broken)
+}
+
+fn request_header(method: &Method, path: &str, pod: &Pod) -> pingora::Result<Box<RequestHeader>> {
+    let mut header = RequestHeader::build(method.clone(), path.as_bytes(), Some(8))?;
+    header.set_version(Version::HTTP_11);
+    header.insert_header(header::HOST, pod.address.to_string())?;
+    Ok(Box::new(header))
+}
+
+fn completion_header(pod: &Pod, outgoing: &Outgoing) -> pingora::Result<Box<RequestHeader>> {
+    let mut header = request_header(&Method::POST, outgoing.path, pod)?;
+    header.insert_header(header::CONTENT_TYPE, "application/json")?;
+    header.insert_header(header::CONTENT_LENGTH, outgoing.body.len())?;
+    header.insert_header("x-request-id", outgoing.request_id.as_str())?;
+    let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis();
+    header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
+    if let Some(traceparent) = &outgoing.traceparent {
+        header.insert_header("traceparent", traceparent.clone())?;
+    }
+    Ok(header)
+}
+
+fn is_event_stream(session: &HttpSession) -> bool {
+    let header = session.response_header().and_then(|head| head.headers.get(header::CONTENT_TYPE));
+    header.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn connect_outcome(error: &pingora::Error) -> Outcome {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            Outcome::Failed(Failed::ConnectTimeout)
+        }
+        _ => Outcome::Refused(Refused::Connection),
+    }
+}

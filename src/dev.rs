@@ -1,0 +1,238 @@
+//! `nearhop dev`: an edge and pods on this machine, as child processes that die with this one.
+//!
+//! Each child is the same binary in its ordinary role with an ordinary configuration file, so that
+//! what works here works elsewhere. A dead pod stays dead unless `--restart`: kill one and watch
+//! the editor not notice.
+
+mod child;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use nearhop_admin::reserve;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+use self::child::Child;
+use crate::{key::sha256_hex, print_line};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The edge's port for clients; 0 takes any free port
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The edge's admin port
+    #[arg(long, default_value_t = 8081)]
+    admin_port: u16,
+    /// The pods' ports: one pod for each
+    #[arg(long, value_delimiter = ',', default_values_t = [8091, 8092])]
+    pod_ports: Vec<u16>,
+    /// The model folder
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Start a pod again when it dies
+    #[arg(long)]
+    restart: bool,
+    /// Print one JSON line when ready instead of words
+    #[arg(long)]
+    ready_json: bool,
+}
+
+const KEY: &str = "nh-dev";
+/// A pod's admin port stands this much over its serving port.
+const POD_ADMIN_OFFSET: u16 = 100;
+const RESTART_DELAY: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let model = find_model(args.model.as_deref())?;
+    for port in &args.pod_ports {
+        reserve(local(*port), "a pod", "--pod-ports")?;
+        reserve(local(pod_admin(*port)), "a pod's admin listener", "--pod-ports")?;
+    }
+    reserve(local(args.port), "the edge", "--port")?;
+    reserve(local(args.admin_port), "the edge's admin listener", "--admin-port")?;
+    // One thread: it only waits.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(supervise(args, &model))
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+const fn pod_admin(port: u16) -> u16 {
+    if port == 0 { 0 } else { port.saturating_add(POD_ADMIN_OFFSET) }
+}
+
+/// The folder asked for, else the repository's, seen from here or from the binary.
+fn find_model(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    const BUILT_IN: &str = "origin-inference/models/nearhop-mini";
+    let places: Vec<PathBuf> = match asked {
+        Some(folder) => vec![folder.to_owned()],
+        None => {
+            let binary = std::env::current_exe().unwrap_or_default();
+            let above = binary.ancestors().skip(1).map(|folder| folder.join(BUILT_IN));
+            std::iter::once(PathBuf::from(BUILT_IN)).chain(above).collect()
+        }
+    };
+    let found = places.iter().find(|folder| folder.join("nearhop.yaml").is_file());
+    let folder = found.with_context(|| {
+        let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        format!("no model folder: looked at {}. Name one with --model DIR", tried.join(", "))
+    })?;
+    Ok(std::path::absolute(folder)?)
+}
+
+async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
+    // Before the first child: a signal from now on must find somebody who ends them.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let folder = tempfile::tempdir().context("no folder for the children's configuration")?;
+    let mut children = Vec::new();
+    let ended = tokio::select! {
+        ended = run_children(args, model, &folder, &mut children) => ended,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    child::stop_all(children).await;
+    ended
+}
+
+/// Starts everything, then waits on it; returns only when it cannot go on.
+async fn run_children(
+    args: &Args,
+    model: &Path,
+    folder: &TempDir,
+    children: &mut Vec<Child>,
+) -> anyhow::Result<()> {
+    for (at, port) in args.pod_ports.iter().enumerate() {
+        let name = format!("pod-{}", at + 1);
+        let config = folder.path().join(format!("{name}.yaml"));
+        std::fs::write(&config, pod_config(*port, model)?)?;
+        children.push(Child::spawn(&name, "origin", &config)?);
+    }
+    for child in children.iter_mut() {
+        child.wait_ready().await?;
+    }
+    let config = folder.path().join("edge.yaml");
+    std::fs::write(&config, edge_config(args, children)?)?;
+    let mut edge = Child::spawn("edge", "edge", &config)?;
+    let ready = edge.wait_ready().await;
+    children.push(edge);
+    ready?;
+    print_line(&announcement(args, children));
+    loop {
+        let at = child::any_exit(children).await;
+        let (name, pid) = (children[at].name.clone(), children[at].pid);
+        if name == "edge" {
+            bail!("the edge (pid {pid}) ended; its last words are above");
+        }
+        if !args.restart {
+            eprintln!("nearhop dev: {name} (pid {pid}) ended; the edge goes on without it");
+            children.remove(at);
+            continue;
+        }
+        eprintln!("nearhop dev: {name} (pid {pid}) ended; starting it again");
+        sleep(RESTART_DELAY).await;
+        // Where it was: the edge looks for it there.
+        let listen = children[at].listen();
+        let config = folder.path().join(format!("{name}.yaml"));
+        std::fs::write(&config, pod_config(listen.map_or(0, |listen| listen.port()), model)?)?;
+        children[at] = Child::spawn(&name, "origin", &config)?;
+        if let Err(error) = children[at].wait_ready().await {
+            eprintln!("nearhop dev: {error:#}");
+        }
+    }
+}
+
+/// JSON is YAML: a path with a colon or a quote in it stays a path.
+fn pod_config(port: u16, model: &Path) -> anyhow::Result<String> {
+    let config = json!({
+        "region": "local",
+        "origin": {
+            "listen": local(port),
+            "admin": { "listen": local(pod_admin(port)) },
+            "model": model,
+            "drain": "500ms",
+        },
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+fn edge_config(args: &Args, pods: &[Child]) -> anyhow::Result<String> {
+    let pods: Vec<Value> =
+        pods.iter().map(|pod| json!({"name": pod.name, "address": pod.listen()})).collect();
+    let config = json!({
+        "region": "local",
+        "keys": [{"name": "dev", "tenant": "dev", "sha256": sha256_hex(KEY)}],
+        "edge": {
+            "listen": local(args.port),
+            "admin": { "listen": local(args.admin_port), "token": DEV_ADMIN_TOKEN },
+            "drain": "500ms",
+            "pods": pods,
+        },
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// On 127.0.0.1 only, and printed: no secret.
+const DEV_ADMIN_TOKEN: &str = "nh-dev-admin-token";
+const MODEL: &str = "nearhop-mini";
+
+fn announcement(args: &Args, children: &[Child]) -> String {
+    let edge = children.iter().find(|child| child.name == "edge");
+    let pods: Vec<&Child> = children.iter().filter(|child| child.name != "edge").collect();
+    let url = |child: Option<&Child>| {
+        child.and_then(Child::listen).map(|listen| format!("http://{listen}")).unwrap_or_default()
+    };
+    let edge_url = url(edge);
+    let admin =
+        edge.and_then(Child::admin).map(|admin| format!("http://{admin}")).unwrap_or_default();
+    if args.ready_json {
+        let pods: Vec<Value> = pods
+            .iter()
+            .map(|pod| json!({"name": pod.name, "pid": pod.pid, "listen": pod.listen(), "admin": pod.admin()}))
+            .collect();
+        return json!({
+            "ready": "dev",
+            "edge": edge_url,
+            "admin": admin,
+            "admin_token": DEV_ADMIN_TOKEN,
+            "edge_pid": edge.map(|edge| edge.pid),
+            "pods": pods,
+            "key": KEY,
+            "model": MODEL,
+        })
+        .to_string();
+    }
+    let pods: Vec<String> = pods
+        .iter()
+        .map(|pod| format!("  {}  {}   kill {}", pod.name, url(Some(pod)), pod.pid))
+        .collect();
+    format!(
+        r#"
+Nearhop is ready.
+
+  edge   {edge_url}/v1   key {KEY}, model {MODEL}
+  admin  {admin}   /readyz, /metrics; /admin/v1/pods with token {DEV_ADMIN_TOKEN}
+{pods}
+
+Try it:
+  curl {edge_url}/v1/completions -H 'authorization: Bearer {KEY}' \
+    -d '{{"model": "{MODEL}", "prompt": "def add(a, b):\n    return ", "suffix": "\n", "max_tokens": 16}}'
+  python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{MODEL}", prompt="for i in range(", max_tokens=16).choices[0].text)'
+
+Kill a pod and ask again; Ctrl-C stops everything."#,
+        pods = pods.join("\n")
+    )
+}
