@@ -150,13 +150,13 @@ impl<'a> Section<'a> {
     }
 
     /// A mapping below this one; empty where the file has none, so that its defaults apply.
-    pub(crate) fn section(&mut self, name: &'static str) -> Section<'a> {
+    pub(crate) fn section(&mut self, name: &'static str) -> Self {
         let value = self.take(name).unwrap_or(Value::Null);
         Section::new(self.path_of(name), value, self.problems)
     }
 
     /// A list of mappings.
-    pub(crate) fn sections(&mut self, name: &'static str) -> Vec<Section<'a>> {
+    pub(crate) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let path = self.path_of(name);
         match self.take(name) {
             None | Some(Value::Null) => Vec::new(),

@@ -1,1 +1,14 @@
+//! End-to-end specifications: the real binary as child processes on loopback ports, real clients,
+//! and pods that fail on command. No sleeps: every wait is for a condition, with a deadline.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop here")]
+
+mod support;
+
+mod answers;
+mod bodies;
+mod command_line;
+mod disconnects;
+mod failover;
+mod reuse;
+mod soak;

@@ -126,12 +126,12 @@ impl OrtSession {
 }
 
 fn commit(runtime: &Runtime, path: &Path, threads: usize) -> ort::Result<OnnxSession> {
-    Ok(OnnxSession::builder(&runtime.0)?
+    OnnxSession::builder(&runtime.0)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         // Spinning threads would take the cores of the other pods on this machine.
         .with_intra_op_spinning(false)?
-        .commit_from_file(path)?)
+        .commit_from_file(path)
 }
 
 impl Session for OrtSession {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::outcome::Evidence;
 
 /// The health of one pod.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Health {
     /// Pingora's verdict over the active checks.
     probed_down: bool,
@@ -65,12 +65,6 @@ pub(crate) enum Standing {
 const HOLD: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(30);
 const SLOW_MAX: u32 = 2;
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { probed_down: false, ejected: None, strikes: 0, slow: 0 }
-    }
-}
 
 impl Health {
     pub(crate) fn standing(&self) -> Standing {

@@ -1,0 +1,183 @@
+//! The command line as a newcomer meets it.
+
+use std::{
+    io::Write as _,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use crate::support::{
+    client::get,
+    eventually, now,
+    process::{BINARY, Dev, alive, has_ort, root, signal},
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+#[test]
+fn a_good_configuration_passes_the_check() {
+    let default = run(&["config", "default"], "");
+    assert!(default.status.success());
+    let text = String::from_utf8(default.stdout).unwrap();
+    let checked = run(&["check", "-c", "-"], &text);
+    assert!(checked.status.success(), "{}", words(&checked));
+}
+
+#[test]
+fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
+    let output = run(&["check", "-c", "-"], "edge: {listen: here}\nregion: a b\n");
+    assert_eq!(output.status.code(), Some(64));
+    let said = words(&output);
+    for path in ["edge.listen", "region", "edge.pods", "keys"] {
+        assert!(said.contains(path), "{path} is not in {said}");
+    }
+    for role in ["edge", "origin"] {
+        assert_eq!(run(&[role, "-c", "/nowhere.yaml"], "").status.code(), Some(64));
+    }
+}
+
+#[test]
+fn a_new_key_is_admitted_by_the_lines_it_comes_with() {
+    let output = words(&run(&["key", "alice", "acme"], ""));
+    let line = output.lines().last().unwrap();
+    let config = format!(
+        "keys:\n  {line}\nedge:\n  listen: 127.0.0.1:1\n  admin: {{listen: '127.0.0.1:2'}}\n  pods: [{{name: p, address: '127.0.0.1:3'}}]\n"
+    );
+    assert!(run(&["check", "-c", "-"], &config).status.success(), "{config}");
+    assert_ne!(output, words(&run(&["key", "alice", "acme"], "")));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    for flag in ["--port", "--admin-port", "--pod-ports"] {
+        let ports = [("--port", "0"), ("--admin-port", "0"), ("--pod-ports", "0,0")];
+        let mut arguments = vec!["dev"];
+        for (name, free) in ports {
+            arguments.extend([name, if name == flag { port.as_str() } else { free }]);
+        }
+        let output = run(&arguments, "");
+        let said = words(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&port) && said.contains(flag), "{said}");
+    }
+}
+
+fn origin_config(model: &str, library: Option<&str>) -> String {
+    let library = library.map(|path| format!("\n  ort_library: {path}")).unwrap_or_default();
+    format!(
+        "origin:\n  listen: 127.0.0.1:0\n  admin: {{listen: '127.0.0.1:0'}}\n  model: {model}{library}\n"
+    )
+}
+
+fn check_origin_fails(config: &str, words_expected: &[&str]) {
+    let output = run(&["origin", "-c", "-"], config);
+    let said = words(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    for word in words_expected {
+        assert!(said.contains(word), "`{word}` is not in {said}");
+    }
+}
+
+#[test]
+fn a_missing_or_wrong_library_is_told_with_its_path_and_the_fix() {
+    let model = "origin-inference/tests/fixtures/tiny";
+    check_origin_fails(
+        &origin_config(model, Some("/nowhere/lib.so")),
+        &["/nowhere/lib.so", "make setup"],
+    );
+    let no_library = root().join("Cargo.toml");
+    let no_library = no_library.to_str().unwrap();
+    check_origin_fails(&origin_config(model, Some(no_library)), &[no_library, "make setup"]);
+}
+
+#[test]
+fn a_missing_model_is_told_with_its_path() {
+    check_origin_fails(&origin_config("/nowhere/model", None), &["/nowhere/model/nearhop.yaml"]);
+}
+
+fn children(dev: &Dev) -> Vec<u64> {
+    vec![dev.edge_pid(), dev.pod_pid(0), dev.pod_pid(1)]
+}
+
+async fn all_end(pids: Vec<u64>) {
+    eventually("every child has ended", LIMIT, || {
+        let left = pids.iter().any(|pid| alive(*pid));
+        async move { (!left).then_some(()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_everything_even_a_stopped_pod() {
+    if !has_ort() {
+        return;
+    }
+    let mut dev = Dev::start(&[]);
+    let pids = children(&dev);
+    signal(dev.pod_pid(0), "STOP");
+    let began = now();
+    signal(dev.pid().into(), "INT");
+    assert!(dev.wait().success());
+    eprintln!("stopped after {} ms", began.elapsed().as_millis());
+    all_end(pids).await;
+}
+
+#[tokio::test]
+async fn children_die_with_a_killed_parent() {
+    if !has_ort() {
+        return;
+    }
+    let mut dev = Dev::start(&[]);
+    let pids = children(&dev);
+    signal(dev.pid().into(), "KILL");
+    dev.wait();
+    all_end(pids).await;
+}
+
+#[tokio::test]
+async fn a_dead_pod_stays_dead() {
+    if !has_ort() {
+        return;
+    }
+    let dev = Dev::start(&[]);
+    signal(dev.pod_pid(0), "KILL");
+    eventually("the edge notices", LIMIT, || async { (!dev.pod_ready(0).await).then_some(()) })
+        .await;
+    assert!(dev.pod_ready(1).await);
+}
+
+#[tokio::test]
+async fn with_restart_a_dead_pod_comes_back_where_it_was() {
+    if !has_ort() {
+        return;
+    }
+    let dev = Dev::start(&["--restart"]);
+    signal(dev.pod_pid(0), "KILL");
+    all_end(vec![dev.pod_pid(0)]).await;
+    let listen = dev.pod_listen(0);
+    eventually("the pod is back", LIMIT, || async {
+        get(&listen, "/readyz", &[]).await.ok().filter(|answer| answer.status == 200)
+    })
+    .await;
+}

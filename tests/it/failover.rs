@@ -1,0 +1,184 @@
+//! What fails before the first byte is done elsewhere; what fails after it is told.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::{Whole, complete, post},
+    eventually,
+    fake_pod::{Act, FakePod},
+    process::Edge,
+    unique,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn body(stream: bool) -> Value {
+    json!({"model": "fake", "prompt": unique(), "stream": stream})
+}
+
+/// Two pods, of which the first fails; its requests must be answered by the second.
+async fn check_requeued(act: Act, stream: bool) {
+    let pods = [FakePod::start(act.clone()), FakePod::start(Act::Answer("fine"))];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |edge| {
+        // A silent pod is left after half of this.
+        edge["deadlines"] = json!({"inline": "2s"});
+    });
+    for _ in 0..40 {
+        let answer = complete(&edge.address, &body(stream)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{act:?}: {:?}", answer.body);
+        let text = if stream { answer.streamed().0 } else { answer.text() };
+        assert_eq!(text, "fine", "{act:?}");
+        if !pods[0].seen().is_empty() {
+            return;
+        }
+    }
+    panic!("{act:?}: no request met the failing pod");
+}
+
+#[tokio::test]
+async fn what_fails_before_the_first_byte_is_done_elsewhere() {
+    for act in [
+        Act::Close,
+        Act::Hang,
+        Act::Garbage,
+        Act::Endless,
+        Act::ErrorEvent,
+        Act::Status(500, "engine_failed"),
+        Act::Status(503, "stopping"),
+        Act::Status(429, "queue_full"),
+        Act::Status(401, "x"),
+        Act::Status(404, "model_not_found"),
+    ] {
+        for stream in [false, true] {
+            check_requeued(act.clone(), stream).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_done_again_even_after_it_began() {
+    check_requeued(Act::DieMidway, false).await;
+}
+
+#[tokio::test]
+async fn the_clients_fault_is_told_and_not_tried_elsewhere() {
+    let act = Act::Status(422, "bad_grammar");
+    let pods = [FakePod::start(act.clone()), FakePod::start(act)];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |_| {});
+    let answer = complete(&edge.address, &body(false)).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.json()["error"]["code"], "bad_grammar");
+    assert_eq!(pods[0].seen().len() + pods[1].seen().len(), 1);
+}
+
+async fn both(act: Act) -> Whole {
+    let pods = [FakePod::start(act.clone()), FakePod::start(act)];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |edge| {
+        edge["deadlines"] = json!({"inline": "1s"});
+    });
+    let answer = complete(&edge.address, &body(false)).await;
+    assert!(!answer.json()["error"]["message"].as_str().unwrap().contains("127.0.0.1"));
+    answer
+}
+
+#[tokio::test]
+async fn when_all_fail_the_client_is_told_why_and_when_to_come_back() {
+    let busy = both(Act::Status(429, "queue_full")).await;
+    assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(busy.header("retry-after"), "1");
+    assert_eq!(busy.json()["error"]["code"], "pods_busy");
+    assert_eq!(both(Act::Status(500, "x")).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(both(Act::Hang).await.status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_after_its_first_byte_says_so() {
+    let pods = [FakePod::start(Act::DieMidway)];
+    let edge = Edge::start(&[pods[0].address], |_| {});
+    let answer = complete(&edge.address, &body(true)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(text.contains("half") && text.contains("event: error"), "{text}");
+    assert!(text.contains("stream_broken") && !text.contains("[DONE]"), "{text}");
+}
+
+#[tokio::test]
+async fn a_pod_that_resets_is_ejected_at_once_and_comes_back() {
+    let pods = [FakePod::start(Act::Close), FakePod::start(Act::Answer("fine"))];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |_| {});
+    while pods[0].seen().is_empty() {
+        complete(&edge.address, &body(false)).await;
+    }
+    assert_eq!(edge.metric("nearhop_ejections_total{pod=\"fake-0\",reason=\"dead\"}").await, 1.0);
+    pods[0].act(Act::Answer("again"));
+    eventually("the pod answers again", LIMIT, || async {
+        let answer = complete(&edge.address, &body(false)).await;
+        (answer.text() == "again").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_ejection_frees_the_requests_that_wait_on_the_pod() {
+    let pods = [FakePod::start(Act::Hang), FakePod::start(Act::Answer("fine"))];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |_| {});
+    let headers = [("x-nearhop-kind", "agent")];
+    let asks: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, body) = (edge.address.clone(), body(false));
+            // Two minutes to answer: what ends the wait is the ejection, not the deadline.
+            tokio::spawn(async move { post(&address, "/v1/completions", &body, &headers).await })
+        })
+        .collect();
+    eventually("a request waits on the silent pod", LIMIT, || async {
+        (!pods[0].seen().is_empty()).then_some(())
+    })
+    .await;
+    // Its checks hang as its requests do.
+    pods[0].fail_probes(true);
+    for ask in asks {
+        let answer = tokio::time::timeout(LIMIT, ask).await.unwrap().unwrap();
+        assert_eq!(answer.text(), "fine");
+    }
+    assert_eq!(edge.pods().await[0]["ready"], false);
+}
+
+#[tokio::test]
+async fn failing_checks_never_take_out_the_last_pod() {
+    let pod = FakePod::start(Act::Answer("fine"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    pod.fail_probes(true);
+    eventually("the checks fail", LIMIT, || async {
+        (edge.pods().await[0]["out_because"] == "probes").then_some(())
+    })
+    .await;
+    assert_eq!(complete(&edge.address, &body(false)).await.text(), "fine");
+}
+
+#[tokio::test]
+async fn without_any_pod_the_cache_still_answers() {
+    let pod = FakePod::start(Act::Answer("fine"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let known = body(false);
+    complete(&edge.address, &known).await;
+    drop(pod);
+    let answer = complete(&edge.address, &known).await;
+    assert_eq!(answer.header("x-nearhop-source"), "l1");
+    let answer = complete(&edge.address, &body(false)).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn connections_to_a_pod_are_used_again() {
+    let pod = FakePod::start(Act::Answer("fine"));
+    let edge = Edge::start(&[pod.address], |edge| edge["probes"] = json!({"interval": "1h"}));
+    for _ in 0..20 {
+        complete(&edge.address, &body(true)).await;
+        complete(&edge.address, &body(false)).await;
+    }
+    assert!(pod.connections() <= 4, "{} connections for 40 requests", pod.connections());
+}

@@ -1,0 +1,151 @@
+//! The kill test: clients keep asking while a pod is stopped, continued, killed and restarted.
+//!
+//! `make test` runs a short one; `make soak` sets `NEARHOP_SOAK=1` and repeats it. Correctness is
+//! asserted, times are printed.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::support::{
+    client::{request, send},
+    eventually, now,
+    process::{Dev, alone, has_ort, signal},
+    unique,
+};
+
+const CLIENTS: usize = 8;
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Request {
+    began: Instant,
+    took: Duration,
+    /// What went wrong, and whether anything had arrived before.
+    failure: Option<(String, bool)>,
+}
+
+/// Asks until `stop`; remembers every request.
+async fn client(edge: String, at: usize, stop: Arc<AtomicBool>, done: Arc<Mutex<Vec<Request>>>) {
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        let body = json!({
+            "model": "nearhop-mini", "prompt": format!("def f_{}(", unique()), "suffix": "\n",
+            "max_tokens": 16, "stream": (n + at) % 2 == 0,
+        });
+        let began = now();
+        let failure = ask(&edge, &body).await.err();
+        done.lock().unwrap().push(Request { began, took: now() - began, failure });
+    }
+}
+
+async fn ask(edge: &str, body: &serde_json::Value) -> Result<(), (String, bool)> {
+    let headers = [("cache-control", "no-store")];
+    let answer = send(edge, request("/v1/completions", body, &headers)).await;
+    let answer = answer.map_err(|_| ("no answer".to_owned(), false))?;
+    let (status, source) = (answer.status, answer.headers.get("x-nearhop-source").cloned());
+    let whole = answer.whole().await.map_err(|_| ("broke off".to_owned(), true))?;
+    let text = String::from_utf8_lossy(&whole.body);
+    if status != 200 || source.is_none_or(|source| source != "origin") {
+        return Err((format!("{status}: {text}"), false));
+    }
+    if body["stream"] == true && !text.ends_with("data: [DONE]\n\n") {
+        return Err((text.into_owned(), true));
+    }
+    Ok(())
+}
+
+async fn until_ready(dev: &Dev, ready: bool) -> Duration {
+    let began = now();
+    eventually("the pod's state changes", LIMIT, || async {
+        (dev.pod_ready(0).await == ready).then_some(())
+    })
+    .await;
+    now() - began
+}
+
+async fn until_answered(done: &Mutex<Vec<Request>>, more: usize) {
+    let before = done.lock().unwrap().len();
+    eventually("clients go on", LIMIT, || async {
+        (done.lock().unwrap().len() >= before + more).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn soak_killing_a_pod_is_not_noticed() {
+    if !has_ort() {
+        return;
+    }
+    let _alone = alone();
+    let rounds = if nearhop_conf::source::process_env("NEARHOP_SOAK").is_some() { 20 } else { 1 };
+    let (mut stop_detected, mut stop_back) = (Vec::new(), Vec::new());
+    let (mut kill_detected, mut kill_back) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let dev = Dev::start(&["--restart"]);
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|at| tokio::spawn(client(dev.edge(), at, Arc::clone(&stop), Arc::clone(&done))))
+            .collect();
+        until_answered(&done, 40).await;
+        let stopped = now();
+        signal(dev.pod_pid(0), "STOP");
+        let detected = until_ready(&dev, false).await;
+        until_answered(&done, 20).await;
+        signal(dev.pod_pid(0), "CONT");
+        stop_back.push(until_ready(&dev, true).await);
+        until_answered(&done, 20).await;
+        signal(dev.pod_pid(0), "KILL");
+        kill_detected.push(until_ready(&dev, false).await);
+        kill_back.push(until_ready(&dev, true).await);
+        until_answered(&done, 20).await;
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.await.unwrap();
+        }
+        let done = done.lock().unwrap();
+        report(&done, stopped, detected);
+        stop_detected.push(detected);
+        let failed: Vec<_> = done.iter().filter_map(|request| request.failure.as_ref()).collect();
+        // A stream whose first byte had arrived when its pod was killed is told that it broke.
+        let unexcused: Vec<_> = failed.iter().filter(|(_, begun)| !begun).collect();
+        assert!(unexcused.is_empty(), "{unexcused:?}");
+    }
+    for (what, times) in [
+        ("SIGSTOP detected", &mut stop_detected),
+        ("back after SIGCONT", &mut stop_back),
+        ("SIGKILL detected", &mut kill_detected),
+        ("back after SIGKILL, restart included", &mut kill_back),
+    ] {
+        times.sort();
+        eprintln!(
+            "{what}: median {:?}, worst {:?} of {}",
+            times[times.len() / 2],
+            times.last(),
+            times.len()
+        );
+    }
+}
+
+fn report(done: &[Request], stopped: Instant, detected: Duration) {
+    let mut usual: Vec<Duration> = done
+        .iter()
+        .filter(|request| request.began + request.took < stopped)
+        .map(|r| r.took)
+        .collect();
+    usual.sort();
+    let worst = done.iter().map(|request| request.took).max().unwrap_or_default();
+    let broken = done.iter().filter(|request| request.failure.is_some()).count();
+    eprintln!(
+        "{} requests, {broken} streams broken after their first byte; usual median {:?} p99 {:?}; worst {worst:?}; pod found stopped after {detected:?}",
+        done.len(),
+        usual.get(usual.len() / 2),
+        usual.get(usual.len() * 99 / 100),
+    );
+}

@@ -1,0 +1,265 @@
+//! A pod that fails on command: a few lines of HTTP/1.1 over a socket, so that it can also break
+//! the protocol.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// What it does with a completion request, after reading all of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Act {
+    /// Answers with this text, in pieces of a few bytes.
+    Answer(&'static str),
+    /// Another status, with an error of that code.
+    Status(u16, &'static str),
+    /// Closes without a word.
+    Close,
+    /// Says nothing until the other side closes.
+    Hang,
+    /// 200 and half an answer, then closes.
+    DieMidway,
+    /// 200 and half an answer, then nothing until the other side closes.
+    StallMidway,
+    /// 200 and something that is no stream.
+    Garbage,
+    /// 200, and a stream of one endless event.
+    Endless,
+    /// An error event after the first piece.
+    ErrorEvent,
+}
+
+/// One completion request that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) bytes: usize,
+    pub(crate) sha256: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+}
+
+struct State {
+    act: Mutex<Act>,
+    seen: Mutex<Vec<Seen>>,
+    /// Requests whose connection the other side closed before they were answered.
+    cancelled: watch::Sender<usize>,
+    connections: watch::Sender<usize>,
+    probes_fail: Mutex<bool>,
+}
+
+/// Listens until dropped.
+pub(crate) struct FakePod {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for FakePod {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Pods live on threads of their own, as real ones would: a test that blocks on an edge's start
+/// must not keep them from answering it.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+}
+
+impl FakePod {
+    pub(crate) fn start(act: Act) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            act: Mutex::new(act),
+            seen: Mutex::default(),
+            cancelled: watch::Sender::new(0),
+            connections: watch::Sender::new(0),
+            probes_fail: Mutex::new(false),
+        });
+        let shared = Arc::clone(&state);
+        let task = runtime().spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            // Ended with this task: a dropped pod leaves no connection behind.
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                shared.connections.send_modify(|count| *count += 1);
+                connections.spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { address, state, task }
+    }
+
+    pub(crate) fn act(&self, act: Act) {
+        *self.state.act.lock().unwrap() = act;
+    }
+
+    pub(crate) fn fail_probes(&self, fail: bool) {
+        *self.state.probes_fail.lock().unwrap() = fail;
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    /// Counts requests that the other side gave up.
+    pub(crate) fn cancelled(&self) -> watch::Receiver<usize> {
+        self.state.cancelled.subscribe()
+    }
+
+    /// Connections accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        *self.state.connections.borrow()
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<State>) {
+    let mut buffer = Vec::new();
+    // Each request on this connection; the end of the connection ends the loop.
+    while let Some((head, body)) = read_request(&mut stream, &mut buffer).await {
+        let kept = if head.starts_with("GET /readyz") {
+            let fail = *state.probes_fail.lock().unwrap();
+            probe(&mut stream, fail).await
+        } else {
+            let act = state.act.lock().unwrap().clone();
+            let sha256 = Sha256::digest(&body).to_vec();
+            state.seen.lock().unwrap().push(Seen { head, bytes: body.len(), sha256, body });
+            perform(&mut stream, &act, &state).await
+        };
+        if kept.is_none() {
+            return;
+        }
+    }
+}
+
+/// A whole request, or `None` at the end of the connection.
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
+            let head = head.replacen("get ", "GET ", 1).replacen("post ", "POST ", 1);
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
+                .unwrap_or(0usize);
+            if buffer.len() >= end + 4 + length {
+                let body = buffer[end + 4..end + 4 + length].to_vec();
+                buffer.drain(..end + 4 + length);
+                return Some((head, body));
+            }
+        }
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => buffer.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+async fn probe(stream: &mut TcpStream, fail: bool) -> Option<()> {
+    let report = json!({"models": [{
+        "name": "fake", "revision": "1", "template": "t", "temperature": 0.0,
+        "max_tokens": 16, "context_length": 1024,
+    }]});
+    let status = if fail { "503 Service Unavailable" } else { "200 OK" };
+    whole(stream, status, &report.to_string()).await
+}
+
+async fn whole(stream: &mut TcpStream, status: &str, body: &str) -> Option<()> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.ok()
+}
+
+async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()> {
+    match act {
+        Act::Answer(text) => {
+            begin(stream).await?;
+            let pieces: Vec<char> = text.chars().collect();
+            let groups: Vec<String> =
+                pieces.chunks(3).map(|group| group.iter().collect()).collect();
+            for group in &groups {
+                event(stream, &piece(group, None)).await?;
+            }
+            event(stream, &piece("", Some("stop"))).await?;
+            let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
+                {"prompt_tokens": 1, "completion_tokens": groups.len(), "total_tokens": groups.len() + 1}});
+            event(stream, &usage.to_string()).await?;
+            event(stream, "[DONE]").await?;
+            chunk(stream, "").await
+        }
+        Act::Status(status, code) => {
+            let error = json!({"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": code}});
+            whole(stream, &format!("{status} No"), &error.to_string()).await
+        }
+        Act::Close => None,
+        Act::Hang => give_up(stream, state).await,
+        Act::DieMidway => {
+            begin(stream).await?;
+            event(stream, &piece("half", None)).await?;
+            None
+        }
+        Act::StallMidway => {
+            begin(stream).await?;
+            event(stream, &piece("half", None)).await?;
+            give_up(stream, state).await
+        }
+        Act::Garbage => whole(stream, "200 OK", "<html>hello</html>").await,
+        Act::Endless => {
+            begin(stream).await?;
+            loop {
+                chunk(stream, &"x".repeat(60 << 10)).await?;
+            }
+        }
+        Act::ErrorEvent => {
+            begin(stream).await?;
+            let error = json!({"error": {"message": "no", "type": "server_error", "param": null, "code": "engine_failed"}});
+            chunk(stream, &format!("event: error\ndata: {error}\n\n")).await?;
+            chunk(stream, "").await
+        }
+    }
+}
+
+/// Waits for the other side to close, and counts it.
+async fn give_up(stream: &mut TcpStream, state: &State) -> Option<()> {
+    let mut byte = [0];
+    while matches!(stream.read(&mut byte).await, Ok(1..)) {}
+    state.cancelled.send_modify(|count| *count += 1);
+    None
+}
+
+fn piece(text: &str, finish: Option<&str>) -> String {
+    json!({"id": "f", "created": 1, "choices": [{"index": 0, "text": text, "finish_reason": finish}]})
+        .to_string()
+}
+
+async fn begin(stream: &mut TcpStream) -> Option<()> {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(HEAD).await.ok()
+}
+
+async fn event(stream: &mut TcpStream, data: &str) -> Option<()> {
+    chunk(stream, &format!("data: {data}\n\n")).await
+}
+
+async fn chunk(stream: &mut TcpStream, data: &str) -> Option<()> {
+    stream.write_all(format!("{:x}\r\n{data}\r\n", data.len()).as_bytes()).await.ok()
+}

@@ -1,0 +1,214 @@
+//! The binary as a child process, ended with the test.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use serde_json::{Value, json};
+
+use super::client;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_nearhop");
+pub(crate) const KEY: &str = "Bearer nh-dev";
+/// SHA-256 of `nh-dev`.
+const KEY_SHA256: &str = "9e59634479921d1f646dd22f36d6d21f87355c49b122c3c9ec74899f81bb552b";
+const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
+
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether inference can be tested here; loudly if not. Under `NEARHOP_REQUIRE_ORT=1`, which
+/// `make test` sets, a missing library fails.
+pub(crate) fn has_ort() -> bool {
+    let env = nearhop_conf::source::process_env;
+    let found = env("ORT_DYLIB_PATH").is_some() || root().join(".ort").is_dir();
+    assert!(found || env("NEARHOP_REQUIRE_ORT").is_none(), "no ONNX Runtime library: `make setup`");
+    if !found {
+        eprintln!(
+            "\n*** SKIPPED: no ONNX Runtime library, inference was NOT tested: `make setup` ***\n"
+        );
+    }
+    found
+}
+
+/// `nearhop dev`: an edge and two real pods.
+pub(crate) struct Dev {
+    child: Child,
+    ready: Value,
+}
+
+/// A role that says when it is ready.
+fn start(arguments: &[&str]) -> (Child, Value) {
+    let mut child = Command::new(BINARY)
+        .args(arguments)
+        .current_dir(root())
+        .env(
+            "RUST_LOG",
+            "warn,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off",
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let ready = serde_json::from_str(&line)
+        .unwrap_or_else(|error| panic!("{arguments:?} is not ready: {error}: {line:?}"));
+    (child, ready)
+}
+
+impl Dev {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut all =
+            vec!["dev", "--ready-json", "--port", "0", "--admin-port", "0", "--pod-ports", "0,0"];
+        all.extend(arguments);
+        let (child, ready) = start(&all);
+        Self { child, ready }
+    }
+
+    /// One for all tests that break nothing.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Dev> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&[]))
+    }
+
+    fn address(&self, field: &str) -> String {
+        self.ready[field].as_str().unwrap().trim_start_matches("http://").to_owned()
+    }
+
+    /// `127.0.0.1:port` of the edge.
+    pub(crate) fn edge(&self) -> String {
+        self.address("edge")
+    }
+
+    pub(crate) fn pod_pid(&self, at: usize) -> u64 {
+        self.ready["pods"][at]["pid"].as_u64().unwrap()
+    }
+
+    pub(crate) fn pod_listen(&self, at: usize) -> String {
+        self.ready["pods"][at]["listen"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn pod_admin(&self, at: usize) -> String {
+        self.ready["pods"][at]["admin"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn edge_pid(&self) -> u64 {
+        self.ready["edge_pid"].as_u64().unwrap()
+    }
+
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Whether the edge sends traffic to that pod.
+    pub(crate) async fn pod_ready(&self, at: usize) -> bool {
+        let token = format!("Bearer {}", self.ready["admin_token"].as_str().unwrap());
+        let headers = [("authorization", token.as_str())];
+        let pods = client::get(&self.address("admin"), "/admin/v1/pods", &headers).await;
+        pods.unwrap().json()[at]["ready"].as_bool().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // The children's lifelines end with it, however it ends.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An edge in front of pods of the test's own.
+pub(crate) struct Edge {
+    child: Child,
+    pub(crate) address: String,
+    pub(crate) admin: String,
+    _config: tempfile::TempDir,
+}
+
+impl Edge {
+    /// `change` may alter the `edge` section.
+    pub(crate) fn start(pods: &[SocketAddr], change: impl FnOnce(&mut Value)) -> Self {
+        let pods: Vec<Value> = pods
+            .iter()
+            .enumerate()
+            .map(|(at, address)| json!({"name": format!("fake-{at}"), "address": address}))
+            .collect();
+        let mut config = json!({
+            "region": "test",
+            "keys": [{"name": "dev", "tenant": "dev", "sha256": KEY_SHA256}],
+            "edge": {
+                "listen": "127.0.0.1:0",
+                "admin": {"listen": "127.0.0.1:0", "token": ADMIN_TOKEN},
+                "threads": 1,
+                "pods": pods,
+            },
+        });
+        change(&mut config["edge"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edge.yaml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        let (child, ready) =
+            start(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+        Self {
+            child,
+            address: ready["listen"].as_str().unwrap().to_owned(),
+            admin: ready["admin"].as_str().unwrap().to_owned(),
+            _config: folder,
+        }
+    }
+
+    pub(crate) async fn pods(&self) -> Value {
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        let answer = client::get(&self.admin, "/admin/v1/pods", &[("authorization", &token)]).await;
+        answer.unwrap().json()
+    }
+
+    /// The value of a metric, by its whole name with labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        metric(&self.admin, name).await
+    }
+}
+
+pub(crate) async fn metric(admin: &str, name: &str) -> f64 {
+    let page = client::get(admin, "/metrics", &[]).await.unwrap();
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or(0.0)
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal by name: `STOP`, `CONT`, `KILL`, `INT`, `TERM`.
+pub(crate) fn signal(pid: u64, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.unwrap().success(), "kill -{name} {pid}");
+}
+
+/// Whether a process is there and not a zombie.
+pub(crate) fn alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// Tests that break pods or load both cores run one at a time.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
