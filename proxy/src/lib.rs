@@ -6,7 +6,7 @@
 //!                                             upstream: pods, their health, exchanges with them
 //! ```
 //!
-//! Pingora's types stop in [`gateway`], [`edge`] and [`upstream`]: a phase takes plain data and
+//! Pingora's types stop in `gateway`, `edge` and `upstream`: a phase takes plain data and
 //! gives a verdict. Pingora's own retry loop is not used for completions: it cannot replay bodies
 //! over 64 KiB, never retries a POST, and has one time-out for the first byte and all others.
 //!

@@ -14,9 +14,9 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    client::{request, send},
+    client::{Broken, request, send},
     eventually, now,
-    process::{Dev, alone, has_ort, signal},
+    process::{Dev, has_ort, signal},
     unique,
 };
 
@@ -37,7 +37,7 @@ async fn client(edge: String, at: usize, stop: Arc<AtomicBool>, done: Arc<Mutex<
         n += 1;
         let body = json!({
             "model": "nearhop-mini", "prompt": format!("def f_{}(", unique()), "suffix": "\n",
-            "max_tokens": 16, "stream": (n + at) % 2 == 0,
+            "max_tokens": 16, "stream": (n + at).is_multiple_of(2),
         });
         let began = now();
         let failure = ask(&edge, &body).await.err();
@@ -48,9 +48,9 @@ async fn client(edge: String, at: usize, stop: Arc<AtomicBool>, done: Arc<Mutex<
 async fn ask(edge: &str, body: &serde_json::Value) -> Result<(), (String, bool)> {
     let headers = [("cache-control", "no-store")];
     let answer = send(edge, request("/v1/completions", body, &headers)).await;
-    let answer = answer.map_err(|_| ("no answer".to_owned(), false))?;
+    let answer = answer.map_err(|Broken| ("no answer".to_owned(), false))?;
     let (status, source) = (answer.status, answer.headers.get("x-nearhop-source").cloned());
-    let whole = answer.whole().await.map_err(|_| ("broke off".to_owned(), true))?;
+    let whole = answer.whole().await.map_err(|Broken| ("broke off".to_owned(), true))?;
     let text = String::from_utf8_lossy(&whole.body);
     if status != 200 || source.is_none_or(|source| source != "origin") {
         return Err((format!("{status}: {text}"), false));
@@ -83,7 +83,6 @@ async fn soak_killing_a_pod_is_not_noticed() {
     if !has_ort() {
         return;
     }
-    let _alone = alone();
     let rounds = if nearhop_conf::source::process_env("NEARHOP_SOAK").is_some() { 20 } else { 1 };
     let (mut stop_detected, mut stop_back) = (Vec::new(), Vec::new());
     let (mut kill_detected, mut kill_back) = (Vec::new(), Vec::new());

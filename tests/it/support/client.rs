@@ -35,15 +35,21 @@ pub(crate) struct Whole {
     pub(crate) body: Bytes,
 }
 
-/// What went wrong on the connection.
+/// The connection broke, or took too long; how does not matter to any test.
 #[derive(Debug)]
 pub(crate) struct Broken;
+
+impl<E: std::error::Error> From<E> for Broken {
+    fn from(_: E) -> Self {
+        Self
+    }
+}
 
 impl Answer {
     /// The next piece of the body; `None` at its end.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Broken> {
         loop {
-            let frame = timeout(LIMIT, self.body.frame()).await.map_err(|_| Broken)?;
+            let frame = timeout(LIMIT, self.body.frame()).await?;
             match frame {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(Broken),
@@ -96,21 +102,20 @@ impl Whole {
 /// Sends a request to `address` (`127.0.0.1:8080`) and waits for the head of its answer.
 pub(crate) async fn send(address: &str, request: Request<Bytes>) -> Result<Answer, Broken> {
     let exchange = async {
-        let stream = TcpStream::connect(address).await.map_err(|_| Broken)?;
-        stream.set_nodelay(true).map_err(|_| Broken)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Broken)?;
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(async move {
             let _ = connection.await;
         });
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts, Full::new(body));
-        let answer = sender.send_request(request).await.map_err(|_| Broken)?;
+        let answer = sender.send_request(request).await?;
         let (parts, body) = answer.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body, connection })
     };
-    timeout(LIMIT, exchange).await.map_err(|_| Broken)?
+    timeout(LIMIT, exchange).await?
 }
 
 /// A request with the development key.

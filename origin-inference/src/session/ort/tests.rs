@@ -66,12 +66,14 @@ fn alone(session: &mut OrtSession, prompt: &[u32], steps: usize) -> Vec<Vec<f32>
 fn a_sequence_is_the_same_alone_and_in_a_ragged_batch() {
     let Some(mut session) = open(4) else { return };
     let prompts = prompts();
-    let expected: Vec<_> = prompts.iter().map(|prompt| alone(&mut session, prompt, 5)).collect();
+    // What each sequence computes alone, step by step.
+    let mut expected: Vec<_> =
+        prompts.iter().map(|prompt| alone(&mut session, prompt, 5).into_iter()).collect();
     let mut logits = Vec::new();
     let mut last = Vec::new();
     for (slot, prompt) in prompts.iter().enumerate() {
         session.prefill(slot, 0, prompt, &mut logits).unwrap();
-        assert_eq!(logits, expected[slot][0], "prefill of {slot}");
+        assert_eq!(Some(&logits), expected[slot].next().as_ref(), "prefill of {slot}");
         last.push(logits.clone());
     }
     let mut lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
@@ -80,7 +82,7 @@ fn a_sequence_is_the_same_alone_and_in_a_ragged_batch() {
         session.decode(&tokens, &lengths, &mut logits).unwrap();
         last = logits.chunks(session.vocabulary()).map(<[f32]>::to_vec).collect();
         for (slot, logits) in last.iter().enumerate() {
-            assert_eq!(logits, &expected[slot][step], "step {step} of {slot}");
+            assert_eq!(Some(logits), expected[slot].next().as_ref(), "step {step} of {slot}");
         }
         lengths.iter_mut().for_each(|length| *length += 1);
     }
