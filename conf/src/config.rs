@@ -102,9 +102,21 @@ pub struct Deadlines {
     pub agent: Duration,
 }
 
+/// The protocol between an edge and its pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: a connection each request in progress; giving a request up closes its connection.
+    Http1,
+    /// HTTP/2 without TLS (RFC 9113, section 3.3): many requests a connection; giving one up
+    /// resets its stream.
+    H2c,
+}
+
 /// How the edge talks to pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
+    /// The protocol.
+    pub protocol: Protocol,
     /// To an open connection.
     pub connect: Duration,
     /// The most an attempt waits for its first token; half of the remaining time where that is less.
@@ -442,6 +454,7 @@ impl Upstream {
     fn from_section(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let upstream = Self {
+            protocol: section.or("protocol", default.protocol),
             connect: section.or("connect", default.connect),
             first_byte: section.or("first_byte", default.first_byte),
             next_token: section.or("next_token", default.next_token),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{ByteSize, Deadlines, L1, Limits, Probes, Upstream};
+use crate::{ByteSize, Deadlines, L1, Limits, Probes, Protocol, Upstream};
 
 /// The commented default file that `nearhop config default` prints.
 pub const DEFAULT_YAML: &str = include_str!("../default.yaml");
@@ -62,6 +62,8 @@ impl Default for Deadlines {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
+            // Less CPU a request than HTTP/2, and a pod in the same region is one round trip away.
+            protocol: Protocol::Http1,
             // A pod in the same region answers a SYN in microseconds.
             connect: Duration::from_millis(500),
             // The cap of a long chat deadline; for code half of what remains is always less.

@@ -14,7 +14,8 @@ pub mod source;
 mod units;
 
 pub use config::{
-    Admin, ApiKey, Config, Deadlines, Edge, L1, Limits, Origin, Pod, Probes, Secret, Upstream,
+    Admin, ApiKey, Config, Deadlines, Edge, L1, Limits, Origin, Pod, Probes, Protocol, Secret,
+    Upstream,
 };
 pub use defaults::DEFAULT_YAML;
 pub use error::{ConfigError, Problem};

@@ -8,7 +8,7 @@ use std::{cell::RefCell, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time
 
 use serde_json::{Map, Value};
 
-use crate::{ByteSize, Problem, source::Env, units};
+use crate::{ByteSize, Problem, Protocol, source::Env, units};
 
 /// The mistakes found so far.
 #[derive(Default)]
@@ -77,6 +77,17 @@ impl Field for NonZeroUsize {
     fn parse(value: &Value) -> Option<Self> {
         let number = usize::try_from(value.as_u64()?).ok().filter(|number| *number <= 65_536)?;
         Self::new(number)
+    }
+}
+
+impl Field for Protocol {
+    const EXPECTED: &'static str = "http1 or h2c";
+    fn parse(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "http1" => Some(Self::Http1),
+            "h2c" => Some(Self::H2c),
+            _ => None,
+        }
     }
 }
 

@@ -13,8 +13,6 @@ pub(crate) struct ResponseHead {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// Bytes of the body where they are known; a stream has none.
     pub(crate) length: Option<usize>,
-    /// Whether the connection must not be used again: the rest of the request is still on it.
-    pub(crate) close: bool,
 }
 
 /// The client does not listen any more.
@@ -24,8 +22,8 @@ pub(crate) struct Gone;
 /// Why a request's body could not be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// Over the limit; `drained` is whether all of it was read and thrown away.
-    TooLarge { drained: bool },
+    /// Over the limit.
+    TooLarge,
     /// It did not arrive in time.
     TooSlow,
     /// The client went away, or its framing is broken.
@@ -59,4 +57,9 @@ pub(crate) trait Client: Send {
         bytes: Bytes,
         end: bool,
     ) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Reads and throws away, within limits, what is left of a request that was answered before
+    /// all of it came. Closing at once would reset the connection, and the client would lose the
+    /// answer while it still sends.
+    fn linger(&mut self) -> impl Future<Output = ()> + Send;
 }

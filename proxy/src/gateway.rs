@@ -67,13 +67,12 @@ fn prepare(session: &mut Session, shared: &Shared) {
     session.set_keepalive(Some(limits.keepalive.as_secs()));
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));
-    session.set_total_drain_timeout(Some(DRAIN));
+    session.set_total_drain_timeout(Some(LINGER));
 }
 
-/// What is read and thrown away of a body over the limit, so that the client reads the refusal
-/// before it sees the connection close.
-const DRAIN: Duration = Duration::from_secs(2);
-const DRAIN_BYTES_MAX: usize = 32 << 20;
+/// How long, and for how many bytes, a client that still sends is listened to after its answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 32 << 20;
 
 struct Downstream<'a> {
     session: &'a mut Session,
@@ -93,7 +92,7 @@ impl Downstream<'_> {
         {
             let length = first.as_ref().map_or(0, Bytes::len) + all.len() + bytes.len();
             if length > limit {
-                return Err(BodyError::TooLarge { drained: false });
+                return Err(BodyError::TooLarge);
             }
             // A body mostly comes in one piece, which is then not copied.
             match &first {
@@ -107,22 +106,6 @@ impl Downstream<'_> {
             }
         }
         Ok(first.unwrap_or_else(|| all.freeze()))
-    }
-
-    /// Reads the rest of a body that is over the limit; whether that was all of it.
-    async fn drain(&mut self) -> bool {
-        let session = &mut self.session.downstream_session;
-        let mut left = DRAIN_BYTES_MAX;
-        let all = async {
-            while let Ok(Some(bytes)) = session.read_request_body().await {
-                match left.checked_sub(bytes.len()) {
-                    Some(rest) => left = rest,
-                    None => return,
-                }
-            }
-        };
-        let _ = timeout(DRAIN, all).await;
-        session.is_body_done()
     }
 }
 
@@ -144,18 +127,11 @@ impl Client for Downstream<'_> {
         let declared = self.headers().get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         // Told before it is read, a client that asked first need not send it at all.
-        let read = match declared {
-            Some(length) if length > limit as u64 => Err(BodyError::TooLarge { drained: false }),
-            _ => timeout_at(until.into(), self.read_body(limit))
-                .await
-                .unwrap_or(Err(BodyError::TooSlow)),
-        };
-        match read {
-            Err(BodyError::TooLarge { .. }) => {
-                Err(BodyError::TooLarge { drained: self.drain().await })
-            }
-            read => read,
+        if declared.is_some_and(|length| length > limit as u64) {
+            return Err(BodyError::TooLarge);
         }
+        let read = timeout_at(until.into(), self.read_body(limit)).await;
+        read.unwrap_or(Err(BodyError::TooSlow))
     }
 
     async fn gone(&mut self) {
@@ -165,9 +141,6 @@ impl Client for Downstream<'_> {
 
     async fn send_head(&mut self, head: ResponseHead) -> Result<(), Gone> {
         let session = &mut self.session.downstream_session;
-        if head.close {
-            session.set_keepalive(None);
-        }
         let response = build(&head, session.is_http2()).map_err(|_invalid| Gone)?;
         session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
     }
@@ -175,6 +148,24 @@ impl Client for Downstream<'_> {
     async fn send_body(&mut self, bytes: Bytes, end: bool) -> Result<(), Gone> {
         let session = &mut self.session.downstream_session;
         session.write_response_body(bytes, end).await.map_err(|_gone| Gone)
+    }
+
+    async fn linger(&mut self) {
+        let session = &mut self.session.downstream_session;
+        if session.is_body_done() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        let rest = async {
+            while let Ok(Some(bytes)) = session.read_request_body().await {
+                match left.checked_sub(bytes.len()) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        };
+        // What is still coming after that is no client that listens.
+        let _ = timeout(LINGER, rest).await;
     }
 }
 

@@ -37,7 +37,7 @@ use self::{
     respond::Next,
 };
 use crate::{
-    client::{BodyError, Client},
+    client::{BodyError, Client, Gone},
     keys::Keys,
     metrics::EdgeMetrics,
     reject::Reject,
@@ -84,8 +84,9 @@ pub(crate) async fn run(shared: &Shared, client: &mut impl Client) {
         },
         Err(reject) => respond::reject(client, &mut record, &reject).await,
     };
-    if answered.is_err() {
-        record.client_gone();
+    match answered {
+        Ok(()) => client.linger().await,
+        Err(Gone) => record.client_gone(),
     }
 }
 
@@ -99,9 +100,7 @@ async fn completion(
     let limits = &shared.limits;
     let body = match client.body(limits.body.0, limits.body_read).await {
         Ok(body) => body,
-        Err(BodyError::TooLarge { drained }) => {
-            return Err(Reject::BodyTooLarge { limit: limits.body.0, drained });
-        }
+        Err(BodyError::TooLarge) => return Err(Reject::BodyTooLarge { limit: limits.body.0 }),
         Err(BodyError::TooSlow) => {
             return Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() });
         }

@@ -16,8 +16,8 @@ pub(crate) enum Reject {
     MethodNotAllowed { allowed: &'static str },
     /// The headers are over the limit, bytes.
     HeadersTooLarge { limit: usize },
-    /// The body is over the limit; `drained` is whether the connection can go on.
-    BodyTooLarge { limit: usize, drained: bool },
+    /// The body is over the limit.
+    BodyTooLarge { limit: usize },
     /// The text of the request is over the limit.
     PromptTooLarge { limit: usize, bytes: usize },
     /// The body came too slowly.
@@ -86,7 +86,7 @@ impl Reject {
                 "headers_too_large",
                 format!("the headers are over {limit} bytes"),
             ),
-            Self::BodyTooLarge { limit, .. } => ApiError::new(
+            Self::BodyTooLarge { limit } => ApiError::new(
                 InvalidRequest,
                 "body_too_large",
                 format!("the body is over {limit} bytes; send less context"),
@@ -140,16 +140,6 @@ impl Reject {
             _ => None,
         }
     }
-
-    /// Whether the connection still carries a body that nobody read.
-    pub(crate) fn closes(&self) -> bool {
-        matches!(
-            self,
-            Self::BodyTooLarge { drained: false, .. }
-                | Self::BodyTimeout { .. }
-                | Self::HeadersTooLarge { .. }
-        )
-    }
 }
 
 #[cfg(test)]
@@ -164,7 +154,7 @@ mod tests {
             Reject::NotFound,
             Reject::MethodNotAllowed { allowed: "POST" },
             Reject::HeadersTooLarge { limit: 1 },
-            Reject::BodyTooLarge { limit: 1, drained: false },
+            Reject::BodyTooLarge { limit: 1 },
             Reject::PromptTooLarge { limit: 1, bytes: 2 },
             Reject::BodyTimeout { seconds: 1 },
             Reject::Invalid(error.clone()),

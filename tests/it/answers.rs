@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::{complete, get, post},
-    process::{Dev, has_ort, root},
+    process::{Dev, Edge, has_ort, root, say},
     unique,
 };
 
@@ -22,9 +22,7 @@ fn the_openai_package_completes_chats_streams_and_raises() {
     if !python.exists() {
         let required = nearhop_conf::source::process_env("NEARHOP_REQUIRE_CLIENTS").is_some();
         assert!(!required, "no test clients: `make setup`");
-        eprintln!(
-            "\n*** SKIPPED: no test clients, the openai package was NOT tested: `make setup` ***\n"
-        );
+        say("SKIPPED: no test clients, the openai package was NOT tested: `make setup`");
         return;
     }
     let base = format!("http://{}/v1", Dev::shared().edge());
@@ -149,4 +147,28 @@ async fn pods_answer_by_themselves_too() {
 #[test]
 fn the_test_data_carries_its_licence() {
     assert!(Path::new(&root()).join("tests/data/LICENSE.human-eval-infilling").is_file());
+}
+
+#[tokio::test]
+async fn pods_are_reached_over_http2_as_well() {
+    if !has_ort() {
+        return;
+    }
+    let pods = [0, 1].map(|at| Dev::shared().pod_listen(at).parse().unwrap());
+    let edge = Edge::start(&pods, |edge| edge["upstream"] = json!({"protocol": "h2c"}));
+    let asks: Vec<_> = (0..16)
+        .map(|n| {
+            let address = edge.address.clone();
+            let body = json!({
+                "model": "nearhop-mini", "prompt": format!("def f{}(", unique()), "max_tokens": 8,
+                "stream": n % 2 == 0,
+            });
+            tokio::spawn(async move { complete(&address, &body).await })
+        })
+        .collect();
+    for ask in asks {
+        let answer = ask.await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+        assert_eq!(answer.header("x-nearhop-source"), "origin");
+    }
 }

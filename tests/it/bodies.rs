@@ -59,6 +59,22 @@ async fn a_body_over_the_limit_is_413_in_the_contracts_shape() {
 }
 
 #[tokio::test]
+async fn an_early_refusal_reaches_a_client_that_still_sends() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    for (path, key, status) in [("/v1/completions", "Bearer wrong", 401), ("/nowhere", KEY, 404)] {
+        let request = Request::post(path)
+            .header("host", "x")
+            .header("authorization", key)
+            .body(Bytes::from(vec![b'x'; 8 << 20]))
+            .unwrap();
+        let answer = send(&edge.address, request).await.unwrap().whole().await.unwrap();
+        assert_eq!(answer.status.as_u16(), status);
+        assert!(answer.json()["error"]["code"].is_string());
+    }
+}
+
+#[tokio::test]
 async fn a_chunked_body_without_end_is_413() {
     let pod = FakePod::start(Act::Answer("ok"));
     let edge = Edge::start(&[pod.address], |edge| {

@@ -64,15 +64,16 @@ async fn in_the_middle_of_a_whole_answer() {
 }
 
 /// On real pods: long answers fill every slot, more wait; all are dropped, and the engines stop.
-#[tokio::test]
-async fn real_engines_stop_queued_and_running_sequences() {
+async fn check_engines_stop(protocol: &str) {
     if !has_ort() {
         return;
     }
     let dev = Dev::start(&[]);
+    let pods = [0, 1].map(|at| dev.pod_listen(at).parse().unwrap());
+    let edge = Edge::start(&pods, |edge| edge["upstream"] = json!({"protocol": protocol}));
     let asks: Vec<_> = (0..24)
         .map(|_| {
-            let edge = dev.edge();
+            let edge = edge.address.clone();
             let body = json!({
                 "model": "nearhop-mini", "prompt": format!("# {}\n", unique()), "max_tokens": 900,
                 "temperature": 1.5, "stream": true,
@@ -100,4 +101,14 @@ async fn real_engines_stop_queued_and_running_sequences() {
     })
     .await;
     assert!(sum("nearhop_sequences_cancelled_total").await >= 1.0);
+}
+
+#[tokio::test]
+async fn real_engines_stop_queued_and_running_sequences() {
+    check_engines_stop("http1").await;
+}
+
+#[tokio::test]
+async fn real_engines_stop_over_http2_too() {
+    check_engines_stop("h2c").await;
 }

@@ -94,7 +94,7 @@ pub(crate) async fn reject(
     let body = reject.error().body();
     let status = reject.status();
     record.answered(status);
-    let head = ResponseHead { status, headers, length: Some(body.len()), close: reject.closes() };
+    let head = ResponseHead { status, headers, length: Some(body.len()) };
     client.send_head(head).await?;
     client.send_body(body, true).await
 }
@@ -137,7 +137,7 @@ pub(crate) async fn stream(
     headers.extend(origin_headers(record, &generation));
     record.content(Source::Origin, clock::now());
     record.answered(StatusCode::OK);
-    let head = ResponseHead { status: StatusCode::OK, headers, length: None, close: false };
+    let head = ResponseHead { status: StatusCode::OK, headers, length: None };
     if client.send_head(head).await.is_err() {
         record.client_gone();
         return Next::Answered;
@@ -297,7 +297,7 @@ async fn send(
     body: Bytes,
 ) -> Result<(), Gone> {
     record.answered(status);
-    let head = ResponseHead { status, headers, length: Some(body.len()), close: false };
+    let head = ResponseHead { status, headers, length: Some(body.len()) };
     client.send_head(head).await?;
     client.send_body(body, true).await
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version, header};
 use nearhop_admin::clock;
-use nearhop_conf::Upstream;
+use nearhop_conf::{Protocol, Upstream};
 use nearhop_wire::{ApiError, SseReader};
 use pingora::{
     ErrorType,
@@ -31,6 +31,11 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// A pooled connection may have been closed while it lay there; that is no fault of the pod.
 const STALE_RETRIES: usize = 2;
+
+/// As many as a pod's server allows.
+const H2_STREAMS_MAX: usize = 256;
+/// Finds a connection that died without a word.
+const H2_PING: Duration = Duration::from_secs(5);
 
 /// What is sent to a pod.
 #[derive(Debug, Clone)]
@@ -70,6 +75,12 @@ impl Exchanges {
         options.total_connection_timeout = Some(self.upstream.connect);
         options.write_timeout = Some(self.upstream.next_token);
         options.idle_timeout = Some(self.upstream.idle_timeout);
+        if self.upstream.protocol == Protocol::H2c {
+            options.set_http_version(2, 2);
+            // Pingora's default of one would open a connection for each request.
+            options.max_h2_streams = H2_STREAMS_MAX;
+            options.h2_ping_interval = Some(H2_PING);
+        }
         peer
     }
 

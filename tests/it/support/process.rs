@@ -1,7 +1,7 @@
 //! The binary as a child process, ended with the test.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -34,6 +34,11 @@ pub(crate) fn has_ort() -> bool {
         );
     }
     found
+}
+
+/// Said aloud: what `eprintln!` says is heard of failed tests only.
+pub(crate) fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "\n*** {what} ***\n");
 }
 
 /// `nearhop dev`: an edge and two real pods.
