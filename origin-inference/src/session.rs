@@ -50,7 +50,42 @@ pub trait Session: Send {
 
 #[cfg(test)]
 pub(crate) mod fake {
+    use std::sync::mpsc;
+
     use super::{Session, StepError};
+
+    /// A network whose first step takes until the test drops the other end.
+    pub(crate) struct Stuck(mpsc::Receiver<()>);
+
+    impl Stuck {
+        pub(crate) fn new() -> (Self, mpsc::Sender<()>) {
+            let (release, stuck) = mpsc::channel();
+            (Self(stuck), release)
+        }
+    }
+
+    impl Session for Stuck {
+        fn prefill(
+            &mut self,
+            _: usize,
+            _: usize,
+            _: &[u32],
+            _: &mut Vec<f32>,
+        ) -> Result<(), StepError> {
+            let _ = self.0.recv();
+            Err(StepError("released".to_owned()))
+        }
+
+        fn decode(&mut self, _: &[u32], _: &[usize], _: &mut Vec<f32>) -> Result<(), StepError> {
+            Err(StepError("never reached".to_owned()))
+        }
+
+        fn copy(&mut self, _: usize, _: usize, _: usize) {}
+
+        fn vocabulary(&self) -> usize {
+            512
+        }
+    }
 
     /// A network whose next token is the last one plus one, but which checks all it is told: that
     /// each slot holds what it should.

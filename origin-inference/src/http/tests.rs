@@ -11,7 +11,10 @@ use super::*;
 use crate::{
     queue::Entrance,
     scheduler::Limits,
-    session::{Session, fake::Counting},
+    session::{
+        Session,
+        fake::{Counting, Stuck},
+    },
     worker,
 };
 
@@ -21,9 +24,12 @@ struct Pod {
 }
 
 fn pod(queue: usize) -> Pod {
+    pod_over(Box::new(Counting::new(2, 512)), queue)
+}
+
+fn pod_over(session: Box<dyn Session>, queue: usize) -> Pod {
     let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
     let model = Arc::new(Model::load(&tiny).unwrap());
-    let session: Box<dyn Session> = Box::new(Counting::new(2, model.vocabulary()));
     let metrics = Metrics::default();
     let entrance = Entrance::new(queue, vec![metrics.gauge("waiting", "waiting")]);
     let counters = worker::Counters::new(&metrics);
@@ -126,10 +132,11 @@ async fn what_the_window_left_out_is_told() {
 
 #[tokio::test]
 async fn a_late_answer_is_504() {
-    let pod = pod(8);
+    let (session, _release) = Stuck::new();
+    let pod = pod_over(Box::new(session), 8);
     let body = json!({"model": "tiny", "prompt": "a", "max_tokens": 200});
     let request = Request::post("/v1/completions")
-        .header("x-nearhop-timeout-ms", "0")
+        .header("x-nearhop-timeout-ms", "20")
         .body(Body::from(body.to_string()))
         .unwrap();
     let response = pod.router.clone().call(request).await.unwrap();
