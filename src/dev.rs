@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use self::child::Child;
-use crate::{key::sha256_hex, print_line};
+use crate::{key::sha256_hex, lifeline, print_line};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Print one JSON line when ready instead of words
     #[arg(long)]
     ready_json: bool,
+    /// Stop when standard input ends: for a parent that may die without a word
+    #[arg(long, hide = true)]
+    lifeline: bool,
 }
 
 const KEY: &str = "nh-dev";
@@ -97,12 +100,14 @@ async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
     // Before the first child: a signal from now on must find somebody who ends them.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let ended = lifeline::ended(args.lifeline)?;
     let folder = tempfile::tempdir().context("no folder for the children's configuration")?;
     let mut children = Vec::new();
     let ended = tokio::select! {
         ended = run_children(args, model, &folder, &mut children) => ended,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
+        () = ended => Ok(()),
     };
     child::stop_all(children).await;
     ended

@@ -1,9 +1,11 @@
-//! Ends this process when standard input ends, so that children never outlive a killed parent.
+//! Notices that standard input has ended, so that children never outlive a killed parent.
 
-use std::io::Read as _;
+use std::{future::Future, io::Read as _};
 
-/// Watches standard input on a thread of its own: whatever the rest of the process does, its
-/// parent's end is noticed.
+use tokio::sync::oneshot;
+
+/// Calls `on_end` when standard input ends. Watches on a thread of its own: whatever the rest of
+/// the process does, its parent's end is noticed.
 pub(crate) fn hold(on_end: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let watch = move || {
         let mut byte = [0];
@@ -12,4 +14,15 @@ pub(crate) fn hold(on_end: impl FnOnce() + Send + 'static) -> std::io::Result<()
     };
     std::thread::Builder::new().name("lifeline".to_owned()).spawn(watch)?;
     Ok(())
+}
+
+/// Ends when standard input ends where this process is `held`; never otherwise.
+pub(crate) fn ended(held: bool) -> std::io::Result<impl Future<Output = ()>> {
+    let (end, ended) = oneshot::channel::<()>();
+    let kept = if held { hold(move || drop(end)).map(|()| None)? } else { Some(end) };
+    Ok(async move {
+        // The sender is dropped at the end of standard input, and without a lifeline kept here.
+        let _ = ended.await;
+        drop(kept);
+    })
 }

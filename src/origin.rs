@@ -4,10 +4,7 @@ use anyhow::Context as _;
 use nearhop_conf::source;
 use nearhop_origin_inference::{Pod, run as serve};
 use serde_json::json;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{RoleArgs, lifeline, print_line, read_config};
 
@@ -16,13 +13,7 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
     let origin = config.origin.context("the configuration has no `origin` section")?;
     let pod = Pod::start(&origin, &source::process_env)?;
     let (listen, admin) = pod.addresses()?;
-    let (end, ended) = oneshot::channel::<()>();
-    if args.lifeline {
-        lifeline::hold(move || drop(end))?;
-    } else {
-        // Never ends: the process stops by signal alone.
-        std::mem::forget(end);
-    }
+    let ended = lifeline::ended(args.lifeline)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -32,7 +23,7 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
-                _ = ended => {}
+                () = ended => {}
             }
         };
         tracing::info!(%listen, %admin, "pod ready");

@@ -146,6 +146,10 @@ impl Client for Downstream<'_> {
     }
 
     async fn send_body(&mut self, bytes: Bytes, end: bool) -> Result<(), Gone> {
+        if bytes.is_empty() && !end {
+            // An empty chunk would be the end of a chunked body.
+            return Ok(());
+        }
         let session = &mut self.session.downstream_session;
         session.write_response_body(bytes, end).await.map_err(|_gone| Gone)
     }

@@ -50,7 +50,7 @@ pub(crate) struct Admitted {
     pub(crate) kind: Kind,
     pub(crate) deadline: Instant,
     /// The model that was asked for, at the revision that will answer.
-    pub(crate) model: ModelReport,
+    pub(crate) model: Arc<ModelReport>,
 }
 
 const REQUEST_ID_MAX: usize = 128;

@@ -204,6 +204,19 @@ impl Generation<'_> {
         &self.pod.name
     }
 
+    /// The next piece, if it has arrived already: what came together is sent on together.
+    pub(crate) fn arrived(&mut self) -> Result<Option<Event>, Outcome> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Ok(Some(event));
+            }
+            match self.exchange.arrived()? {
+                Some(data) => self.events.push(&data)?,
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// The next piece. Nothing comes after [`Event::Done`] or an error.
     pub(crate) async fn next(&mut self, committed: Committed) -> Result<Event, Outcome> {
         loop {

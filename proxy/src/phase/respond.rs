@@ -2,10 +2,12 @@
 
 mod collect;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
-use nearhop_wire::{ApiError, DONE, ErrorKind};
+use nearhop_wire::{
+    Answer, ApiError, CompletionRequest, DONE, Delta, ErrorKind, Head as AnswerHead,
+};
 use serde_json::json;
 
 use self::collect::Collector;
@@ -120,8 +122,8 @@ pub(crate) async fn hit(
     Ok(())
 }
 
-/// Streams a generation as it comes. From the first content on, the client has seen some of it,
-/// and what breaks is told as an `error` event without `[DONE]`.
+/// Streams a generation as it comes. Once something was sent, what breaks is told as an `error`
+/// event without `[DONE]`.
 pub(crate) async fn stream(
     client: &mut impl Client,
     record: &mut Record<'_>,
@@ -129,69 +131,120 @@ pub(crate) async fn stream(
     ticket: &Ticket,
     mut generation: Generation<'_>,
 ) -> Next {
-    let answer_head = generation.head(admitted);
-    let n = admitted.request.sampling.n;
-    let mut collector = Collector::new(answer_head.clone(), n);
-    let mut begun = vec![false; n];
-    let mut headers = answer_headers(record, Source::Origin, SSE, ticket.cache_status());
-    headers.extend(origin_headers(record, &generation));
-    record.content(Source::Origin, clock::now());
-    record.answered(StatusCode::OK);
-    let head = ResponseHead { status: StatusCode::OK, headers, length: None };
-    if client.send_head(head).await.is_err() {
-        record.client_gone();
-        return Next::Answered;
-    }
+    let mut writer = StreamWriter::new(generation.head(admitted), &admitted.request);
+    let mut begun = false;
     loop {
+        let committed = if begun { Committed::Yes } else { Committed::No };
         let event = tokio::select! {
-            event = generation.next(Committed::Yes) => event,
+            event = generation.next(committed) => event,
             () = client.gone() => {
                 record.client_gone();
                 return Next::Answered;
             }
         };
-        let collected = event.and_then(|event| collector.take(&event).map(|()| event));
-        let sent = match collected {
-            Ok(Event::Delta(delta)) => {
-                let first = !std::mem::replace(&mut begun[delta.index], true);
-                let delta = nearhop_wire::Delta { token_ids: Vec::new(), ..delta };
-                client.send_body(answer_head.delta_event(&delta, first), false).await
+        let taken = event.and_then(|event| writer.take(event)).and_then(|()| {
+            while let Some(event) = generation.arrived()? {
+                writer.take(event)?;
             }
-            Ok(Event::Usage(usage)) => {
-                record.generated(usage);
-                match admitted.request.include_usage {
-                    true => client.send_body(answer_head.usage_event(usage), false).await,
-                    false => Ok(()),
-                }
+            Ok(())
+        });
+        match taken {
+            Err(outcome) if !begun => return again(generation, outcome),
+            Err(outcome) => {
+                generation.lost(&outcome);
+                return broken(client, record, writer.out, &outcome).await;
             }
-            Ok(Event::Done) => match collector.finish() {
-                Ok(answer) => {
-                    ticket.store(record.shared, &answer, clock::now());
-                    let sent = client.send_body(Bytes::from_static(DONE), true).await;
-                    if sent.is_err() {
-                        record.client_gone();
-                    }
-                    generation.finish().await;
-                    return Next::Answered;
-                }
-                Err(outcome) => return broken(client, record, generation, &outcome).await,
-            },
-            Err(outcome) => return broken(client, record, generation, &outcome).await,
-        };
-        if sent.is_err() {
+            Ok(()) => {}
+        }
+        let answer = writer.answer.take();
+        if let Some(answer) = &answer {
+            record.generated(answer.usage);
+            ticket.store(record.shared, answer, clock::now());
+        }
+        let bytes = writer.out.split().freeze();
+        // An answer that is complete before anything was sent has a length, and is one write.
+        let length = answer.as_ref().map(|_| bytes.len());
+        if !begun && begin_stream(client, record, ticket, &generation, length).await.is_err()
+            || client.send_body(bytes, answer.is_some()).await.is_err()
+        {
             record.client_gone();
             return Next::Answered;
         }
+        begun = true;
+        if answer.is_some() {
+            generation.finish().await;
+            return Next::Answered;
+        }
+    }
+}
+
+async fn begin_stream(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    ticket: &Ticket,
+    generation: &Generation<'_>,
+    length: Option<usize>,
+) -> Result<(), Gone> {
+    let mut headers = answer_headers(record, Source::Origin, SSE, ticket.cache_status());
+    headers.extend(origin_headers(record, generation));
+    record.content(Source::Origin, clock::now());
+    record.answered(StatusCode::OK);
+    client.send_head(ResponseHead { status: StatusCode::OK, headers, length }).await
+}
+
+/// Pieces of a generation to the bytes of a stream, and to the answer that they add up to.
+struct StreamWriter {
+    head: AnswerHead,
+    collector: Collector,
+    include_usage: bool,
+    /// Choices that have had a piece.
+    begun: Vec<bool>,
+    /// What was written and not sent yet.
+    out: BytesMut,
+    /// The whole answer, after the terminator.
+    answer: Option<Answer>,
+}
+
+impl StreamWriter {
+    fn new(head: AnswerHead, request: &CompletionRequest) -> Self {
+        let n = request.sampling.n;
+        Self {
+            collector: Collector::new(head.clone(), n),
+            head,
+            include_usage: request.include_usage,
+            begun: vec![false; n],
+            out: BytesMut::new(),
+            answer: None,
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Outcome> {
+        self.collector.take(&event)?;
+        match event {
+            Event::Delta(delta) => {
+                let first = !std::mem::replace(&mut self.begun[delta.index], true);
+                let delta = Delta { token_ids: Vec::new(), ..delta };
+                self.out.extend_from_slice(&self.head.delta_event(&delta, first));
+            }
+            Event::Usage(usage) if self.include_usage => {
+                self.out.extend_from_slice(&self.head.usage_event(usage));
+            }
+            Event::Usage(_) => {}
+            Event::Done => {
+                self.answer = Some(self.collector.finish()?);
+                self.out.extend_from_slice(DONE);
+            }
+        }
+        Ok(())
     }
 }
 
 async fn broken(
     client: &mut impl Client,
     record: &mut Record<'_>,
-    generation: Generation<'_>,
+    mut unsent: BytesMut,
     outcome: &Outcome,
 ) -> Next {
-    generation.lost(outcome);
     tracing::warn!(
         request_id = record.request_id,
         outcome = outcome.name(),
@@ -200,8 +253,9 @@ async fn broken(
     record.broken();
     let message = "the answer broke off here and cannot be continued; ask again";
     let error = ApiError::new(ErrorKind::Server, "stream_broken", message);
+    unsent.extend_from_slice(&error.event());
     // Whether the client still listens changes nothing any more.
-    let _ = client.send_body(error.event(), true).await;
+    let _ = client.send_body(unsent.freeze(), true).await;
     Next::Answered
 }
 

@@ -138,7 +138,8 @@ impl Exchanges {
         session.read_response_header().await.map_err(failed)?;
         let status = session.response_header().map(|head| head.status);
         let body = read_to_end(&mut session, ERROR_BYTES_MAX).await;
-        self.connector.release_http_session(session, &peer, Some(self.upstream.idle_timeout)).await;
+        // Not given to the pool: a connection's events are handled by the thread that opened it,
+        // and that of the checks must not serve requests. A fresh one also proves more.
         match (status, body) {
             (Some(StatusCode::OK), Some(body)) => Ok(body),
             (status, _) => Err(format!("it answered {status:?}")),
@@ -147,6 +148,11 @@ impl Exchanges {
 }
 
 impl Exchange<'_> {
+    /// The data of the next event, if it has arrived already.
+    pub(crate) fn arrived(&mut self) -> Result<Option<Bytes>, Outcome> {
+        self.events.next_event().map_err(|_too_long| Outcome::Failed(Failed::Garbage))
+    }
+
     /// The data of the next event, until `deadline`; `None` at the end of the stream.
     pub(crate) async fn next(
         &mut self,
@@ -154,10 +160,8 @@ impl Exchange<'_> {
         deadline: Instant,
     ) -> Result<Option<Bytes>, Outcome> {
         loop {
-            match self.events.next_event() {
-                Ok(Some(data)) => return Ok(Some(data)),
-                Ok(None) => {}
-                Err(_too_long) => return Err(Outcome::Failed(Failed::Garbage)),
+            if let Some(data) = self.arrived()? {
+                return Ok(Some(data));
             }
             let read = timeout_at(deadline.into(), self.session.read_response_body()).await;
             match read {

@@ -1,6 +1,7 @@
 //! The pods of this region: their state, shared by checks, attempts and routing.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -9,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use arc_swap::ArcSwap;
 use nearhop_wire::{ModelReport, PodReport};
 use tokio::sync::watch;
 
@@ -102,8 +104,38 @@ impl Pod {
     }
 }
 
-/// All pods of the configuration, in its order.
-pub(crate) struct Pods(Vec<Arc<Pod>>);
+/// All pods of the configuration, in its order, and what they serve together.
+pub(crate) struct Pods {
+    pods: Vec<Arc<Pod>>,
+    /// Made anew when a pod reports something new, so that requests only read it.
+    catalog: ArcSwap<Catalog>,
+}
+
+/// Models by name.
+type Catalog = BTreeMap<String, Arc<ModelReport>>;
+
+/// What `reports` serve together: of each name the most widely served revision, so that a
+/// request's key and its pods agree while a new revision is rolled out.
+fn catalog(reports: &[Arc<PodReport>]) -> Catalog {
+    let served: Vec<&ModelReport> = reports.iter().flat_map(|report| &report.models).collect();
+    let same = |a: &ModelReport| {
+        served
+            .iter()
+            .filter(|b| (&a.name, &a.revision, &a.template) == (&b.name, &b.revision, &b.template))
+            .count()
+    };
+    let mut catalog: BTreeMap<String, (usize, &ModelReport)> = BTreeMap::new();
+    for report in &served {
+        let rank = (same(report), &report.revision, &report.template);
+        let better = catalog
+            .get(&report.name)
+            .is_none_or(|(count, best)| rank > (*count, &best.revision, &best.template));
+        if better {
+            catalog.insert(report.name.clone(), (rank.0, report));
+        }
+    }
+    catalog.into_iter().map(|(name, (_, report))| (name, Arc::new(report.clone()))).collect()
+}
 
 impl Pods {
     pub(crate) fn new(pods: &[nearhop_conf::Pod], metrics: &EdgeMetrics, now: Instant) -> Self {
@@ -118,27 +150,27 @@ impl Pods {
                 metrics: metrics.clone(),
             })
         };
-        Self(pods.iter().map(make).collect())
+        Self { pods: pods.iter().map(make).collect(), catalog: ArcSwap::default() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        self.0.iter()
+        self.pods.iter()
     }
 
     pub(crate) fn get(&self, at: usize) -> &Arc<Pod> {
-        &self.0[at]
+        &self.pods[at]
     }
 
     pub(crate) fn views(&self) -> Vec<PodView> {
-        self.0.iter().map(|pod| pod.view()).collect()
+        self.pods.iter().map(|pod| pod.view()).collect()
     }
 
     pub(crate) fn any_ready(&self) -> bool {
-        self.0.iter().any(|pod| pod.is_ready())
+        self.pods.iter().any(|pod| pod.is_ready())
     }
 
     fn is_last(&self, pod: &Pod) -> bool {
-        !self.0.iter().any(|other| other.address != pod.address && other.is_ready())
+        !self.pods.iter().any(|other| other.address != pod.address && other.is_ready())
     }
 
     /// An attempt on `pod` ended.
@@ -159,13 +191,22 @@ impl Pods {
         began: Instant,
         now: Instant,
     ) {
-        let back = pod.state(|state| {
+        let (back, news) = pod.state(|state| {
             state.heard = state.heard.max(now);
-            if state.report.as_deref() != Some(&report) {
+            let news = state.report.as_deref() != Some(&report);
+            if news {
                 state.report = Some(Arc::new(report));
             }
-            state.health.probe_succeeded(began)
+            (state.health.probe_succeeded(began), news)
         });
+        if news {
+            // Done again where another pod's news came in between.
+            self.catalog.rcu(|_| {
+                let reports: Vec<_> =
+                    self.pods.iter().filter_map(|pod| pod.view().report).collect();
+                catalog(&reports)
+            });
+        }
         if back {
             tracing::info!(pod = pod.name, "pod is back");
         }
@@ -197,35 +238,48 @@ impl Pods {
         }
     }
 
-    /// What serves `model`, as the pods say; the most widely served revision where they differ, so
-    /// that a request's key and its pods agree.
-    pub(crate) fn model(&self, model: &str) -> Option<ModelReport> {
-        let reports: Vec<ModelReport> = self
-            .0
-            .iter()
-            .filter_map(|pod| pod.state(|state| state.report.clone()))
-            .flat_map(|report| report.models.clone())
-            .filter(|report| report.name == model)
-            .collect();
-        let same = |a: &ModelReport| {
-            reports.iter().filter(|b| a.revision == b.revision && a.template == b.template).count()
-        };
-        let widest = |a: &&ModelReport| (same(a), a.revision.clone(), a.template.clone());
-        reports.iter().max_by_key(widest).cloned()
+    /// The model of that name, at the revision that will answer.
+    pub(crate) fn model(&self, name: &str) -> Option<Arc<ModelReport>> {
+        self.catalog.load().get(name).cloned()
     }
 
     /// Every model some pod serves, by name.
-    pub(crate) fn models(&self) -> Vec<ModelReport> {
-        let mut names: Vec<String> = self
-            .0
-            .iter()
-            .filter_map(|pod| pod.state(|state| state.report.clone()))
-            .flat_map(|report| {
-                report.models.iter().map(|model| model.name.clone()).collect::<Vec<_>>()
-            })
+    pub(crate) fn models(&self) -> Vec<Arc<ModelReport>> {
+        self.catalog.load().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(models: &[(&str, &str)]) -> Arc<PodReport> {
+        let models = models.iter().map(|(name, revision)| ModelReport {
+            name: (*name).to_owned(),
+            revision: (*revision).to_owned(),
+            template: "t".to_owned(),
+            temperature: 0.0,
+            max_tokens: 64,
+            context_length: 1024,
+        });
+        Arc::new(PodReport { models: models.collect() })
+    }
+
+    fn check(reports: &[Arc<PodReport>], expected: &[(&str, &str)]) {
+        let catalog = catalog(reports);
+        let got: Vec<(&str, &str)> = catalog
+            .values()
+            .map(|report| (report.name.as_str(), report.revision.as_str()))
             .collect();
-        names.sort();
-        names.dedup();
-        names.iter().filter_map(|name| self.model(name)).collect()
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn the_most_widely_served_revision_is_pinned() {
+        let (old, new) = (report(&[("m", "1")]), report(&[("m", "2"), ("n", "1")]));
+        check(&[], &[]);
+        check(&[old.clone(), new.clone(), old.clone()], &[("m", "1"), ("n", "1")]);
+        check(&[old.clone(), new.clone(), new.clone()], &[("m", "2"), ("n", "1")]);
+        check(&[old, new], &[("m", "2"), ("n", "1")]);
     }
 }

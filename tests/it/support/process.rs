@@ -69,8 +69,17 @@ fn start(arguments: &[&str]) -> (Child, Value) {
 
 impl Dev {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut all =
-            vec!["dev", "--ready-json", "--port", "0", "--admin-port", "0", "--pod-ports", "0,0"];
+        let mut all = vec![
+            "dev",
+            "--ready-json",
+            "--lifeline",
+            "--port",
+            "0",
+            "--admin-port",
+            "0",
+            "--pod-ports",
+            "0,0",
+        ];
         all.extend(arguments);
         let (child, ready) = start(&all);
         Self { child, ready }
