@@ -21,7 +21,10 @@ use axum::{
 use nearhop_admin::{Check, Metrics, api_error, clock};
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind, Head, PodReport, Sampling};
 use prometheus::{Histogram, IntCounterVec};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{timeout, timeout_at},
+};
 
 use crate::{
     Model, Prompt,
@@ -169,7 +172,8 @@ async fn generate(
     let stream = request.stream;
     let (include_usage, return_token_ids) = (request.include_usage, request.return_token_ids);
     let sampling = request.sampling.clone();
-    let prompt = tokenize(&app, request).await?;
+    let prompt = timeout_at(deadline.into(), tokenize(&app, request));
+    let prompt = prompt.await.map_err(|_elapsed| respond::late())??;
     let n = sampling.n;
     let settings = settle(sampling, &app.model, prompt.tokens.len());
     let head = Head {

@@ -64,6 +64,19 @@ async fn a_whole_answer_is_done_again_even_after_it_began() {
 }
 
 #[tokio::test]
+async fn a_lone_pod_gets_a_second_chance() {
+    let pod = FakePod::start(Act::Status(500, "engine_failed"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let asking = tokio::spawn({
+        let (address, body) = (edge.address.clone(), body(false));
+        async move { complete(&address, &body).await }
+    });
+    assert_eq!(asking.await.unwrap().status, StatusCode::BAD_GATEWAY);
+    let seen = pod.seen().len();
+    assert!((2..=3).contains(&seen), "{seen} attempts");
+}
+
+#[tokio::test]
 async fn the_clients_fault_is_told_and_not_tried_elsewhere() {
     let act = Act::Status(422, "bad_grammar");
     let pods = [FakePod::start(act.clone()), FakePod::start(act)];
@@ -144,6 +157,19 @@ async fn an_ejection_frees_the_requests_that_wait_on_the_pod() {
         assert_eq!(answer.text(), "fine");
     }
     assert_eq!(edge.pods().await[0]["ready"], false);
+}
+
+#[tokio::test]
+async fn a_client_in_a_hurry_takes_no_pod_out() {
+    let pods = [FakePod::start(Act::Hang), FakePod::start(Act::Hang)];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |_| {});
+    for _ in 0..6 {
+        let headers = [("x-nearhop-timeout-ms", "20")];
+        let answer = post(&edge.address, "/v1/completions", &body(false), &headers).await;
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    }
+    let states = edge.pods().await;
+    assert_eq!((&states[0]["ready"], &states[1]["ready"]), (&json!(true), &json!(true)));
 }
 
 #[tokio::test]

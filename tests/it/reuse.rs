@@ -92,7 +92,7 @@ async fn a_broken_answer_never_enters() {
     let mut streamed = body();
     streamed["stream"] = json!(true);
     let broken = complete(&edge.address, &streamed).await;
-    assert_eq!(broken.streamed(), ("half".to_owned(), false));
+    assert_eq!(broken.streamed(), ("half".to_owned(), false), "{broken:?}");
     pod.act(Act::Answer("hello"));
     let answer = complete(&edge.address, &body()).await;
     assert_eq!((answer.header("x-nearhop-source"), answer.text()), ("origin", "hello".to_owned()));

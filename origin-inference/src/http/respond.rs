@@ -36,6 +36,12 @@ enum Broken {
     Deadline,
 }
 
+/// The request's deadline passed.
+pub(super) fn late() -> Refusal {
+    let message = "the answer was not finished within its deadline";
+    Refusal::new(StatusCode::GATEWAY_TIMEOUT, ErrorKind::Server, "deadline_exceeded", message)
+}
+
 impl Broken {
     fn refusal(&self) -> Refusal {
         match self {
@@ -44,11 +50,7 @@ impl Broken {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Refusal::new(status, ErrorKind::Server, "engine_failed", message)
             }
-            Self::Deadline => {
-                let message = "the answer was not finished within its deadline";
-                let status = StatusCode::GATEWAY_TIMEOUT;
-                Refusal::new(status, ErrorKind::Server, "deadline_exceeded", message)
-            }
+            Self::Deadline => late(),
         }
     }
 

@@ -118,11 +118,17 @@ impl Manifest {
         Ok(())
     }
 
-    /// Everything that decides how text becomes a prompt.
+    /// Everything beside the weights that decides what a request is answered: the layout of its
+    /// prompt, and the sampling of one that says nothing.
     pub(crate) fn layout_digest(&self) -> Vec<u8> {
         format!(
-            "{:?} {:?} {:?} {:?} {}",
-            self.fim_window, self.fim, self.chat_template, self.end_tokens, self.context_length
+            "{:?} {:?} {:?} {:?} {} {:?}",
+            self.fim_window,
+            self.fim,
+            self.chat_template,
+            self.end_tokens,
+            self.context_length,
+            self.sampling
         )
         .into_bytes()
     }

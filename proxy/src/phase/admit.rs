@@ -49,6 +49,8 @@ pub(crate) struct Admitted {
     pub(crate) body: Bytes,
     pub(crate) kind: Kind,
     pub(crate) deadline: Instant,
+    /// Whether the client asked for less time than its kind has.
+    pub(crate) hurried: bool,
     /// The model that was asked for, at the revision that will answer.
     pub(crate) model: Arc<ModelReport>,
 }
@@ -165,8 +167,10 @@ pub(crate) fn request(
         });
     };
     let kind = clamp(request.kind(), head.kind);
-    let deadline = arrived + total(&shared.deadlines, kind, head.timeout);
-    Ok(Admitted { head, request, body, kind, deadline, model })
+    let own = total(&shared.deadlines, kind, None);
+    let asked = total(&shared.deadlines, kind, head.timeout);
+    let (deadline, hurried) = (arrived + asked, asked < own);
+    Ok(Admitted { head, request, body, kind, deadline, hurried, model })
 }
 
 /// A client may ask to be served later than its request's shape says, never earlier: else

@@ -12,7 +12,11 @@ use nearhop_wire::{Chunk, Delta, Head as AnswerHead, Usage, forward_body};
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
-use super::{Shared, admit::Admitted, route};
+use super::{
+    Shared,
+    admit::Admitted,
+    route::{self, Tried},
+};
 use crate::{
     reject::Reject,
     upstream::{
@@ -28,7 +32,9 @@ pub(crate) struct Attempts<'a> {
     admitted: &'a Admitted,
     outgoing: Outgoing,
     /// By the pods' places.
-    tried: Vec<bool>,
+    tried: Vec<Tried>,
+    /// The pod of the last attempt.
+    at: usize,
     made: usize,
     /// How the last attempt ended.
     last: Option<Outcome>,
@@ -48,8 +54,8 @@ impl<'a> Attempts<'a> {
             traceparent: admitted.head.traceparent.clone(),
             deadline: admitted.deadline,
         };
-        let tried = vec![false; shared.pods.iter().count()];
-        Ok(Self { shared, admitted, outgoing, tried, made: 0, last: None })
+        let tried = vec![Tried::No; shared.pods.iter().count()];
+        Ok(Self { shared, admitted, outgoing, tried, at: 0, made: 0, last: None })
     }
 
     /// The next pod that begins to answer.
@@ -68,7 +74,7 @@ impl<'a> Attempts<'a> {
                 .flatten();
             let Some(candidate) = candidate else { return Err(self.exhausted()) };
             tracing::debug!(pod = candidate.pod, why = ?candidate.why, "attempt");
-            self.tried[candidate.pod] = true;
+            self.at = candidate.pod;
             self.made += 1;
             let until = first_byte(
                 now,
@@ -96,6 +102,10 @@ impl<'a> Attempts<'a> {
             attempts = self.made,
             "attempt lost"
         );
+        self.tried[self.at] = match outcome {
+            Outcome::Refused(_) | Outcome::OurFault(_) => Tried::Refused,
+            _ => Tried::Lost,
+        };
         self.last = Some(outcome);
     }
 
@@ -126,9 +136,10 @@ impl<'a> Attempts<'a> {
                 events,
                 ejections,
                 running,
-                deadline: self.admitted.deadline,
+                admitted: self.admitted,
             }),
             Err(outcome) => {
+                let outcome = outcome.excused(out_of_time(self.admitted));
                 running.end(&outcome);
                 Err(outcome)
             }
@@ -166,7 +177,12 @@ pub(crate) struct Generation<'a> {
     events: Events,
     ejections: watch::Receiver<u64>,
     running: Running<'a>,
-    deadline: Instant,
+    admitted: &'a Admitted,
+}
+
+/// Whether a time-out now is the request's own affair.
+fn out_of_time(admitted: &Admitted) -> bool {
+    admitted.hurried || clock::now() >= admitted.deadline
 }
 
 /// A piece of a generation.
@@ -224,9 +240,11 @@ impl Generation<'_> {
                 return Ok(event);
             }
             let now = clock::now();
-            let until = (now + self.shared.upstream.next_token).min(self.deadline);
+            let until = (now + self.shared.upstream.next_token).min(self.admitted.deadline);
             let data = tokio::select! {
-                data = self.exchange.next(&self.pod, until) => data?,
+                data = self.exchange.next(&self.pod, until) => {
+                    data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?
+                }
                 _ = self.ejections.changed(), if committed == Committed::No => {
                     return Err(Outcome::Failed(Failed::Ejected));
                 }

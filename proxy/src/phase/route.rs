@@ -25,14 +25,27 @@ pub(crate) enum Why {
     OnlyReady,
     /// The less loaded of two drawn.
     LessLoaded,
+    /// None is left, and this one may do better the second time.
+    Again,
     /// None is ready, and trying beats refusing.
     LastResort,
 }
 
-/// Chooses among the pods that serve `model` at its pinned revision and were not `tried` yet.
+/// What this request has seen of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// Nothing.
+    No,
+    /// An attempt was lost there.
+    Lost,
+    /// It refused, and would again.
+    Refused,
+}
+
+/// Chooses among the pods that serve `model` at its pinned revision.
 pub(crate) fn choose(
     pods: &[PodView],
-    tried: &[bool],
+    tried: &[Tried],
     model: &ModelReport,
     seed: u64,
 ) -> Option<Candidate> {
@@ -44,23 +57,32 @@ pub(crate) fn choose(
             })
         })
     };
-    let untried = |at: &usize| !tried[*at] && serves(&pods[*at]);
-    let left: Vec<usize> = (0..pods.len()).filter(untried).collect();
-    let ready: Vec<usize> =
-        left.iter().copied().filter(|at| pods[*at].standing == Standing::Ready).collect();
-    let others = ready.len() > 1;
-    match ready.as_slice() {
-        // A pod that is out is tried only where no ready one was: otherwise a request would pay
-        // for a pod that is known to be dead.
-        [] if tried.iter().any(|tried| *tried) => None,
-        [] => draw(&left, pods, seed).map(|pod| Candidate {
-            pod,
-            why: Why::LastResort,
-            others: left.len() > 1,
-        }),
-        [only] => Some(Candidate { pod: *only, why: Why::OnlyReady, others }),
-        ready => draw(ready, pods, seed).map(|pod| Candidate { pod, why: Why::LessLoaded, others }),
+    let of = |wanted: Tried, ready: bool| -> Vec<usize> {
+        let fits = |at: &usize| {
+            let is_ready = pods[*at].standing == Standing::Ready;
+            tried[*at] == wanted && is_ready == ready && serves(&pods[*at])
+        };
+        (0..pods.len()).filter(fits).collect()
+    };
+    let fresh = of(Tried::No, true);
+    let others = fresh.len() > 1;
+    let choice = |pod: Option<usize>, why: Why| pod.map(|pod| Candidate { pod, why, others });
+    match fresh.as_slice() {
+        [only] => return choice(Some(*only), Why::OnlyReady),
+        [] => {}
+        fresh => return choice(draw(fresh, pods, seed), Why::LessLoaded),
     }
+    let again = of(Tried::Lost, true);
+    if !again.is_empty() {
+        return choice(draw(&again, pods, seed), Why::Again);
+    }
+    // A pod that is out is tried only where no ready one was: otherwise a request would pay for a
+    // pod that is known to be dead.
+    if tried.iter().any(|tried| *tried != Tried::No) {
+        return None;
+    }
+    let out = of(Tried::No, false);
+    draw(&out, pods, seed).map(|pod| Candidate { pod, why: Why::LastResort, others: out.len() > 1 })
 }
 
 fn draw(among: &[usize], pods: &[PodView], seed: u64) -> Option<usize> {
@@ -98,22 +120,33 @@ mod tests {
         PodView { standing, report, in_flight }
     }
 
-    fn chosen(pods: &[PodView], tried: &[bool]) -> Option<(usize, Why)> {
+    const NO: Tried = Tried::No;
+
+    fn chosen(pods: &[PodView], tried: &[Tried]) -> Option<(usize, Why)> {
         choose(pods, tried, &model("1"), 7).map(|candidate| (candidate.pod, candidate.why))
     }
 
     #[test]
     fn a_pod_that_is_out_is_left_alone_while_another_is_ready() {
         let pods = [pod(false, 0), pod(true, 50)];
-        assert_eq!(chosen(&pods, &[false, false]), Some((1, Why::OnlyReady)));
-        assert_eq!(chosen(&pods, &[false, true]), None);
+        assert_eq!(chosen(&pods, &[NO, NO]), Some((1, Why::OnlyReady)));
+        assert_eq!(chosen(&pods, &[NO, Tried::Refused]), None);
+    }
+
+    #[test]
+    fn a_ready_pod_may_be_tried_again_when_no_other_is_left() {
+        let pods = [pod(true, 0), pod(true, 0), pod(false, 0)];
+        let lost = Tried::Lost;
+        assert_eq!(chosen(&pods, &[lost, NO, NO]), Some((1, Why::OnlyReady)));
+        assert_eq!(chosen(&pods, &[lost, Tried::Refused, NO]), Some((0, Why::Again)));
+        assert_eq!(chosen(&pods, &[Tried::Refused, Tried::Refused, NO]), None);
     }
 
     #[test]
     fn with_none_ready_one_is_tried_all_the_same() {
         let pods = [pod(false, 0)];
-        assert_eq!(chosen(&pods, &[false]), Some((0, Why::LastResort)));
-        assert_eq!(chosen(&pods, &[true]), None);
+        assert_eq!(chosen(&pods, &[NO]), Some((0, Why::LastResort)));
+        assert_eq!(chosen(&pods, &[Tried::Lost]), None);
     }
 
     #[test]
@@ -122,32 +155,33 @@ mod tests {
         other.report = Some(Arc::new(PodReport { models: vec![model("2")] }));
         let mut unknown = pod(true, 0);
         unknown.report = None;
-        assert_eq!(chosen(&[other, unknown, pod(true, 9)], &[false; 3]), Some((2, Why::OnlyReady)));
+        assert_eq!(chosen(&[other, unknown, pod(true, 9)], &[NO; 3]), Some((2, Why::OnlyReady)));
     }
 
     #[test]
     fn the_less_loaded_pod_gets_more() {
         let pods = [pod(true, 9), pod(true, 1)];
-        let first = (0..400)
-            .filter(|seed| choose(&pods, &[false, false], &model("1"), *seed).unwrap().pod == 0);
+        let first =
+            (0..400).filter(|seed| choose(&pods, &[NO, NO], &model("1"), *seed).unwrap().pod == 0);
         let share = first.count();
         assert!((60..140).contains(&share), "{share} of 400, expected a quarter");
     }
 
     proptest! {
         #[test]
-        fn an_untried_serving_pod_is_found_and_a_ready_one_first(
-            pods in prop::collection::vec((any::<bool>(), 0usize..5, any::<bool>()), 0..6), seed: u64,
+        fn a_pod_is_found_while_one_is_worth_trying_and_fresh_ready_ones_first(
+            pods in prop::collection::vec((any::<bool>(), 0usize..5, 0usize..3), 0..6), seed: u64,
         ) {
             let views: Vec<PodView> = pods.iter().map(|(ready, load, _)| pod(*ready, *load)).collect();
-            let tried: Vec<bool> = pods.iter().map(|(_, _, tried)| *tried).collect();
-            let ready_left = pods.iter().any(|(ready, _, tried)| *ready && !tried);
-            let fresh = !tried.contains(&true) && !pods.is_empty();
+            let states = [Tried::No, Tried::Lost, Tried::Refused];
+            let tried: Vec<Tried> = pods.iter().map(|(_, _, state)| states[*state]).collect();
+            let any = |wanted: Tried| pods.iter().zip(&tried).any(|((ready, ..), tried)| *ready && *tried == wanted);
+            let untouched = !pods.is_empty() && tried.iter().all(|tried| *tried == Tried::No);
             let choice = choose(&views, &tried, &model("1"), seed);
-            prop_assert_eq!(choice.is_some(), ready_left || fresh);
+            prop_assert_eq!(choice.is_some(), any(Tried::No) || any(Tried::Lost) || untouched);
             if let Some(choice) = choice {
-                prop_assert!(!tried[choice.pod]);
-                prop_assert!(!ready_left || pods[choice.pod].0);
+                prop_assert!(tried[choice.pod] != Tried::Refused);
+                prop_assert!(!any(Tried::No) || (pods[choice.pod].0 && tried[choice.pod] == Tried::No));
             }
         }
     }

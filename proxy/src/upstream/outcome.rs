@@ -55,6 +55,8 @@ pub(crate) enum Failed {
     Garbage,
     /// The pod was ejected while this attempt waited.
     Ejected,
+    /// The request's own time ran out, or was too short to blame anybody.
+    OutOfTime,
 }
 
 /// What to do after an attempt.
@@ -82,6 +84,17 @@ pub(crate) enum Evidence {
 }
 
 impl Outcome {
+    /// A time-out that the request's own deadline caused says nothing of the pod. `own` is whether
+    /// it did.
+    pub(crate) fn excused(self, own: bool) -> Self {
+        match self {
+            Self::Failed(
+                Failed::ConnectTimeout | Failed::FirstByteTimeout | Failed::TokenTimeout,
+            ) if own => Self::Failed(Failed::OutOfTime),
+            outcome => outcome,
+        }
+    }
+
     pub(crate) fn then(&self) -> Then {
         match self {
             Self::Done | Self::Abandoned => Then::Stop,
@@ -105,6 +118,8 @@ impl Outcome {
                 Failed::ServerError | Failed::Garbage => Evidence::Slow,
                 // Whoever ejected it has said so already.
                 Failed::Ejected => Evidence::Neutral,
+                // Or a client could take pods out by asking for a millisecond.
+                Failed::OutOfTime => Evidence::Neutral,
             },
         }
     }
@@ -125,6 +140,7 @@ impl Outcome {
             Self::Failed(Failed::ServerError) => "server_error",
             Self::Failed(Failed::Garbage) => "garbage",
             Self::Failed(Failed::Ejected) => "ejected",
+            Self::Failed(Failed::OutOfTime) => "out_of_time",
             Self::Abandoned => "abandoned",
         }
     }
@@ -141,8 +157,8 @@ impl Outcome {
             }),
             401 | 403 => Self::OurFault(OurFault::Credentials),
             404 | 405 => Self::OurFault(OurFault::UnknownModel),
-            // Our own deadline, handed on to the pod, passed there first.
-            504 => Self::Failed(Failed::FirstByteTimeout),
+            // The request's deadline, handed on to the pod, passed there first.
+            504 => Self::Failed(Failed::OutOfTime),
             400..=499 => match error {
                 Some(error) => Self::ClientFault { status, error },
                 None => Self::Failed(Failed::Garbage),
@@ -176,6 +192,16 @@ mod tests {
         check(500, Then::Next, Evidence::Slow);
         check(502, Then::Next, Evidence::Slow);
         check(302, Then::Next, Evidence::Slow);
+        check(504, Then::Next, Evidence::Neutral);
+    }
+
+    #[test]
+    fn a_request_without_time_blames_nobody() {
+        let late = Outcome::Failed(Failed::FirstByteTimeout);
+        assert_eq!(late.clone().excused(true).evidence(), Evidence::Neutral);
+        assert_eq!(late.excused(false).evidence(), Evidence::Slow);
+        let reset = Outcome::Failed(Failed::Reset);
+        assert_eq!(reset.clone().excused(true), reset);
     }
 
     #[test]
