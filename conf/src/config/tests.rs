@@ -1,7 +1,7 @@
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::DEFAULT_YAML;
+use crate::{ConfigError, DEFAULT_YAML, defaults};
 
 fn no_env(_: &str) -> Option<String> {
     None
