@@ -147,11 +147,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// An exchange with its first content.
-    async fn open(&self, pod: &Pod, until: Instant) -> Result<(Exchange<'a>, Events), Outcome> {
+    async fn open(
+        &self,
+        pod: &Arc<Pod>,
+        until: Instant,
+    ) -> Result<(Exchange<'a>, Events), Outcome> {
         let mut exchange = self.shared.exchanges.open(pod, &self.outgoing, until).await?;
         let mut events = Events::default();
         while !events.has_content() {
-            let data = exchange.next(pod, until).await.map_err(|outcome| match outcome {
+            let data = exchange.next(until).await.map_err(|outcome| match outcome {
                 Outcome::Failed(Failed::TokenTimeout) => Outcome::Failed(Failed::FirstByteTimeout),
                 outcome => outcome,
             })?;
@@ -242,7 +246,7 @@ impl Generation<'_> {
             let now = clock::now();
             let until = (now + self.shared.upstream.next_token).min(self.admitted.deadline);
             let data = tokio::select! {
-                data = self.exchange.next(&self.pod, until) => {
+                data = self.exchange.next(until) => {
                     data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?
                 }
                 _ = self.ejections.changed(), if committed == Committed::No => {

@@ -4,23 +4,24 @@
 //! exchange gives its connection back; one that is dropped closes it, and with it the pod's
 //! generation stops.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version, header};
 use nearhop_admin::clock;
-use nearhop_conf::{Protocol, Upstream};
+use nearhop_conf::Upstream;
 use nearhop_wire::{ApiError, SseReader};
 use pingora::{
-    ErrorType,
-    connectors::{ConnectorOptions, http::Connector},
-    http::RequestHeader,
+    ErrorType, connectors::http::Connector, http::RequestHeader,
     protocols::http::client::HttpSession,
-    upstreams::peer::HttpPeer,
 };
 use tokio::time::timeout_at;
 
 use super::{
+    connections::Connections,
     outcome::{Failed, Outcome, Refused},
     pods::Pod,
 };
@@ -31,11 +32,6 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// A pooled connection may have been closed while it lay there; that is no fault of the pod.
 const STALE_RETRIES: usize = 2;
-
-/// As many as a pod's server allows.
-const H2_STREAMS_MAX: usize = 256;
-/// Finds a connection that died without a word.
-const H2_PING: Duration = Duration::from_secs(5);
 
 /// What is sent to a pod.
 #[derive(Debug, Clone)]
@@ -48,55 +44,40 @@ pub(crate) struct Outgoing {
     pub(crate) deadline: Instant,
 }
 
-/// Makes exchanges; owns the connection pool.
+/// Makes exchanges; owns the connections.
 pub(crate) struct Exchanges {
-    connector: Connector,
-    upstream: Upstream,
+    connections: Connections,
+    /// Those of the checks. Never pooled: a fresh one proves more, and a pooled one's events are
+    /// handled by the thread that opened it, which must not be that of the checks.
+    probing: Connector,
 }
 
 /// An exchange whose answer has begun.
 pub(crate) struct Exchange<'a> {
     exchanges: &'a Exchanges,
+    pod: Arc<Pod>,
     session: HttpSession,
-    peer: HttpPeer,
     events: SseReader,
 }
 
 impl Exchanges {
-    pub(crate) fn new(upstream: Upstream) -> Self {
-        let options = ConnectorOptions::new(upstream.idle_connections);
-        Self { connector: Connector::new(Some(options)), upstream }
-    }
-
-    fn peer(&self, pod: &Pod) -> HttpPeer {
-        let mut peer = HttpPeer::new(pod.address, false, String::new());
-        let options = &mut peer.options;
-        options.connection_timeout = Some(self.upstream.connect);
-        options.total_connection_timeout = Some(self.upstream.connect);
-        options.write_timeout = Some(self.upstream.next_token);
-        options.idle_timeout = Some(self.upstream.idle_timeout);
-        if self.upstream.protocol == Protocol::H2c {
-            options.set_http_version(2, 2);
-            // Pingora's default of one would open a connection for each request.
-            options.max_h2_streams = H2_STREAMS_MAX;
-            options.h2_ping_interval = Some(H2_PING);
-        }
-        peer
+    pub(crate) fn new(upstream: &Upstream) -> Self {
+        Self { connections: Connections::new(upstream), probing: Connector::new(None) }
     }
 
     /// Sends `outgoing` to `pod` and waits, until `first_byte`, for the head of its answer.
     pub(crate) async fn open(
         &self,
-        pod: &Pod,
+        pod: &Arc<Pod>,
         outgoing: &Outgoing,
         first_byte: Instant,
     ) -> Result<Exchange<'_>, Outcome> {
         let opened = timeout_at(first_byte.into(), self.begin(pod, outgoing)).await;
-        let (session, peer) = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
+        let session = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
         let status = session.response_header().map(|head| head.status);
         let streams = is_event_stream(&session);
-        let exchange =
-            Exchange { exchanges: self, session, peer, events: SseReader::new(EVENT_BYTES_MAX) };
+        let events = SseReader::new(EVENT_BYTES_MAX);
+        let exchange = Exchange { exchanges: self, pod: Arc::clone(pod), session, events };
         match status {
             Some(StatusCode::OK) if streams => Ok(exchange),
             Some(StatusCode::OK) | None => Err(Outcome::Failed(Failed::Garbage)),
@@ -104,31 +85,27 @@ impl Exchanges {
         }
     }
 
-    async fn begin(
-        &self,
-        pod: &Pod,
-        outgoing: &Outgoing,
-    ) -> Result<(HttpSession, HttpPeer), Outcome> {
-        let peer = self.peer(pod);
+    async fn begin(&self, pod: &Pod, outgoing: &Outgoing) -> Result<HttpSession, Outcome> {
         let mut stale = 0;
         loop {
-            let connected = self.connector.get_http_session(&peer).await;
-            let (mut session, reused) = connected.map_err(|error| connect_outcome(&error))?;
-            match send(&mut session, pod, outgoing).await {
-                Ok(()) => {
+            let header = completion_header(pod, outgoing)
+                .map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
+            let connected = self.connections.connect(&pod.peer).await;
+            let (connection, reused) = connected.map_err(|error| connect_outcome(&error))?;
+            match connection.send(&pod.peer, header, &outgoing.body).await {
+                Ok(session) => {
                     pod.heard(clock::now());
-                    return Ok((session, peer));
+                    return Ok(session);
                 }
                 Err(_) if reused && stale < STALE_RETRIES => stale += 1,
-                Err(outcome) => return Err(outcome),
+                Err(_) => return Err(Outcome::Failed(Failed::Reset)),
             }
         }
     }
 
     /// The body of a pod's `/readyz`, or in words why there is none. The caller sets the deadline.
     pub(crate) async fn readyz(&self, pod: &Pod) -> Result<Bytes, String> {
-        let peer = self.peer(pod);
-        let connected = self.connector.get_http_session(&peer).await;
+        let connected = self.probing.get_http_session(&pod.peer).await;
         let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
         let header =
             request_header(&Method::GET, "/readyz", pod).map_err(|error| error.to_string())?;
@@ -137,10 +114,7 @@ impl Exchanges {
         session.finish_request_body().await.map_err(failed)?;
         session.read_response_header().await.map_err(failed)?;
         let status = session.response_header().map(|head| head.status);
-        let body = read_to_end(&mut session, ERROR_BYTES_MAX).await;
-        // Not given to the pool: a connection's events are handled by the thread that opened it,
-        // and that of the checks must not serve requests. A fresh one also proves more.
-        match (status, body) {
+        match (status, read_to_end(&mut session, ERROR_BYTES_MAX).await) {
             (Some(StatusCode::OK), Some(body)) => Ok(body),
             (status, _) => Err(format!("it answered {status:?}")),
         }
@@ -154,11 +128,7 @@ impl Exchange<'_> {
     }
 
     /// The data of the next event, until `deadline`; `None` at the end of the stream.
-    pub(crate) async fn next(
-        &mut self,
-        pod: &Pod,
-        deadline: Instant,
-    ) -> Result<Option<Bytes>, Outcome> {
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Option<Bytes>, Outcome> {
         loop {
             if let Some(data) = self.arrived()? {
                 return Ok(Some(data));
@@ -169,7 +139,7 @@ impl Exchange<'_> {
                 Ok(Err(_)) => return Err(Outcome::Failed(Failed::Reset)),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => {
-                    pod.heard(clock::now());
+                    self.pod.heard(clock::now());
                     self.events.push(&bytes);
                 }
             }
@@ -182,8 +152,7 @@ impl Exchange<'_> {
         const REST: Duration = Duration::from_millis(200);
         let rest = tokio::time::timeout(REST, self.session.read_response_body()).await;
         if matches!(rest, Ok(Ok(None))) {
-            let idle = Some(self.exchanges.upstream.idle_timeout);
-            self.exchanges.connector.release_http_session(self.session, &self.peer, idle).await;
+            self.exchanges.connections.release(self.session, &self.pod.peer).await;
         }
     }
 
@@ -197,8 +166,7 @@ impl Exchange<'_> {
         let body = timeout_at(deadline.into(), read).await.ok().flatten();
         let error = body.as_deref().and_then(ApiError::parse);
         if body.is_some() {
-            let idle = Some(self.exchanges.upstream.idle_timeout);
-            self.exchanges.connector.release_http_session(self.session, &self.peer, idle).await;
+            self.exchanges.connections.release(self.session, &self.pod.peer).await;
         }
         Outcome::of_status(status, error, retry_after)
     }
@@ -216,20 +184,10 @@ async fn read_to_end(session: &mut HttpSession, limit: usize) -> Option<Bytes> {
     Some(all.freeze())
 }
 
-async fn send(session: &mut HttpSession, pod: &Pod, outgoing: &Outgoing) -> Result<(), Outcome> {
-    let header =
-        completion_header(pod, outgoing).map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
-    let broken = |_error| Outcome::Failed(Failed::Reset);
-    session.write_request_header(header).await.map_err(broken)?;
-    session.write_request_body(outgoing.body.clone(), true).await.map_err(broken)?;
-    session.finish_request_body().await.map_err(broken)?;
-    session.read_response_header().await.map_err(broken)
-}
-
 fn request_header(method: &Method, path: &str, pod: &Pod) -> pingora::Result<Box<RequestHeader>> {
     let mut header = RequestHeader::build(method.clone(), path.as_bytes(), Some(8))?;
     header.set_version(Version::HTTP_11);
-    header.insert_header(header::HOST, pod.address.to_string())?;
+    header.insert_header(header::HOST, pod.host.as_str())?;
     Ok(Box::new(header))
 }
 

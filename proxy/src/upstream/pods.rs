@@ -11,10 +11,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use nearhop_conf::Upstream;
 use nearhop_wire::{ModelReport, PodReport};
+use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
 use super::{
+    connections,
     health::{Health, Reason, Standing},
     outcome::Outcome,
 };
@@ -24,6 +27,9 @@ use crate::metrics::EdgeMetrics;
 pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// The address as the `host` header has it.
+    pub(crate) host: String,
+    pub(crate) peer: HttpPeer,
     state: Mutex<State>,
     in_flight: AtomicUsize,
     /// Raised by one whenever the pod is taken out: attempts that wait on it give up.
@@ -138,12 +144,19 @@ fn catalog(reports: &[Arc<PodReport>]) -> Catalog {
 }
 
 impl Pods {
-    pub(crate) fn new(pods: &[nearhop_conf::Pod], metrics: &EdgeMetrics, now: Instant) -> Self {
+    pub(crate) fn new(
+        pods: &[nearhop_conf::Pod],
+        upstream: &Upstream,
+        metrics: &EdgeMetrics,
+        now: Instant,
+    ) -> Self {
         let make = |pod: &nearhop_conf::Pod| {
             let state = State { health: Health::default(), report: None, heard: now };
             Arc::new(Pod {
                 name: pod.name.clone(),
                 address: pod.address,
+                host: pod.address.to_string(),
+                peer: connections::peer(pod.address, upstream),
                 state: Mutex::new(state),
                 in_flight: AtomicUsize::new(0),
                 ejections: watch::Sender::new(0),
