@@ -43,7 +43,7 @@ impl Detokenizer {
 /// A character has at most four bytes, so at most four tokens; more is a real U+FFFD.
 const HELD_TOKENS_MAX: usize = 5;
 
-/// Ends a text at the first stop string, which may arrive in pieces.
+/// Ends a text at the stop string that is complete first. It may arrive in pieces.
 #[derive(Debug)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
@@ -70,8 +70,13 @@ impl StopStrings {
             return Stopped::No(text.to_owned());
         }
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            self.held.truncate(at);
+        // The one that is complete first: which it is must not depend on the pieces.
+        let found = self.stops.iter().filter_map(|stop| {
+            let start = self.held.find(stop.as_str())?;
+            Some((start + stop.len(), start))
+        });
+        if let Some((_, start)) = found.min() {
+            self.held.truncate(start);
             return Stopped::Yes(std::mem::take(&mut self.held));
         }
         let certain = self.held.len() - self.possible_start();
@@ -118,6 +123,11 @@ mod tests {
     fn a_stop_string_in_pieces_is_found_and_left_out() {
         assert_eq!(run(&["\n\n"], &["a\n", "\nb"]), ("a".into(), true));
         assert_eq!(run(&["end", "en"], &["x e", "n"]), ("x ".into(), true));
+        assert_eq!(
+            run(&["b", "abc"], &["abc"]),
+            ("a".into(), true),
+            "`b` is complete before `abc`"
+        );
     }
 
     #[test]
@@ -134,7 +144,8 @@ mod tests {
             let chars: Vec<String> = text.chars().map(String::from).collect();
             let pieces: Vec<String> = chars.chunks(cut).map(|chunk| chunk.concat()).collect();
             let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
-            let first = stops.iter().filter_map(|stop| text.find(stop)).min();
+            let found = stops.iter().filter_map(|stop| text.find(stop).map(|at| (at + stop.len(), at)));
+            let first = found.min().map(|(_, start)| start);
             let (out, stopped) = run(&stops, &pieces);
             prop_assert_eq!(stopped, first.is_some());
             prop_assert_eq!(out.as_str(), &text[..first.unwrap_or(text.len())]);
