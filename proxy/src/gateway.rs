@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, Version, header};
 use nearhop_admin::clock;
 use pingora::{
     http::ResponseHeader,
@@ -64,7 +64,10 @@ fn prepare(session: &mut Session, shared: &Shared) {
     let limits = &shared.limits;
     let session = session.as_downstream_mut();
     session.set_pipelining_enabled(true);
-    session.set_keepalive(Some(limits.keepalive.as_secs()));
+    // Only where the client's version and `Connection` header left it on.
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(limits.keepalive.as_secs()));
+    }
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));
     session.set_total_drain_timeout(Some(LINGER));
@@ -141,7 +144,9 @@ impl Client for Downstream<'_> {
 
     async fn send_head(&mut self, head: ResponseHead) -> Result<(), Gone> {
         let session = &mut self.session.downstream_session;
-        let response = build(&head, session.is_http2()).map_err(|_invalid| Gone)?;
+        // HTTP/2 frames by itself; HTTP/1.0 knows no chunks, its stream ends with the connection.
+        let chunked = session.req_header().version == Version::HTTP_11;
+        let response = build(&head, chunked).map_err(|_invalid| Gone)?;
         session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
     }
 
@@ -173,7 +178,7 @@ impl Client for Downstream<'_> {
     }
 }
 
-fn build(head: &ResponseHead, http2: bool) -> pingora::Result<ResponseHeader> {
+fn build(head: &ResponseHead, chunked: bool) -> pingora::Result<ResponseHeader> {
     // Headers of ours are lower case already: the case map would only cost.
     let mut response = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 4))?;
     for (name, value) in &head.headers {
@@ -181,8 +186,8 @@ fn build(head: &ResponseHead, http2: bool) -> pingora::Result<ResponseHeader> {
     }
     match head.length {
         Some(length) => response.insert_header(header::CONTENT_LENGTH, length)?,
-        None if http2 => {}
-        None => response.insert_header(header::TRANSFER_ENCODING, "chunked")?,
+        None if chunked => response.insert_header(header::TRANSFER_ENCODING, "chunked")?,
+        None => {}
     }
     Ok(response)
 }

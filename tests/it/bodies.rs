@@ -137,6 +137,40 @@ async fn a_client_that_asks_first_may_go_on() {
     assert!(String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
 }
 
+/// All that comes back for these bytes, until the edge closes.
+async fn raw(address: &str, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_no_chunks_and_a_closed_connection() {
+    let pod = FakePod::start(Act::Slow("hello"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    for stream in [false, true] {
+        let body = format!(r#"{{"model":"fake","prompt":"a","stream":{stream}}}"#);
+        let head = format!(
+            "POST /v1/completions HTTP/1.0\r\nauthorization: {KEY}\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = raw(&edge.address, &(head + &body)).await;
+        assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
+        assert!(answer.contains(if stream { "data: [DONE]\n\n" } else { "\"hello\"" }), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_to_close_is_closed() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let answer =
+        raw(&edge.address, "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let pod = FakePod::start(Act::Answer("ok"));

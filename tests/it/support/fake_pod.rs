@@ -21,6 +21,8 @@ use tokio::{
 pub(crate) enum Act {
     /// Answers with this text, in pieces of a few bytes.
     Answer(&'static str),
+    /// The same, with a pause before the last piece: a stream that cannot be sent as a whole.
+    Slow(&'static str),
     /// Another status, with an error of that code.
     Status(u16, &'static str),
     /// Closes without a word.
@@ -190,13 +192,16 @@ async fn whole(stream: &mut TcpStream, status: &str, body: &str) -> Option<()> {
 
 async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()> {
     match act {
-        Act::Answer(text) => {
+        Act::Answer(text) | Act::Slow(text) => {
             begin(stream).await?;
             let pieces: Vec<char> = text.chars().collect();
             let groups: Vec<String> =
                 pieces.chunks(3).map(|group| group.iter().collect()).collect();
             for group in &groups {
                 event(stream, &piece(group, None)).await?;
+            }
+            if matches!(act, Act::Slow(_)) {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
             event(stream, &piece("", Some("stop"))).await?;
             let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
