@@ -7,10 +7,14 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::support::{
-    client::get,
-    eventually, now,
-    process::{BINARY, Dev, alive, has_ort, root, signal},
+    client::{get, request, send},
+    eventually,
+    fake_pod::{Act, FakePod},
+    now,
+    process::{BINARY, Dev, Edge, Origin, alive, has_ort, root, signal},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -141,6 +145,42 @@ async fn ctrl_c_stops_everything_even_a_stopped_pod() {
     assert!(dev.wait().success());
     eprintln!("stopped after {} ms", began.elapsed().as_millis());
     all_end(pids).await;
+}
+
+/// Reads a stream to its end, sending SIGTERM to `pid` at its first piece.
+async fn stream_through_sigterm(address: &str, pid: u64, body: &Value) {
+    let request = request("/v1/completions", body, &[]);
+    let mut answer = send(address, request).await.unwrap();
+    let mut text = String::new();
+    while let Some(piece) = answer.piece().await.unwrap() {
+        if text.is_empty() {
+            signal(pid, "TERM");
+        }
+        text.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    drop(answer);
+    all_end(vec![pid]).await;
+}
+
+#[tokio::test]
+async fn a_terminated_edge_finishes_what_runs() {
+    let pod = FakePod::start(Act::Slow("hello there"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let body = json!({"model": "fake", "prompt": "a", "stream": true});
+    stream_through_sigterm(&edge.address, edge.pid(), &body).await;
+}
+
+#[tokio::test]
+async fn a_terminated_pod_finishes_what_runs() {
+    if !has_ort() {
+        return;
+    }
+    let pod = Origin::start();
+    let body = json!({
+        "model": "tiny", "prompt": "a", "stream": true, "max_tokens": 200, "temperature": 1.5, "seed": 5,
+    });
+    stream_through_sigterm(&pod.address, pod.pid(), &body).await;
 }
 
 #[tokio::test]

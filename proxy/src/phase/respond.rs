@@ -135,12 +135,9 @@ pub(crate) async fn stream(
     let mut begun = false;
     loop {
         let committed = if begun { Committed::Yes } else { Committed::No };
-        let event = tokio::select! {
-            event = generation.next(committed) => event,
-            () = client.gone() => {
-                record.client_gone();
-                return Next::Answered;
-            }
+        let Some(event) = next(client, &mut generation, committed).await else {
+            record.client_gone();
+            return Next::Answered;
         };
         let taken = event.and_then(|event| writer.take(event)).and_then(|()| {
             while let Some(event) = generation.arrived()? {
@@ -270,12 +267,9 @@ pub(crate) async fn whole(
 ) -> Next {
     let mut collector = Collector::new(generation.head(admitted), admitted.request.sampling.n);
     loop {
-        let event = tokio::select! {
-            event = generation.next(Committed::No) => event,
-            () = client.gone() => {
-                record.client_gone();
-                return Next::Answered;
-            }
+        let Some(event) = next(client, &mut generation, Committed::No).await else {
+            record.client_gone();
+            return Next::Answered;
         };
         match event.and_then(|event| collector.take(&event).map(|()| event)) {
             Ok(Event::Done) => break,
@@ -297,6 +291,18 @@ pub(crate) async fn whole(
     }
     generation.finish().await;
     Next::Answered
+}
+
+/// The next piece; `None` where the client has gone away.
+async fn next(
+    client: &mut impl Client,
+    generation: &mut Generation<'_>,
+    committed: Committed,
+) -> Option<Result<Event, Outcome>> {
+    tokio::select! {
+        event = generation.next(committed) => Some(event),
+        () = client.gone() => None,
+    }
 }
 
 fn again(generation: Generation<'_>, outcome: Outcome) -> Next {

@@ -181,6 +181,10 @@ impl Edge {
         }
     }
 
+    pub(crate) fn pid(&self) -> u64 {
+        self.child.id().into()
+    }
+
     pub(crate) async fn pods(&self) -> Value {
         let token = format!("Bearer {ADMIN_TOKEN}");
         let answer = client::get(&self.admin, "/admin/v1/pods", &[("authorization", &token)]).await;
@@ -190,6 +194,41 @@ impl Edge {
     /// The value of a metric, by its whole name with labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         metric(&self.admin, name).await
+    }
+}
+
+/// One real pod with the tiny model.
+pub(crate) struct Origin {
+    child: Child,
+    pub(crate) address: String,
+    _config: tempfile::TempDir,
+}
+
+impl Origin {
+    pub(crate) fn start() -> Self {
+        let config = json!({"origin": {
+            "listen": "127.0.0.1:0",
+            "admin": {"listen": "127.0.0.1:0"},
+            "model": root().join("origin-inference/tests/fixtures/tiny"),
+        }});
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("origin.yaml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        let (child, ready) =
+            start(&["origin", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+        let address = ready["listen"].as_str().unwrap().to_owned();
+        Self { child, address, _config: folder }
+    }
+
+    pub(crate) fn pid(&self) -> u64 {
+        self.child.id().into()
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
