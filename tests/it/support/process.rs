@@ -29,9 +29,7 @@ pub(crate) fn has_ort() -> bool {
     let found = env("ORT_DYLIB_PATH").is_some() || root().join(".ort").is_dir();
     assert!(found || env("NEARHOP_REQUIRE_ORT").is_none(), "no ONNX Runtime library: `make setup`");
     if !found {
-        eprintln!(
-            "\n*** SKIPPED: no ONNX Runtime library, inference was NOT tested: `make setup` ***\n"
-        );
+        say("SKIPPED: no ONNX Runtime library, inference was NOT tested: `make setup`");
     }
     found
 }
