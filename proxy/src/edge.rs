@@ -100,6 +100,7 @@ impl Edge {
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
             metrics: edge_metrics,
             started: now,
+            started_unix: clock::since_epoch().as_secs(),
             in_progress: 0.into(),
         });
         let (draining, drained) = watch::channel(false);

@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: EdgeMetrics,
     /// Cache times count from here.
     pub(crate) started: Instant,
+    /// The same moment in Unix seconds.
+    pub(crate) started_unix: u64,
     pub(crate) in_progress: AtomicUsize,
 }
 

@@ -162,6 +162,26 @@ async fn an_http_1_0_client_gets_no_chunks_and_a_closed_connection() {
     }
 }
 
+/// RFC 9112, section 6.1: such a message may be smuggling, so nothing after it is believed.
+#[tokio::test]
+async fn what_follows_an_ambiguous_length_is_no_request() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let body = r#"{"model":"fake","prompt":"a"}"#;
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let hidden = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: {KEY}\r\ncache-control: no-store\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: {KEY}\r\ncontent-length: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+        chunked.len() + hidden.len()
+    );
+    let answer = raw(&edge.address, &(head + &chunked + &hidden)).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(pod.seen().len() <= 1, "the hidden request reached a pod");
+}
+
 #[tokio::test]
 async fn a_client_that_asks_to_close_is_closed() {
     let pod = FakePod::start(Act::Answer("ok"));

@@ -59,7 +59,7 @@ pub(crate) async fn health(client: &mut impl Client, record: &mut Record<'_>) ->
 
 /// `/v1/models`: what the pods serve.
 pub(crate) async fn models(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
-    let created = clock::since_epoch().as_secs();
+    let created = record.shared.started_unix;
     let data: Vec<_> = record
         .shared
         .pods
