@@ -16,6 +16,7 @@ and upstream on core 1, rounds are interleaved, medians are taken, and only rati
 import argparse
 import contextlib
 import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -30,6 +31,7 @@ import tempfile
 import time
 
 KEY = "nh-bench"
+KEY_SECRET = "a-secret-of-this-bench"
 TEXT = "return total / len(values)"
 GOALS = {"L1 hit": 0.8, "L1 hit, streamed": 0.8, "miss, streamed": 2.5, "miss, assembled": 2.5}
 TICK = os.sysconf("SC_CLK_TCK")
@@ -173,7 +175,10 @@ def peer_block(folder, port, upstream):
 def edge_config(path, listen, admin, upstream):
     path.write_text(json.dumps({
         "region": "bench",
-        "keys": [{"name": "bench", "tenant": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}],
+        "access": {
+            "key_secret": KEY_SECRET,
+            "keys": [{"name": "bench", "tenant": "bench", "hmac_sha256": hmac.digest(KEY_SECRET.encode(), KEY.encode(), "sha256").hex()}],
+        },
         "edge": {"listen": f"127.0.0.1:{listen}", "admin": {"listen": f"127.0.0.1:{admin}"}, "threads": 1,
                  "pods": [{"name": "pod", "address": f"127.0.0.1:{upstream}"}]},
     }))

@@ -24,7 +24,7 @@ fn describe(config: &Config) -> String {
             "an edge on {} with {} pods and {} keys",
             edge.listen,
             edge.pods.len(),
-            config.keys.len()
+            config.access.keys.len()
         )
     });
     let origin = config.origin.as_ref().map(|origin| {

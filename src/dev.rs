@@ -4,6 +4,7 @@
 //! what works here works elsewhere. A dead pod stays dead unless `--restart`: kill one and watch
 //! the editor not notice.
 
+mod certificates;
 mod child;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use nearhop_admin::reserve;
+use nearhop_conf::{Log, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -21,8 +23,11 @@ use tokio::{
     time::sleep,
 };
 
-use self::child::Child;
-use crate::{key::sha256_hex, lifeline, print_line};
+use self::{certificates::Certificates, child::Child};
+use crate::{
+    key::{hash_hex, random_hex},
+    lifeline, log, print_line,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -41,6 +46,9 @@ pub(crate) struct Args {
     /// Start a pod again when it dies
     #[arg(long)]
     restart: bool,
+    /// TLS everywhere, with certificates made for this run
+    #[arg(long)]
+    tls: bool,
     /// Print one JSON line when ready instead of words
     #[arg(long)]
     ready_json: bool,
@@ -55,6 +63,7 @@ const POD_ADMIN_OFFSET: u16 = 100;
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let _set_level = log::start(&Log::default());
     let model = find_model(args.model.as_deref())?;
     for port in &args.pod_ports {
         reserve(local(*port), "a pod", "--pod-ports")?;
@@ -102,9 +111,10 @@ async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let ended = lifeline::ended(args.lifeline)?;
     let folder = tempfile::tempdir().context("no folder for the children's configuration")?;
+    let tls = args.tls.then(|| Certificates::make(folder.path())).transpose()?;
     let mut children = Vec::new();
     let ended = tokio::select! {
-        ended = run_children(args, model, &folder, &mut children) => ended,
+        ended = run_children(args, model, (&folder, tls.as_ref()), &mut children) => ended,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
         () = ended => Ok(()),
@@ -117,25 +127,25 @@ async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
 async fn run_children(
     args: &Args,
     model: &Path,
-    folder: &TempDir,
+    (folder, tls): (&TempDir, Option<&Certificates>),
     children: &mut Vec<Child>,
 ) -> anyhow::Result<()> {
     for (at, port) in args.pod_ports.iter().enumerate() {
         let name = format!("pod-{}", at + 1);
         let config = folder.path().join(format!("{name}.yaml"));
-        std::fs::write(&config, pod_config(*port, model)?)?;
+        std::fs::write(&config, pod_config(*port, model, tls)?)?;
         children.push(Child::spawn(&name, "origin", &config)?);
     }
     for child in children.iter_mut() {
         child.wait_ready().await?;
     }
     let config = folder.path().join("edge.yaml");
-    std::fs::write(&config, edge_config(args, children)?)?;
+    std::fs::write(&config, edge_config(args, children, tls)?)?;
     let mut edge = Child::spawn("edge", "edge", &config)?;
     let ready = edge.wait_ready().await;
     children.push(edge);
     ready?;
-    print_line(&announcement(args, children));
+    print_line(&announcement(args, children, tls));
     loop {
         let at = child::any_exit(children).await;
         let (name, pid) = (children[at].name.clone(), children[at].pid);
@@ -152,7 +162,7 @@ async fn run_children(
         // Where it was: the edge looks for it there.
         let listen = children[at].listen();
         let config = folder.path().join(format!("{name}.yaml"));
-        std::fs::write(&config, pod_config(listen.map_or(0, |listen| listen.port()), model)?)?;
+        std::fs::write(&config, pod_config(listen.map_or(0, |listen| listen.port()), model, tls)?)?;
         children[at] = Child::spawn(&name, "origin", &config)?;
         if let Err(error) = children[at].wait_ready().await {
             eprintln!("nearhop dev: {error:#}");
@@ -161,8 +171,8 @@ async fn run_children(
 }
 
 /// JSON is YAML: a path with a colon or a quote in it stays a path.
-fn pod_config(port: u16, model: &Path) -> anyhow::Result<String> {
-    let config = json!({
+fn pod_config(port: u16, model: &Path, tls: Option<&Certificates>) -> anyhow::Result<String> {
+    let mut config = json!({
         "region": "local",
         "origin": {
             "listen": local(port),
@@ -171,15 +181,28 @@ fn pod_config(port: u16, model: &Path) -> anyhow::Result<String> {
             "drain": "500ms",
         },
     });
+    if let Some(tls) = tls {
+        config["origin"]["tls"] = tls.of_pods();
+    }
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
-fn edge_config(args: &Args, pods: &[Child]) -> anyhow::Result<String> {
+fn edge_config(
+    args: &Args,
+    pods: &[Child],
+    tls: Option<&Certificates>,
+) -> anyhow::Result<String> {
     let pods: Vec<Value> =
         pods.iter().map(|pod| json!({"name": pod.name, "address": pod.listen()})).collect();
-    let config = json!({
+    // A secret of this run's own; the key is no secret.
+    let secret = random_hex()?;
+    let hash = hash_hex(&Secret::new(secret.as_str()), KEY);
+    let mut config = json!({
         "region": "local",
-        "keys": [{"name": "dev", "tenant": "dev", "sha256": sha256_hex(KEY)}],
+        "access": {
+            "key_secret": secret,
+            "keys": [{"name": "dev", "tenant": "dev", "hmac_sha256": hash}],
+        },
         "edge": {
             "listen": local(args.port),
             "admin": { "listen": local(args.admin_port), "token": DEV_ADMIN_TOKEN },
@@ -187,6 +210,10 @@ fn edge_config(args: &Args, pods: &[Child]) -> anyhow::Result<String> {
             "pods": pods,
         },
     });
+    if let Some(tls) = tls {
+        config["edge"]["tls"] = tls.public();
+        config["edge"]["upstream"] = json!({ "tls": tls.toward_pods() });
+    }
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
@@ -194,13 +221,15 @@ fn edge_config(args: &Args, pods: &[Child]) -> anyhow::Result<String> {
 const DEV_ADMIN_TOKEN: &str = "nh-dev-admin-token";
 const MODEL: &str = "nearhop-mini";
 
-fn announcement(args: &Args, children: &[Child]) -> String {
+fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> String {
     let edge = children.iter().find(|child| child.name == "edge");
     let pods: Vec<&Child> = children.iter().filter(|child| child.name != "edge").collect();
     let url = |child: Option<&Child>| {
         child.and_then(Child::listen).map(|listen| format!("http://{listen}")).unwrap_or_default()
     };
     let edge_url = url(edge);
+    let edge_url = if args.tls { edge_url.replacen("http:", "https:", 1) } else { edge_url };
+    let authority = tls.map(Certificates::authority);
     let admin =
         edge.and_then(Child::admin).map(|admin| format!("http://{admin}")).unwrap_or_default();
     if args.ready_json {
@@ -211,6 +240,7 @@ fn announcement(args: &Args, children: &[Child]) -> String {
         return json!({
             "ready": "dev",
             "edge": edge_url,
+            "authority": authority,
             "admin": admin,
             "admin_token": DEV_ADMIN_TOKEN,
             "edge_pid": edge.map(|edge| edge.pid),
@@ -224,18 +254,26 @@ fn announcement(args: &Args, children: &[Child]) -> String {
         .iter()
         .map(|pod| format!("  {}  {}   kill {}", pod.name, url(Some(pod)), pod.pid))
         .collect();
+    let (curl, python, trust) = match &authority {
+        None => (String::new(), String::new(), String::new()),
+        Some(file) => (
+            format!(" --cacert {}", file.display()),
+            format!("SSL_CERT_FILE={} ", file.display()),
+            format!("  trust  {}   the authority of this run's certificates\n", file.display()),
+        ),
+    };
     format!(
         r#"
 Nearhop is ready.
 
   edge   {edge_url}/v1   key {KEY}, model {MODEL}
   admin  {admin}   /readyz, /metrics; /admin/v1/pods with token {DEV_ADMIN_TOKEN}
-{pods}
+{trust}{pods}
 
 Try it:
-  curl {edge_url}/v1/completions -H 'authorization: Bearer {KEY}' \
+  curl{curl} {edge_url}/v1/completions -H 'authorization: Bearer {KEY}' \
     -d '{{"model": "{MODEL}", "prompt": "def add(a, b):\n    return ", "suffix": "\n", "max_tokens": 16}}'
-  python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{MODEL}", prompt="for i in range(", max_tokens=16).choices[0].text)'
+  {python}python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{MODEL}", prompt="for i in range(", max_tokens=16).choices[0].text)'
 
 Kill a pod and ask again; Ctrl-C stops everything."#,
         pods = pods.join("\n")

@@ -1,13 +1,25 @@
 //! `nearhop edge -c FILE`.
 
-use nearhop_proxy::{Edge, Ready};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use nearhop_conf::{Loaded, source::process_env};
+use nearhop_proxy::{Edge, Inherited, Ready, Start, Successor};
 use serde_json::json;
 
-use crate::{RoleArgs, lifeline, print_line, read_config};
+use crate::{RoleArgs, lifeline, log, print_line};
 
 pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
-    let config = read_config(&args.config)?;
-    let edge = Edge::new(&config)?;
+    // First: what was handed over must not be taken for files of ours.
+    let inherited = Inherited::take();
+    let loaded = Loaded::read(&args.config, &process_env)?;
+    let set_level = log::start(&loaded.config.log);
+    // The path, not the file: a hand-over runs what was installed there meanwhile.
+    let successor = Successor {
+        binary: std::env::current_exe().context("this binary's own path")?,
+        arguments: std::env::args_os().skip(1).collect(),
+    };
+    let edge = Edge::new(Start { loaded, inherited, successor, set_level: Arc::new(set_level) })?;
     if args.lifeline {
         lifeline::hold(|| std::process::exit(0))?;
     }
@@ -15,9 +27,15 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
     edge.run(move |ready: Ready| {
         tracing::info!(listen = %ready.listen, admin = %ready.admin, "edge ready");
         if ready_json {
-            let line = json!({"ready": "edge", "listen": ready.listen, "admin": ready.admin});
+            let line = json!({
+                "ready": "edge",
+                "listen": ready.listen,
+                "admin": ready.admin,
+                "peer": ready.peer,
+                "pid": std::process::id(),
+            });
             print_line(&line.to_string());
         }
-    });
+    })?;
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! `nearhop key NAME TENANT`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
-use sha2::{Digest as _, Sha256};
+use nearhop_proxy::hash_key;
+use nearhop_conf::{Config, Secret};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -11,24 +12,47 @@ pub(crate) struct Args {
     name: String,
     /// Whose it is
     tenant: String,
+    /// The configuration whose `access.key_secret` hashes it; a new secret where not given
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).context("the system gives no random bytes")?;
-    let key = format!("nh-{}", hex(&random));
+    let key = format!("nh-{}", random_hex()?);
+    let (secret, secret_lines) = match &args.config {
+        Some(path) => {
+            let config: Config = crate::read_config(path)?;
+            let secret = config.access.key_secret;
+            let secret = secret.with_context(|| {
+                format!("{}: access.key_secret is missing; add one first", path.display())
+            })?;
+            (secret, String::new())
+        }
+        None => {
+            let secret = random_hex()?;
+            let lines = format!("# Once, below `access:`, and kept secret:\nkey_secret: {secret}\n");
+            (Secret::new(secret), lines)
+        }
+    };
     crate::print_line(&format!(
-        "# Give this key to the client; it is shown only here:\n#   {key}\n# Add this to `keys:` in the configuration:\n- {{name: {:?}, tenant: {:?}, sha256: \"{}\"}}",
+        "# Give this key to the client; it is shown only here:\n#   {key}\n{secret_lines}# Add this to `access.keys`:\n- {{name: {:?}, tenant: {:?}, hmac_sha256: \"{}\"}}",
         args.name,
         args.tenant,
-        sha256_hex(&key)
+        hash_hex(&secret, &key)
     ));
     Ok(())
 }
 
+/// 256 random bits.
+pub(crate) fn random_hex() -> anyhow::Result<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).context("the system gives no random bytes")?;
+    Ok(hex(&random))
+}
+
 /// A key's hash, as the configuration wants it.
-pub(crate) fn sha256_hex(key: &str) -> String {
-    hex(&Sha256::digest(key))
+pub(crate) fn hash_hex(secret: &Secret, key: &str) -> String {
+    hex(&hash_key(secret.reveal().as_bytes(), key.as_bytes()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,13 +6,13 @@ mod dev;
 mod edge;
 mod key;
 mod lifeline;
+mod log;
 mod origin;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use nearhop_conf::{Config, ConfigError, source};
-use tracing_subscriber::EnvFilter;
 
 // Small allocations of many sizes, freed on other threads than they were made on: the edge's
 // pass-through path takes 5 to 20 % less CPU with it than with the system's allocator.
@@ -61,7 +61,6 @@ const EXIT_BAD_CONFIG: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
     let done = match cli.command {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
@@ -80,18 +79,6 @@ fn main() -> ExitCode {
             }
         }
     }
-}
-
-/// `RUST_LOG` chooses what is logged; Pingora tells of every broken connection at `error`.
-fn log_to_stderr() {
-    let asked = source::process_env("RUST_LOG");
-    let filter = asked.as_deref().unwrap_or(
-        "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn",
-    );
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 /// Reads and checks a configuration file.

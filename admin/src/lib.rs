@@ -9,8 +9,9 @@ mod listen;
 mod metrics;
 mod router;
 mod serve;
+pub mod tls;
 
 pub use listen::{BindError, bind, reserve};
 pub use metrics::{Metrics, latency_buckets};
 pub use router::{Check, Checks, admin_router, api_error};
-pub use serve::{ServeLimits, serve};
+pub use serve::{ServeLimits, ServeTls, serve};

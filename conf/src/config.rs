@@ -4,30 +4,110 @@ mod read;
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use crate::ByteSize;
+use ipnet::IpNet;
+
+use crate::{Access, ByteSize};
 
 /// A whole configuration file: the roles it describes and what they share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The region's name, shown in `x-nearhop-region`.
     pub region: String,
-    /// Who may ask.
-    pub keys: Vec<ApiKey>,
+    /// Who may ask, and how much.
+    pub access: Access,
     /// The edge proxy, where the file has an `edge` section.
     pub edge: Option<Edge>,
     /// The inference pod, where the file has an `origin` section.
     pub origin: Option<Origin>,
+    /// What is logged.
+    pub log: Log,
+    /// Where traces go, where they go anywhere.
+    pub traces: Option<Traces>,
 }
 
-/// An API key: kept only as its hash.
+/// What is logged. Never a prompt, an answer or a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiKey {
-    /// The operator's name for it; shown in admin and logs instead of the key.
-    pub name: String,
-    /// Whose it is. The tenant leads every cache key.
-    pub tenant: String,
-    /// SHA-256 of the key as the client sends it.
-    pub sha256: [u8; 32],
+pub struct Log {
+    /// Levels by target, as `RUST_LOG` has them, which goes before it.
+    pub level: String,
+    /// Whether each request is one line.
+    pub access: bool,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Export of traces by OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The collector's URL for traces, such as `http://127.0.0.1:4318/v1/traces`.
+    pub endpoint: String,
+    /// The share of requests without a `traceparent` that are traced, 0 to 1; with one, its flag decides.
+    pub sample: f64,
+}
+
+/// The TLS of a listener for clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The first is shown to clients that name no server, or one that no certificate has.
+    pub certificates: Vec<Certificate>,
+    /// The oldest version that is spoken.
+    pub minimum: TlsVersion,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, the leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// A listener on which both sides show certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MutualTls {
+    /// What this side shows.
+    pub own: Certificate,
+    /// Who signs the other side's certificates (PEM).
+    pub ca: PathBuf,
+    /// DNS names (SAN) of which the other side's certificate must have one; `*.` stands for one label.
+    pub names: Vec<String>,
+}
+
+/// The listener for other edges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Where other edges connect.
+    pub listen: SocketAddr,
+    /// Who may.
+    pub tls: MutualTls,
+}
+
+/// Which web pages may ask from a browser (Fetch standard, CORS protocol).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Origins such as `https://ide.example.com`, or `*` for any.
+    pub origins: Vec<String>,
+    /// How long a browser keeps the answer to its preflight.
+    pub max_age: Duration,
 }
 
 /// The edge proxy.
@@ -35,10 +115,21 @@ pub struct ApiKey {
 pub struct Edge {
     /// Where clients connect. Port 0 takes any free port.
     pub listen: SocketAddr,
+    /// TLS on it; plain text, HTTP/1.1 and h2c, without.
+    pub tls: Option<Tls>,
+    /// Load balancers whose connections begin with a PROXY protocol header, version 2.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Which web pages may ask.
+    pub cors: Option<Cors>,
+    /// The listener for other edges.
+    pub peer: Option<Peer>,
     /// The operator's listener.
     pub admin: Admin,
     /// Worker threads.
     pub threads: NonZeroUsize,
+    /// How long a stopping edge goes on accepting connections after its readiness has failed, for
+    /// those who have not noticed yet.
+    pub lame_duck: Option<Duration>,
     /// How long a stopping edge waits for running requests.
     pub drain: Duration,
     /// What a client may send.
@@ -73,6 +164,10 @@ pub struct Limits {
     pub prompt: ByteSize,
     /// All header names and values, bytes.
     pub headers: ByteSize,
+    /// The number of headers.
+    pub header_count: usize,
+    /// From a connection's opening, or a request's first byte, to the end of its header.
+    pub header_read: Duration,
     /// From the header to the last byte of the body.
     pub body_read: Duration,
     /// One write to a client that does not read.
@@ -81,6 +176,16 @@ pub struct Limits {
     pub keepalive: Duration,
     /// Requests in progress; more are shed with 503.
     pub requests: usize,
+    /// Open connections; more wait in the kernel's backlog.
+    pub connections: usize,
+    /// Open connections of one client address (IPv6: of one /64); more are closed at once.
+    pub connections_per_address: usize,
+    /// Requests in progress on one HTTP/2 connection.
+    pub h2_streams: usize,
+    /// Requests a client may reset on one HTTP/2 connection before their answer, a minute.
+    pub h2_resets: usize,
+    /// Bytes of requests and answers held at once, over all requests; more are shed with 503.
+    pub buffered: ByteSize,
 }
 
 /// Total time of a request, from its header to the last byte of its answer.
@@ -101,9 +206,9 @@ pub struct Deadlines {
 pub enum Protocol {
     /// HTTP/1.1: a connection each request in progress; giving a request up closes its connection.
     Http1,
-    /// HTTP/2 without TLS (RFC 9113, section 3.3): many requests a connection; giving one up
-    /// resets its stream.
-    H2c,
+    /// HTTP/2, by prior knowledge where there is no TLS (RFC 9113, section 3.3): many requests a
+    /// connection; giving one up resets its stream.
+    H2,
 }
 
 /// How the edge talks to pods.
@@ -111,6 +216,8 @@ pub enum Protocol {
 pub struct Upstream {
     /// The protocol.
     pub protocol: Protocol,
+    /// TLS toward the pods, with a certificate of the edge's own.
+    pub tls: Option<MutualTls>,
     /// To an open connection.
     pub connect: Duration,
     /// The most an attempt waits for its first token; half of the remaining time where that is less.
@@ -159,6 +266,8 @@ pub struct L1 {
 pub struct Origin {
     /// Where edges connect. Port 0 takes any free port.
     pub listen: SocketAddr,
+    /// TLS on it, with client certificates.
+    pub tls: Option<MutualTls>,
     /// The operator's listener.
     pub admin: Admin,
     /// The model folder: `model.onnx`, `tokenizer.json`, `nearhop.yaml`.
@@ -181,7 +290,7 @@ pub struct Origin {
 
 /// A value that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub(crate) String);
 
 impl Secret {
     /// The value itself, for the one place that compares or sends it.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{ByteSize, Deadlines, L1, Limits, Probes, Protocol, Upstream};
+use crate::{ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Upstream};
 
 /// The commented default file that `nearhop config default` prints.
 pub const DEFAULT_YAML: &str = include_str!("../default.yaml");
@@ -38,11 +38,23 @@ impl Default for Limits {
             // Half the body: JSON escapes can double a prompt on the wire.
             prompt: ByteSize::mib(2),
             headers: ByteSize::kib(32),
+            header_count: 100,
+            header_read: Duration::from_secs(10),
             body_read: Duration::from_secs(10),
             client_write: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             // What two cores hold without falling behind; more is shed with 503.
             requests: 2048,
+            // An idle connection costs some 10 KiB; a TLS one 40 KiB.
+            connections: 16_384,
+            // An office behind one address has hundreds of editors with a few connections each.
+            connections_per_address: 1024,
+            // As many as an editor and all its plug-ins use, and Pingora's own default.
+            h2_streams: 100,
+            // Every keystroke may cancel a request: ten a second for a minute, by one editor.
+            h2_resets: 600,
+            // An eighth of a small machine; a request holds its body, its forwarded copy and its answer.
+            buffered: ByteSize::mib(512),
         }
     }
 }
@@ -64,6 +76,7 @@ impl Default for Upstream {
         Self {
             // Less CPU a request than HTTP/2, and a pod in the same region is one round trip away.
             protocol: Protocol::Http1,
+            tls: None,
             // A pod in the same region answers a SYN in microseconds.
             connect: Duration::from_millis(500),
             // The cap of a long chat deadline; for code half of what remains is always less.
@@ -99,3 +112,26 @@ impl Default for L1 {
         }
     }
 }
+
+/// Pingora tells of every broken connection at `error`; what matters of them, our own lines say.
+pub(crate) const LOG_LEVEL: &str =
+    "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn";
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LOG_LEVEL.to_owned(), access: true, format: LogFormat::Text }
+    }
+}
+
+/// How long a browser may keep a preflight's answer; Chromium's own limit is two hours.
+pub(crate) const CORS_MAX_AGE: Duration = Duration::from_secs(7200);
+
+/// Issuers rotate keys by days; a quarter of an hour finds a new one early, and an unknown key id
+/// asks at once.
+pub(crate) const JWKS_REFRESH: Duration = Duration::from_secs(15 * 60);
+
+/// An issuer that is down for a day must not lock anybody out.
+pub(crate) const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// Most organisations have tens of requests without a trace a second: enough to see, cheap to keep.
+pub(crate) const TRACE_SAMPLE: f64 = 0.01;

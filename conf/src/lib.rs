@@ -3,20 +3,30 @@
 //! A mistake never hides behind another: [`Config::read`] walks the whole file and reports all of
 //! them, each with the path of the field and what to write instead. Unknown fields are mistakes.
 //!
+//! The same walk, over an empty file, gives the JSON Schema: what is read and what is described
+//! cannot differ.
+//!
 //! Absent on purpose: nothing here opens a socket, and nothing outside [`source`] reads a file or
 //! the environment.
 
+mod access;
 mod config;
 mod defaults;
 mod error;
+mod loaded;
 mod reader;
+mod schema;
 pub mod source;
 mod units;
 
+pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 pub use config::{
-    Admin, ApiKey, Config, Deadlines, Edge, L1, Limits, Origin, Pod, Probes, Protocol, Secret,
-    Upstream,
+    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, LogFormat, MutualTls,
+    Origin, Peer, Pod, Probes, Protocol, Secret, Tls, TlsVersion, Traces, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
+pub use schema::schema;
+pub use loaded::{Change, Loaded};
 pub use error::{ConfigError, Problem};
 pub use units::ByteSize;
+pub use ipnet::IpNet;

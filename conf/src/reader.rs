@@ -4,19 +4,50 @@
 //! fields, falls back to the default after a mistake so that reading goes on, and on
 //! [`Section::finish`] names every field it was never asked for.
 
-use std::{cell::RefCell, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::{ByteSize, Problem, Protocol, source::Env, units};
+use crate::{
+    Algorithm, ByteSize, ConfigError, LogFormat, Problem, Protocol, Scope, Secret, TlsVersion,
+    schema::{Shape, Shapes},
+    source::Env,
+    units,
+};
 
-/// The mistakes found so far.
+/// The mistakes found so far; or, where a file is only described, what was asked for.
 #[derive(Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    found: RefCell<Vec<Problem>>,
+    /// Set while there is no file: every section is there, and every question is written down.
+    shapes: Option<RefCell<Shapes>>,
+}
 
 impl Problems {
+    /// For a walk that describes.
+    pub(crate) fn describing() -> Self {
+        Self { shapes: Some(RefCell::default()), ..Self::default() }
+    }
+
+    pub(crate) fn into_shapes(self) -> Shapes {
+        self.shapes.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    fn asked(&self, path: impl FnOnce() -> String, shape: impl FnOnce() -> Shape) {
+        if let Some(shapes) = &self.shapes {
+            shapes.borrow_mut().insert(path(), shape());
+        }
+    }
+
     pub(crate) fn add(&self, path: &str, what: impl Into<String>, fix: impl Into<String>) {
-        self.0.borrow_mut().push(Problem {
+        self.found.borrow_mut().push(Problem {
             path: path.to_owned(),
             what: what.into(),
             fix: fix.into(),
@@ -24,7 +55,7 @@ impl Problems {
     }
 
     pub(crate) fn into_list(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.found.into_inner()
     }
 }
 
@@ -32,6 +63,12 @@ impl Problems {
 pub(crate) trait Field: Sized {
     /// What to write, for the mistake's text: `a duration such as 5s or 800ms`.
     const EXPECTED: &'static str;
+    /// Whether it is written as a list of what is expected.
+    const LIST: bool = false;
+    /// The words that it may be, where it is one of a few.
+    fn words() -> Vec<&'static str> {
+        Vec::new()
+    }
     fn parse(value: &Value) -> Option<Self>;
 }
 
@@ -80,14 +117,84 @@ impl Field for NonZeroUsize {
     }
 }
 
-impl Field for Protocol {
-    const EXPECTED: &'static str = "http1 or h2c";
+impl Field for bool {
+    const EXPECTED: &'static str = "true or false";
     fn parse(value: &Value) -> Option<Self> {
-        match value.as_str()? {
-            "http1" => Some(Self::Http1),
-            "h2c" => Some(Self::H2c),
-            _ => None,
+        value.as_bool()
+    }
+}
+
+impl Field for u64 {
+    const EXPECTED: &'static str = "a whole number of at least 1";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_u64().filter(|number| *number > 0)
+    }
+}
+
+/// A share of something.
+impl Field for f64 {
+    const EXPECTED: &'static str = "a number from 0 to 1";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_f64().filter(|number| (0.0..=1.0).contains(number))
+    }
+}
+
+impl Field for IpNet {
+    const EXPECTED: &'static str = "an address or a network such as 10.0.0.0/8";
+    fn parse(value: &Value) -> Option<Self> {
+        let text = value.as_str()?;
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(Self::from))
+    }
+}
+
+/// Several, in the file as a list.
+impl<T: Field> Field for Vec<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    const LIST: bool = true;
+    fn parse(value: &Value) -> Option<Self> {
+        let items = value.as_array().filter(|items| items.len() <= LIST_MAX)?;
+        items.iter().map(T::parse).collect()
+    }
+}
+
+/// A list in a configuration file is written by hand.
+const LIST_MAX: usize = 1024;
+
+/// A closed set of words.
+pub(crate) trait Word: Sized + Copy + 'static {
+    /// What to write for each.
+    const WORDS: &'static [(&'static str, Self)];
+    /// The words, for the mistake's text.
+    const EXPECTED: &'static str;
+}
+
+macro_rules! words {
+    ($($kind:ty: $expected:literal, { $($word:literal => $value:expr),+ $(,)? })+) => {$(
+        impl Word for $kind {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $value)),+];
+            const EXPECTED: &'static str = $expected;
         }
+
+        impl Field for $kind {
+            const EXPECTED: &'static str = <Self as Word>::EXPECTED;
+            fn words() -> Vec<&'static str> {
+                Self::WORDS.iter().map(|(word, _)| *word).collect()
+            }
+            fn parse(value: &Value) -> Option<Self> {
+                let text = value.as_str()?;
+                Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+            }
+        }
+    )+};
+}
+
+words! {
+    Protocol: "http1 or h2", { "http1" => Self::Http1, "h2" => Self::H2 }
+    TlsVersion: "\"1.2\" or \"1.3\", in quotes", { "1.2" => Self::V1_2, "1.3" => Self::V1_3 }
+    LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
+    Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }
+    Algorithm: "RS256, PS256, ES256 or EdDSA", {
+        "RS256" => Self::Rs256, "PS256" => Self::Ps256, "ES256" => Self::Es256, "EdDSA" => Self::EdDsa,
     }
 }
 
@@ -127,7 +234,7 @@ impl<'a> Section<'a> {
 
     /// Whether the file has this field.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.fields.contains_key(name)
+        self.problems.shapes.is_some() || self.fields.contains_key(name)
     }
 
     fn take(&mut self, name: &'static str) -> Option<Value> {
@@ -137,10 +244,19 @@ impl<'a> Section<'a> {
 
     /// A field that may be left out.
     pub(crate) fn optional<T: Field>(&mut self, name: &'static str) -> Option<T> {
+        self.problems.asked(|| self.path_of(name), Shape::of::<T>);
         let value = self.take(name)?;
         let parsed = T::parse(&value);
         if parsed.is_none() {
-            self.problem(name, format!("{value} does not fit"), format!("Write {}", T::EXPECTED));
+            let list = if T::LIST { "a list, each item " } else { "" };
+            // A value that does not fit may be a secret at the wrong place: its text stays out.
+            let what = match &value {
+                Value::String(text) if name.contains("secret") || name.contains("token") => {
+                    format!("a text of {} characters does not fit", text.chars().count())
+                }
+                value => format!("{value} does not fit"),
+            };
+            self.problem(name, what, format!("Write {list}{}", T::EXPECTED));
         }
         parsed
     }
@@ -152,6 +268,7 @@ impl<'a> Section<'a> {
 
     /// A field that must be there.
     pub(crate) fn required<T: Field>(&mut self, name: &'static str) -> Option<T> {
+        self.problems.asked(|| self.path_of(name), || Shape::of::<T>().required());
         if !self.has(name) {
             self.asked.push(name);
             self.problem(name, "is missing", format!("Add it: {}", T::EXPECTED));
@@ -169,6 +286,9 @@ impl<'a> Section<'a> {
     /// A list of mappings.
     pub(crate) fn sections(&mut self, name: &'static str) -> Vec<Self> {
         let path = self.path_of(name);
+        if self.problems.shapes.is_some() {
+            return vec![Section::new(format!("{path}[]"), Value::Null, self.problems)];
+        }
         match self.take(name) {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(items)) => items
@@ -260,4 +380,43 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A YAML text as a tree.
+pub(crate) fn parse_yaml(text: &str, path: &str) -> Result<Value, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| ConfigError::NotYaml {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// A secret written out as `name`, or as the text of the file that `file` names.
+pub(crate) fn read_secret(
+    section: &mut Section<'_>,
+    name: &'static str,
+    file: &'static str,
+) -> Option<Secret> {
+    let given: Option<String> = section.optional(name);
+    let path: Option<PathBuf> = section.optional(file);
+    let text = match (given, path) {
+        (Some(_), Some(_)) => {
+            section.problem(file, format!("stands beside `{name}`"), "Keep one of the two");
+            return None;
+        }
+        (None, None) => return None,
+        (Some(text), None) => text,
+        (None, Some(path)) => match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) => {
+                let what = format!("cannot read {}: {error}", path.display());
+                section.problem(file, what, "Check the path and its permissions");
+                return None;
+            }
+        },
+    };
+    if text.len() < 16 {
+        section.problem(name, "is shorter than 16 characters", "Use `openssl rand -hex 32`");
+        return None;
+    }
+    Some(Secret(text))
 }

@@ -56,6 +56,24 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis)
 }
 
+/// 64 hexadecimal digits.
+pub(crate) fn hex32(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// A name that may stand in a header, a label and a path.
+pub(crate) fn http_token(text: &str) -> Option<&str> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (!text.is_empty() && text.chars().all(fine)).then_some(text)
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     Some((text[..digits].parse().ok()?, text[digits..].trim_start()))

@@ -58,6 +58,14 @@ impl Key {
         hash.number(match parts.endpoint {
             Endpoint::Completions => u64::from(parts.fill_in_the_middle),
             Endpoint::Chat => 2,
+            // Answers are stored as they are sent: the editors' shapes have answers of their own.
+            Endpoint::Fim => 3 + u64::from(parts.fill_in_the_middle),
+            Endpoint::Infill => 5,
+            Endpoint::Tabby => 6 + u64::from(parts.fill_in_the_middle),
+            // An answer is kept in the shape in which it was asked for.
+            Endpoint::Fim => 3 + u64::from(parts.fill_in_the_middle),
+            Endpoint::Infill => 5,
+            Endpoint::Tabby => 6 + u64::from(parts.fill_in_the_middle),
         });
         // Negative zero samples as zero does.
         hash.number(u64::from((parts.temperature + 0.0).to_bits()));
@@ -130,6 +138,11 @@ mod tests {
             Parts { revision: "2", ..base.clone() },
             Parts { template: "u", ..base.clone() },
             Parts { endpoint: Endpoint::Chat, ..base.clone() },
+            Parts { endpoint: Endpoint::Fim, ..base.clone() },
+            Parts { endpoint: Endpoint::Fim, fill_in_the_middle: true, ..base.clone() },
+            Parts { endpoint: Endpoint::Infill, ..base.clone() },
+            Parts { endpoint: Endpoint::Tabby, ..base.clone() },
+            Parts { endpoint: Endpoint::Tabby, fill_in_the_middle: true, ..base.clone() },
             Parts { text: &["fn main", ""], ..base.clone() },
             Parts { fill_in_the_middle: true, ..base.clone() },
             Parts { temperature: 0.2, ..base.clone() },

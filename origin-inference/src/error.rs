@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nearhop_admin::BindError;
+use nearhop_admin::{BindError, tls::TlsError};
 
 /// Why a pod cannot start, in words that name the file and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum OriginError {
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refused something else, such as a thread.
     #[error("the pod cannot start: {0}")]
     System(#[from] std::io::Error),

@@ -162,13 +162,15 @@ async fn generate(
     let body = read_body(request.into_body()).await?;
     let request = CompletionRequest::parse(endpoint, &body)?;
     let report = app.model.report();
-    if request.model != report.name {
-        return Err(ApiError::unknown_model(&request.model, &[&report.name]).into());
+    if let Some(asked) = request.model.as_deref().filter(|asked| *asked != report.name) {
+        return Err(ApiError::unknown_model(asked, &[&report.name]).into());
     }
     if let Some(field) = request.unsupported.first() {
         let message = format!("{field} is not supported by this model; leave it out");
         return Err(ApiError::invalid(field, message).into());
     }
+    // Of the editors' shapes only Tabby's comes here, since it shares its path; edges translate all.
+    let endpoint = request.endpoint;
     let stream = request.stream;
     let (include_usage, return_token_ids) = (request.include_usage, request.return_token_ids);
     let sampling = request.sampling.clone();
@@ -269,8 +271,8 @@ fn refused(refused: Refused) -> Refusal {
 
 fn new_id(endpoint: Endpoint) -> String {
     let prefix = match endpoint {
-        Endpoint::Completions => "cmpl",
         Endpoint::Chat => "chatcmpl",
+        _ => "cmpl",
     };
     format!("{prefix}-{:032x}", fastrand::u128(..))
 }

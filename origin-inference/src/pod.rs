@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
-use nearhop_admin::{Checks, Metrics, ServeLimits, admin_router, bind, clock, serve};
-use nearhop_conf::{Origin, source::Env};
+use arc_swap::ArcSwap;
+use nearhop_admin::{
+    Checks, Metrics, ServeLimits, ServeTls, admin_router, bind, clock, serve,
+    tls::{TlsError, keep_fresh, mutual_acceptor, mutual_files},
+};
+use nearhop_conf::{MutualTls, Origin, source::Env};
 use tokio::sync::watch;
 
 use crate::{
@@ -31,6 +35,7 @@ pub struct Pod {
     admin_app: axum::Router,
     draining: watch::Sender<bool>,
     drain: Duration,
+    tls: Option<(MutualTls, ServeTls)>,
 }
 
 impl Pod {
@@ -43,11 +48,17 @@ impl Pod {
         // First, so that a port in use is told before a large model is loaded.
         let serving = bind(origin.listen, "the pod", "origin.listen")?;
         let admin = bind(origin.admin.listen, "the pod's admin listener", "origin.admin.listen")?;
+        let tls = origin.tls.as_ref().map(|tls| {
+            let acceptor = Arc::new(ArcSwap::from_pointee(mutual_acceptor(tls)?));
+            Ok::<_, TlsError>((tls.clone(), ServeTls { acceptor, names: tls.names.clone().into() }))
+        });
+        let tls = tls.transpose()?;
         let model = Arc::new(Model::load(&origin.model)?);
         let runtime = Runtime::load(origin.ort_library.as_deref(), env)?;
         let session = OrtSession::open(&runtime, &model, origin.slots, origin.threads)?;
         tracing::info!(model = model.fingerprint(), slots = origin.slots, "model loaded");
-        Self::assemble(origin, Box::new(session), model, (serving, admin))
+        let pod = Self::assemble(origin, Box::new(session), model, (serving, admin))?;
+        Ok(Self { tls, ..pod })
     }
 
     fn assemble(
@@ -80,7 +91,7 @@ impl Pod {
         let app = App::new(model, engine, Arc::clone(&ready), &metrics).router();
         let token = origin.admin.token.as_ref();
         let admin_app = admin_router(Checks { live, ready }, metrics, token, axum::Router::new());
-        Ok(Self { serving, admin, app, admin_app, draining, drain: origin.drain })
+        Ok(Self { serving, admin, app, admin_app, draining, drain: origin.drain, tls: None })
     }
 
     /// Where it serves, and where its operator looks.
@@ -94,12 +105,18 @@ impl Pod {
 
 /// Serves until `shutdown` ends: then `/readyz` fails, and running answers may finish.
 pub async fn run(pod: Pod, shutdown: impl Future<Output = ()>) {
-    let Pod { serving, admin, app, admin_app, draining, drain } = pod;
+    let Pod { serving, admin, app, admin_app, draining, drain, tls } = pod;
     let limits = ServeLimits { connections: 4096, header_read: IDLE, drain };
     let admin_limits = ServeLimits { connections: 64, ..limits };
     let stop = draining.subscribe();
-    let admin = tokio::spawn(serve(admin, admin_app, admin_limits, stopped(stop.clone())));
-    let serving = serve(serving, app, limits, stopped(stop));
+    let admin = serve(admin, admin_app, admin_limits, None, stopped(stop.clone()));
+    let admin = tokio::spawn(admin);
+    let serve_tls = tls.as_ref().map(|(_, serve_tls)| serve_tls.clone());
+    let fresh = tls.map(|(files, serve_tls)| {
+        let paths = mutual_files(&files);
+        tokio::spawn(keep_fresh(paths, serve_tls.acceptor, move || mutual_acceptor(&files)))
+    });
+    let serving = serve(serving, app, limits, serve_tls, stopped(stop));
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
@@ -109,6 +126,9 @@ pub async fn run(pod: Pod, shutdown: impl Future<Output = ()>) {
         }
     }
     admin.abort();
+    if let Some(fresh) = fresh {
+        fresh.abort();
+    }
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

@@ -1,10 +1,12 @@
 //! The client of a request, as the phases see it: a seam with Pingora on one side and tests on the
 //! other.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::buffer::Held;
 
 /// The head of an answer. Its framing is the shell's affair.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub(crate) enum BodyError {
     TooLarge,
     /// It did not arrive in time.
     TooSlow,
+    /// All requests together hold as much as they may.
+    NoRoom,
     /// The client went away, or its framing is broken.
     Broken,
 }
@@ -39,11 +43,21 @@ pub(crate) trait Client: Send {
 
     fn headers(&self) -> &HeaderMap;
 
-    /// Reads the whole body, at most `limit` bytes within `deadline`.
+    /// Where it is; behind a trusted load balancer, as that says.
+    fn address(&self) -> IpAddr;
+
+    /// The name of the edge that asks, where its certificate says so.
+    fn peer(&self) -> Option<&str>;
+
+    /// As in an access log: `HTTP/1.1`.
+    fn protocol(&self) -> &'static str;
+
+    /// Reads the whole body, at most `limit` bytes within `deadline`, and holds as many.
     fn body(
         &mut self,
         limit: usize,
         deadline: Duration,
+        held: &mut Held,
     ) -> impl Future<Output = Result<Bytes, BodyError>> + Send;
 
     /// Resolves when the client has gone away, and never otherwise. May be dropped and asked again.

@@ -1,40 +1,44 @@
-//! Assembles an edge: listeners, checks, admin; and stops it in order.
+//! Assembles an edge: listeners, checks, admin, what is watched; and stops it in order.
+//!
+//! Two runtimes: requests have one to themselves, so that checks, admin and files are answered in
+//! time however busy it is.
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, atomic::Ordering},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use nearhop_admin::{
-    BindError, Checks, Metrics, ServeLimits, admin_router, bind, clock, reserve, serve,
+    BindError, Checks, Metrics, ServeLimits, admin_router, bind, clock, serve,
+    tls::{Files, TlsError, acceptor, keep_fresh, mutual_acceptor, mutual_files},
 };
-use nearhop_conf::Config;
+use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::Memory;
 use nearhop_geo::RegionId;
-use pingora::{
-    proxy::http_proxy_service,
-    server::{
-        RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
-        configuration::ServerConf,
-    },
-    services::background::{BackgroundService, background_service},
-};
+use pingora::services::background::BackgroundService as _;
+use sd_notify::NotifyState;
 use tokio::{
-    net::TcpStream,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Semaphore, watch},
+    task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
 use crate::{
-    gateway::Gateway,
-    keys::Keys,
+    buffer::Budget,
+    gateway::{Gateway, Side},
+    handover::{self, Inherited, Successor},
+    listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
+    live::Live,
     metrics::EdgeMetrics,
     operator,
     phase::Shared,
+    reload::{Reloader, SetLevel},
     upstream::{exchange::Exchanges, pods::Pods, probe},
 };
 
@@ -50,6 +54,12 @@ pub enum EdgeError {
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The operating system refused something else, such as a thread.
+    #[error("the edge cannot run: {0}")]
+    System(#[from] std::io::Error),
 }
 
 /// Where an edge listens.
@@ -59,49 +69,98 @@ pub struct Ready {
     pub listen: SocketAddr,
     /// For the operator.
     pub admin: SocketAddr,
+    /// For other edges, where it does.
+    pub peer: Option<SocketAddr>,
+}
+
+/// What an edge is started with.
+pub struct Start {
+    /// Its configuration, with the file to watch.
+    pub loaded: Loaded,
+    /// Listeners that are open already.
+    pub inherited: Inherited,
+    /// How to start the process that takes over.
+    pub successor: Successor,
+    /// Sets what is logged.
+    pub set_level: SetLevel,
 }
 
 /// An edge that is put together; [`Edge::run`] serves it.
 pub struct Edge {
     shared: Arc<Shared>,
     ready: Ready,
+    public: TcpListener,
+    security: Security,
+    peer: Option<Peer>,
     admin: TcpListener,
     admin_app: axum::Router,
+    reloader: Arc<Reloader>,
     draining: watch::Sender<bool>,
+    lame_duck: Duration,
     drain: Duration,
     threads: usize,
-    probes: nearhop_conf::Probes,
+    probes: Probes,
+    inherited: Inherited,
+    successor: Successor,
+}
+
+struct Peer {
+    socket: TcpListener,
+    tls: nearhop_conf::MutualTls,
+    acceptor: Arc<ArcSwap<pingora::tls::ssl::SslAcceptor>>,
 }
 
 impl Edge {
-    /// Puts an edge together and checks that its addresses are free.
+    /// Puts an edge together and opens its listeners.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub fn new(config: &Config) -> Result<Self, EdgeError> {
+    pub fn new(start: Start) -> Result<Self, EdgeError> {
+        let Start { loaded, mut inherited, successor, set_level } = start;
+        let config = &loaded.config;
         let edge = config.edge.as_ref().ok_or(EdgeError::NoEdge)?;
         let region = RegionId::new(&config.region)
             .and_then(|region| HeaderValue::try_from(region.as_str()).ok())
             .ok_or_else(|| EdgeError::Region(config.region.clone()))?;
-        let admin = bind(edge.admin.listen, "the edge's admin listener", "edge.admin.listen")?;
-        let admin_address = admin.local_addr().unwrap_or(edge.admin.listen);
-        let listen = reserve(edge.listen, "the edge", "edge.listen")?;
+        let mut open = |name, address, what, setting| match inherited.listener(name, address) {
+            Some(socket) => Ok(socket),
+            None => bind(address, what, setting),
+        };
+        let admin = edge.admin.listen;
+        let admin = open(handover::ADMIN, admin, "the edge's admin listener", "edge.admin.listen")?;
+        let public = open(handover::PUBLIC, edge.listen, "the edge", "edge.listen")?;
+        let peer = match &edge.peer {
+            None => None,
+            Some(peer) => {
+                let what = "the edge's listener for other edges";
+                let socket = open(handover::PEER, peer.listen, what, "edge.peer.listen")?;
+                let acceptor = Arc::new(ArcSwap::from_pointee(mutual_acceptor(&peer.tls)?));
+                Some(Peer { socket, tls: peer.tls.clone(), acceptor })
+            }
+        };
+        let ready = Ready {
+            listen: public.local_addr()?,
+            admin: admin.local_addr()?,
+            peer: peer.as_ref().map(|peer| peer.socket.local_addr()).transpose()?,
+        };
+        let acceptor = edge.tls.as_ref().map(|tls| acceptor(tls).map(ArcSwap::from_pointee));
+        let acceptor = acceptor.transpose()?.map(Arc::new);
         let now = clock::now();
         let metrics = Metrics::default();
         let edge_metrics = EdgeMetrics::new(&metrics);
+        let live = Arc::new(ArcSwap::from_pointee(Live::new(config, edge)));
         let shared = Arc::new(Shared {
             region,
-            limits: edge.limits.clone(),
-            deadlines: edge.deadlines.clone(),
-            upstream: edge.upstream.clone(),
-            keys: Keys::new(&config.keys),
+            live: Arc::clone(&live),
+            buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, edge.l1.ttl),
-            pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)),
+            pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
-            metrics: edge_metrics,
+            metrics: edge_metrics.clone(),
             started: now,
             started_unix: clock::since_epoch().as_secs(),
             in_progress: 0.into(),
+            warm_ups: Shared::warm_up_places(),
         });
         let (draining, drained) = watch::channel(false);
         let pods = Arc::clone(&shared.pods);
@@ -113,137 +172,283 @@ impl Edge {
                 (false, true) => Ok(()),
             }),
         };
-        let routes = operator::routes(&shared);
-        let admin_app = admin_router(checks, metrics, edge.admin.token.as_ref(), routes);
+        let security = acceptor.clone().map_or(Security::Plain, Security::Tls);
+        let (lame_duck, drain) = (edge.lame_duck.unwrap_or_default(), edge.drain);
+        let (threads, probes) = (edge.threads.get(), edge.probes.clone());
+        let token = edge.admin.token.clone();
+        let reloader = Reloader::new(loaded, live, acceptor, set_level, edge_metrics);
+        let reloader = Arc::new(reloader);
+        let routes = operator::routes(&shared, &reloader);
+        let admin_app = admin_router(checks, metrics, token.as_ref(), routes);
         Ok(Self {
             shared,
-            ready: Ready { listen, admin: admin_address },
+            ready,
+            public,
+            security,
+            peer,
             admin,
             admin_app,
+            reloader,
             draining,
-            drain: edge.drain,
-            threads: edge.threads.get(),
-            probes: edge.probes.clone(),
+            lame_duck,
+            drain,
+            threads,
+            probes,
+            inherited,
+            successor,
         })
     }
 
     /// Serves until SIGINT (at once) or SIGTERM (after running requests, within the configured
-    /// time). Calls `on_ready` once, when it listens and a pod is ready.
-    pub fn run(self, on_ready: impl FnOnce(Ready) + Send + Sync + 'static) {
-        let conf = ServerConf {
-            threads: self.threads,
-            upstream_keepalive_pool_size: self.shared.upstream.idle_connections,
-            // We wait ourselves, for as long as requests run; Pingora would sleep its time in full.
-            grace_period_seconds: Some(0),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
+    /// time); SIGHUP reads the configuration again, SIGUSR2 hands over to a new process. Calls
+    /// `on_ready` once, when it listens and a pod is ready.
+    ///
+    /// # Errors
+    /// [`EdgeError::System`].
+    pub fn run(self, on_ready: impl FnOnce(Ready) + Send + 'static) -> Result<(), EdgeError> {
+        let requests = runtime("edge", self.threads)?;
+        let operations = runtime("operations", 1)?;
+        let stopped = requests.block_on(self.serve(&operations, on_ready));
+        operations.shutdown_timeout(Duration::from_millis(200));
+        requests.shutdown_timeout(Duration::from_secs(1));
+        stopped
+    }
+
+    async fn serve(
+        mut self,
+        operations: &Runtime,
+        on_ready: impl FnOnce(Ready) + Send + 'static,
+    ) -> Result<(), EdgeError> {
+        let mut signals = Signals::new()?;
+        let handles = self.handles()?;
+        let (stopping, stopping_seen) = watch::channel(false);
+        let (closing, closing_seen) = watch::channel(false);
+        let limits = self.shared.live.load().limits.clone();
+        let keeper = Doorkeeper {
+            live: Arc::clone(&self.shared.live),
+            metrics: self.shared.metrics.clone(),
+            addresses: Arc::new(Addresses::default()),
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            shutdown: stopping_seen.clone(),
         };
-        let mut server = Server::new_with_opt_and_conf(None, conf);
-        server.bootstrap();
-        let gateway = Gateway(Arc::clone(&self.shared));
-        let mut public = http_proxy_service(&server.configuration, gateway);
-        public.add_tcp(&self.ready.listen.to_string());
-        server.add_service(public);
+        let closed = |mut closing: watch::Receiver<bool>| async move {
+            let _ = closing.wait_for(|closing| *closing).await;
+        };
+        let mut accepting = JoinSet::new();
+        let public = Listener {
+            socket: self.public,
+            security: self.security,
+            gateway: Arc::new(Gateway::new(&self.shared, Side::Public, &limits)),
+        };
+        accepting.spawn(listener::accept(public, keeper.clone(), closed(closing_seen.clone())));
+        if let Some(peer) = self.peer {
+            let names = peer.tls.names.clone().into();
+            let listener = Listener {
+                socket: peer.socket,
+                security: Security::Mutual(Arc::clone(&peer.acceptor), names),
+                gateway: Arc::new(Gateway::new(&self.shared, Side::Peer, &limits)),
+            };
+            accepting.spawn(listener::accept(listener, keeper.clone(), closed(closing_seen)));
+            let paths = mutual_files(&peer.tls);
+            operations.spawn(keep_fresh(paths, peer.acceptor, move || mutual_acceptor(&peer.tls)));
+        }
         let checks = probe::service(&self.shared.pods, &self.probes, &self.shared.exchanges);
-        let mut checks = background_service("checks", checks);
-        checks.threads = Some(1);
-        server.add_service(checks);
-        let admin = AdminService(Mutex::new(Some((self.admin, self.admin_app))));
-        let mut admin = background_service("admin", admin);
-        admin.threads = Some(1);
-        server.add_service(admin);
-        let announce = Announce {
-            shared: Arc::clone(&self.shared),
-            ready: self.ready,
-            on_ready: Mutex::new(Some(Box::new(on_ready))),
-        };
-        let mut announce = background_service("announce", announce);
-        announce.threads = Some(1);
-        server.add_service(announce);
-        let stop = Stop { shared: self.shared, draining: self.draining, drain: self.drain };
-        server.run(RunArgs { shutdown_signal: Box::new(stop) });
-    }
-}
+        let seen = stopping_seen.clone();
+        operations.spawn(async move { checks.start(seen).await });
+        operations.spawn(serve_admin(self.admin, self.admin_app, closed(stopping_seen)));
+        operations.spawn(watch_files(Arc::clone(&self.reloader)));
+        operations.spawn(Arc::clone(&self.shared.pods).keep_fresh());
 
-/// The admin listener, inside Pingora's server.
-struct AdminService(Mutex<Option<(TcpListener, axum::Router)>>);
-
-#[async_trait]
-impl BackgroundService for AdminService {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let taken = self.0.lock().ok().and_then(|mut app| app.take());
-        let Some((listener, app)) = taken else { return };
-        let limits = ServeLimits {
-            connections: 64,
-            header_read: Duration::from_secs(30),
-            drain: Duration::from_secs(1),
-        };
-        let stopped = async move {
-            let _ = shutdown.wait_for(|stopping| *stopping).await;
-        };
-        serve(listener, app, limits, stopped).await;
-    }
-}
-
-type OnReady = Box<dyn FnOnce(Ready) + Send + Sync>;
-
-/// Says once that the edge serves.
-struct Announce {
-    shared: Arc<Shared>,
-    ready: Ready,
-    on_ready: Mutex<Option<OnReady>>,
-}
-
-#[async_trait]
-impl BackgroundService for Announce {
-    async fn start(&self, shutdown: ShutdownWatch) {
+        // Ready, and then until something says stop.
         let mut tick = interval(Duration::from_millis(20));
-        while !*shutdown.borrow() {
-            tick.tick().await;
-            let second = Duration::from_secs(1);
-            let open = timeout(second, TcpStream::connect(self.ready.listen)).await;
-            if matches!(open, Ok(Ok(_))) && self.shared.pods.any_ready() {
-                let taken = self.on_ready.lock().ok().and_then(|mut on_ready| on_ready.take());
-                if let Some(on_ready) = taken {
-                    on_ready(self.ready);
+        let mut on_ready = Some(on_ready);
+        let leaving = loop {
+            tokio::select! {
+                _ = tick.tick(), if on_ready.is_some() => {
+                    if self.shared.pods.any_ready() && let Some(on_ready) = on_ready.take() {
+                        self.inherited.ready();
+                        handover::notify(&[NotifyState::Ready]);
+                        on_ready(self.ready);
+                    }
                 }
-                return;
+                heard = signals.next() => match heard {
+                    Heard::Stop => break Leaving::Stop,
+                    Heard::StopNow => return Ok(()),
+                    Heard::Reload => reload(Arc::clone(&self.reloader)).await,
+                    Heard::HandOver => match hand_over(&self.successor, &handles).await {
+                        Some(pid) => break Leaving::HandedOver(pid),
+                        None => continue,
+                    },
+                },
             }
-        }
-    }
-}
-
-/// Turns signals into an orderly stop.
-struct Stop {
-    shared: Arc<Shared>,
-    draining: watch::Sender<bool>,
-    drain: Duration,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            tracing::error!("signals cannot be heard; only SIGKILL will stop this edge");
-            return std::future::pending().await;
         };
-        tokio::select! {
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-            _ = terminate.recv() => {}
-        }
         // Readiness fails first, so that nothing new is sent here; what runs may finish.
         self.draining.send_replace(true);
-        let idle = async {
-            while self.shared.in_progress.load(Ordering::Acquire) > 0 {
-                sleep(Duration::from_millis(20)).await;
+        if let Leaving::HandedOver(pid) = leaving {
+            handover::notify(&[NotifyState::MainPid(pid)]);
+        } else {
+            handover::notify(&[NotifyState::Stopping]);
+            tokio::select! {
+                () = sleep(self.lame_duck) => {}
+                heard = signals.next() => if heard == Heard::StopNow { return Ok(()) },
             }
-        };
-        tokio::select! {
-            _ = timeout(self.drain, idle) => {}
-            _ = interrupt.recv() => {}
         }
-        ShutdownSignal::FastShutdown
+        drop(handles);
+        stopping.send_replace(true);
+        if matches!(leaving, Leaving::HandedOver(_)) {
+            // The successor accepts from now on, on the same sockets.
+            closing.send_replace(true);
+        }
+        let idle = idle(&self.shared, &keeper);
+        tokio::select! {
+            idle = timeout(self.drain, idle) => if idle.is_err() {
+                let left = self.shared.in_progress.load(Ordering::Acquire);
+                tracing::warn!(left, "stopped with requests in progress");
+            },
+            heard = signals.next() => tracing::info!(?heard, "stopped at once"),
+        }
+        closing.send_replace(true);
+        Ok(())
+    }
+
+    /// The listeners once more, for a successor.
+    fn handles(&self) -> std::io::Result<Vec<(&'static str, TcpListener)>> {
+        let mut handles =
+            vec![(handover::PUBLIC, self.public.try_clone()?), (handover::ADMIN, self.admin.try_clone()?)];
+        if let Some(peer) = &self.peer {
+            handles.push((handover::PEER, peer.socket.try_clone()?));
+        }
+        Ok(handles)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Stop,
+    HandedOver(u32),
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(format!("nearhop-{name}"))
+        .enable_all()
+        .build()
+}
+
+/// Until no connection is open, or nothing is in progress and the idle ones had their last chance.
+async fn idle(shared: &Shared, keeper: &Doorkeeper) {
+    const LAST_CHANCE: Duration = Duration::from_millis(1200);
+    let began = clock::now();
+    let mut tick = interval(Duration::from_millis(20));
+    loop {
+        tick.tick().await;
+        let busy = shared.in_progress.load(Ordering::Acquire) > 0;
+        let open = keeper.metrics.connections.get() > 0;
+        if !open || (!busy && clock::now() - began > LAST_CHANCE) {
+            return;
+        }
+    }
+}
+
+async fn serve_admin(
+    listener: TcpListener,
+    app: axum::Router,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) {
+    let limits = ServeLimits {
+        connections: 64,
+        header_read: Duration::from_secs(30),
+        drain: Duration::from_secs(1),
+    };
+    serve(listener, app, limits, None, stopped).await;
+}
+
+/// How often files are looked at: a revoked key is refused within a second.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Reads the configuration again whenever a file of it changed.
+async fn watch_files(reloader: Arc<Reloader>) {
+    let mut paths: Vec<PathBuf> = reloader.files();
+    let mut files = Files::new(paths.clone());
+    let mut tick = interval(LOOK);
+    loop {
+        tick.tick().await;
+        if !files.changed() {
+            continue;
+        }
+        reload(Arc::clone(&reloader)).await;
+        let now = reloader.files();
+        if now != paths {
+            paths = now;
+            files = Files::new(paths.clone());
+        }
+    }
+}
+
+/// Away from the threads of requests: files are read and certificates parsed.
+async fn reload(reloader: Arc<Reloader>) {
+    // What went wrong was logged, counted and kept for the operator.
+    let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+}
+
+/// Starts the successor; `None` where it does not serve, and this process goes on.
+async fn hand_over(
+    successor: &Successor,
+    handles: &[(&'static str, TcpListener)],
+) -> Option<u32> {
+    let listeners: std::io::Result<Vec<_>> = handles
+        .iter()
+        .map(|(name, listener)| listener.try_clone().map(|listener| (*name, listener)))
+        .collect();
+    let successor = successor.clone();
+    tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
+    let started = tokio::task::spawn_blocking(move || successor.start(listeners?)).await;
+    match started {
+        Ok(Ok(pid)) => {
+            tracing::info!(pid, "the new process serves; this one finishes what runs");
+            Some(pid)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the new process does not serve; this one goes on");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// What a signal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Stop,
+    StopNow,
+    Reload,
+    HandOver,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.interrupt.recv() => Heard::StopNow,
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.hangup.recv() => Heard::Reload,
+            _ = self.user.recv() => Heard::HandOver,
+        }
     }
 }

@@ -1,4 +1,8 @@
-//! The Pingora shell: one call a hook, and the client's side of a connection.
+//! The Pingora shell: one HTTP session after another, and the client's side of each.
+//!
+//! Requests are answered by our own phases, so Pingora's proxying layer, with its dozen hooks and
+//! its own answers to bad requests, is not between: a session's header is read here, under our
+//! limits, and what is wrong with it is told in the contract's shape.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,67 +10,145 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Version, header};
 use nearhop_admin::clock;
+use nearhop_conf::Limits;
 use pingora::{
+    ErrorType,
+    apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream},
     http::ResponseHeader,
-    modules::http::HttpModules,
-    proxy::{ProxyHttp, Session},
-    upstreams::peer::HttpPeer,
+    protocols::http::{
+        ServerSession,
+        v2::server::{H2Options, default_h2_options},
+    },
+    server::ShutdownWatch,
 };
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::{
+    buffer::Held,
     client::{BodyError, Client, Gone, ResponseHead},
+    listener::connection::{Connection, Phase},
     phase::{self, Shared},
 };
 
-/// Answers every request in `request_filter`: nothing is left for Pingora's own proxying, which
-/// static files will use.
-pub(crate) struct Gateway(pub(crate) Arc<Shared>);
+/// Which listener a connection came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Clients.
+    Public,
+    /// Other edges, whose certificate was seen.
+    Peer,
+}
+
+/// Answers the requests of a listener.
+pub(crate) struct Gateway {
+    shared: Arc<Shared>,
+    side: Side,
+    options: HttpServerOptions,
+    h2: H2Options,
+}
+
+impl Gateway {
+    pub(crate) fn new(shared: &Arc<Shared>, side: Side, limits: &Limits) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(limits.keepalive);
+        let mut h2 = default_h2_options();
+        h2.max_header_list_size(u32::try_from(limits.headers.0).unwrap_or(u32::MAX));
+        h2.max_concurrent_streams(u32::try_from(limits.h2_streams).unwrap_or(u32::MAX));
+        // Resets that arrive before we saw the request, and those we answer with: more of either
+        // end the connection (CVE-2023-44487 and its kin).
+        h2.max_pending_accept_reset_streams(limits.h2_streams);
+        h2.max_local_error_reset_streams(Some(1024));
+        Self { shared: Arc::clone(shared), side, options, h2 }
+    }
+}
 
 #[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = ();
-
-    fn new_ctx(&self) {}
-
-    /// No compression: answers are small, and a stream must not wait to fill a block.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
-
-    async fn early_request_filter(
-        &self,
-        session: &mut Session,
-        (): &mut (),
-    ) -> pingora::Result<()> {
-        prepare(session, &self.0);
-        Ok(())
+impl HttpServerApp for Gateway {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let connection = connection_of(&session)?;
+        if !session.is_http2() && connection.phase() == Phase::Open {
+            connection.set_phase(Phase::Idle);
+        }
+        let read = tokio::select! {
+            // First: bytes that have come are a request, which is not thrown away.
+            biased;
+            read = session.read_request() => read,
+            () = idle_too_long(shutdown) => return None,
+        };
+        connection.set_phase(Phase::Open);
+        match read {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => {
+                // Else the connection is broken, and nobody listens.
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    refuse(&mut session, &self.shared).await;
+                }
+                session.shutdown().await;
+                return None;
+            }
+        }
+        let live = self.shared.live.load_full();
+        prepare(&mut session, &live.limits, *shutdown.borrow());
+        let mut client = Downstream::new(&mut session, &connection);
+        phase::run(&self.shared, &live, self.side, &mut client).await;
+        if client.given_up && session.is_http2() {
+            connection.given_up(live.limits.h2_resets, clock::now());
+        }
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
-    async fn request_filter(&self, session: &mut Session, (): &mut ()) -> pingora::Result<bool> {
-        phase::run(&self.0, &mut Downstream { session }).await;
-        Ok(true)
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
     }
 
-    async fn upstream_peer(
-        &self,
-        _session: &mut Session,
-        (): &mut (),
-    ) -> pingora::Result<Box<HttpPeer>> {
-        pingora::Error::e_explain(
-            pingora::ErrorType::InternalError,
-            "every request is answered above",
-        )
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
     }
+}
+
+/// Answers what is no request of HTTP. The connection ends with it: where the next one would begin
+/// is anybody's guess.
+async fn refuse(session: &mut ServerSession, shared: &Arc<Shared>) {
+    let (head, body) = phase::unreadable(shared);
+    if let Ok(response) = build(&head, false) {
+        let answered = timeout(LINGER, session.write_error_response(response, body)).await;
+        tracing::debug!(answered = matches!(answered, Ok(Ok(()))), "unreadable request");
+    }
+}
+
+/// Every connection of ours has one; see [`crate::listener`].
+fn connection_of(session: &ServerSession) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
+}
+
+/// Resolves a moment after the edge began to stop: a connection that lies idle may still send a
+/// request, which is answered with `Connection: close`. Closing at once would race it.
+async fn idle_too_long(shutdown: &ShutdownWatch) {
+    const LAST_CHANCE: Duration = Duration::from_secs(1);
+    let mut shutdown = shutdown.clone();
+    let _ = shutdown.wait_for(|stopping| *stopping).await;
+    sleep(LAST_CHANCE).await;
 }
 
 /// Sets what Pingora leaves open: idle connections live for ever, pipelined requests are dropped
 /// and a byte after a body cancels the answer, reads and writes may take for ever.
-fn prepare(session: &mut Session, shared: &Shared) {
-    let limits = &shared.limits;
-    let session = session.as_downstream_mut();
+fn prepare(session: &mut ServerSession, limits: &Limits, stopping: bool) {
     session.set_pipelining_enabled(true);
     // Only where the client's version and `Connection` header left it on.
     if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(limits.keepalive.as_secs()));
+        session.set_keepalive((!stopping).then(|| limits.keepalive.as_secs()));
     }
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));
@@ -78,12 +160,18 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 32 << 20;
 
 struct Downstream<'a> {
-    session: &'a mut Session,
+    session: &'a mut ServerSession,
+    connection: &'a Connection,
+    given_up: bool,
 }
 
-impl Downstream<'_> {
-    async fn read_body(&mut self, limit: usize) -> Result<Bytes, BodyError> {
-        let session = &mut self.session.downstream_session;
+impl<'a> Downstream<'a> {
+    fn new(session: &'a mut ServerSession, connection: &'a Connection) -> Self {
+        Self { session, connection, given_up: false }
+    }
+
+    async fn read_body(&mut self, limit: usize, held: &mut Held) -> Result<Bytes, BodyError> {
+        let session = &mut *self.session;
         let expects = session.req_header().headers.get(header::EXPECT);
         if expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             session.write_continue_response().await.map_err(|_gone| BodyError::Broken)?;
@@ -96,6 +184,10 @@ impl Downstream<'_> {
             let length = first.as_ref().map_or(0, Bytes::len) + all.len() + bytes.len();
             if length > limit {
                 return Err(BodyError::TooLarge);
+            }
+            // Twice: a pod is sent a copy of it.
+            if !held.grow(2 * bytes.len()) {
+                return Err(BodyError::NoRoom);
             }
             // A body mostly comes in one piece, which is then not copied.
             match &first {
@@ -125,7 +217,28 @@ impl Client for Downstream<'_> {
         &self.session.req_header().headers
     }
 
-    async fn body(&mut self, limit: usize, deadline: Duration) -> Result<Bytes, BodyError> {
+    fn address(&self) -> std::net::IpAddr {
+        self.connection.client.ip()
+    }
+
+    fn peer(&self) -> Option<&str> {
+        self.connection.peer()
+    }
+
+    fn protocol(&self) -> &'static str {
+        match self.session.req_header().version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_11 => "HTTP/1.1",
+            _ => "HTTP/1.0",
+        }
+    }
+
+    async fn body(
+        &mut self,
+        limit: usize,
+        deadline: Duration,
+        held: &mut Held,
+    ) -> Result<Bytes, BodyError> {
         let until = clock::now() + deadline;
         let declared = self.headers().get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -133,21 +246,21 @@ impl Client for Downstream<'_> {
         if declared.is_some_and(|length| length > limit as u64) {
             return Err(BodyError::TooLarge);
         }
-        let read = timeout_at(until.into(), self.read_body(limit)).await;
+        let read = timeout_at(until.into(), self.read_body(limit, held)).await;
         read.unwrap_or(Err(BodyError::TooSlow))
     }
 
     async fn gone(&mut self) {
         // Bytes of a pipelined request are kept by Pingora and are no reason to stop.
-        while self.session.downstream_session.read_body_or_idle(true).await.is_ok() {}
+        while self.session.read_body_or_idle(true).await.is_ok() {}
+        self.given_up = true;
     }
 
     async fn send_head(&mut self, head: ResponseHead) -> Result<(), Gone> {
-        let session = &mut self.session.downstream_session;
         // HTTP/2 frames by itself; HTTP/1.0 knows no chunks, its stream ends with the connection.
-        let chunked = session.req_header().version == Version::HTTP_11;
+        let chunked = self.session.req_header().version == Version::HTTP_11;
         let response = build(&head, chunked).map_err(|_invalid| Gone)?;
-        session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
+        self.session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
     }
 
     async fn send_body(&mut self, bytes: Bytes, end: bool) -> Result<(), Gone> {
@@ -155,18 +268,18 @@ impl Client for Downstream<'_> {
             // An empty chunk would be the end of a chunked body.
             return Ok(());
         }
-        let session = &mut self.session.downstream_session;
-        session.write_response_body(bytes, end).await.map_err(|_gone| Gone)
+        let sent = self.session.write_response_body(bytes, end).await;
+        self.given_up |= sent.is_err();
+        sent.map_err(|_gone| Gone)
     }
 
     async fn linger(&mut self) {
-        let session = &mut self.session.downstream_session;
-        if session.is_body_done() {
+        if self.session.is_body_done() {
             return;
         }
         let mut left = LINGER_BYTES_MAX;
         let rest = async {
-            while let Ok(Some(bytes)) = session.read_request_body().await {
+            while let Ok(Some(bytes)) = self.session.read_request_body().await {
                 match left.checked_sub(bytes.len()) {
                     Some(rest) => left = rest,
                     None => return,

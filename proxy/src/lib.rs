@@ -1,25 +1,34 @@
 //! The edge: a Pingora shell around the phases of a completion request.
 //!
 //! ```text
-//! gateway ──▶ phase: admit → lookup → route → attempt → respond, recorded on every path
-//!                                               │
-//!                                             upstream: pods, their health, exchanges with them
+//! listener ──▶ gateway ──▶ phase: admit → lookup → route → attempt → respond, recorded on every path
+//!                                                            │
+//!                                                          upstream: pods, their health, exchanges with them
 //! ```
 //!
-//! Pingora's types stop in `gateway`, `edge` and `upstream`: a phase takes plain data and
+//! Pingora's types stop in `listener`, `gateway` and `upstream`: a phase takes plain data and
 //! gives a verdict. Pingora's own retry loop is not used for completions: it cannot replay bodies
 //! over 64 KiB, never retries a POST, and has one time-out for the first byte and all others.
 //!
 //! Absent on purpose: tokenizers and models. The edge counts bytes.
 
+mod buffer;
 mod client;
+mod cors;
 mod edge;
 mod gateway;
+mod handover;
 mod keys;
+mod listener;
+mod live;
 mod metrics;
 mod operator;
 mod phase;
 mod reject;
+mod reload;
 mod upstream;
 
-pub use edge::{Edge, EdgeError, Ready};
+pub use edge::{Edge, EdgeError, Ready, Start};
+pub use keys::hash as hash_key;
+pub use handover::{Inherited, Successor};
+pub use reload::SetLevel;

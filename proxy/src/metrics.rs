@@ -4,14 +4,19 @@ use nearhop_admin::{Metrics, latency_buckets};
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// The edge's metrics. Labels take few values, all of them ours: never a prompt, key or path.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct EdgeMetrics {
     pub(crate) requests: IntCounterVec,
     pub(crate) duration_seconds: HistogramVec,
     pub(crate) first_token_seconds: HistogramVec,
     pub(crate) tokens: IntCounterVec,
     pub(crate) in_progress: IntGauge,
+    pub(crate) buffered: IntGauge,
+    pub(crate) connections: IntGauge,
+    pub(crate) connections_refused: IntCounterVec,
+    pub(crate) reloads: IntCounterVec,
     pub(crate) queue_depth: IntGauge,
+    pub(crate) warm_ups: IntCounterVec,
     pub(crate) lookups: IntCounterVec,
     pub(crate) l1_bytes: IntGauge,
     pub(crate) l1_entries: IntGauge,
@@ -48,9 +53,29 @@ impl EdgeMetrics {
                 &["gen_ai_token_type"],
             ),
             in_progress: metrics.gauge("nearhop_requests_in_progress", "Requests being answered."),
+            buffered: metrics.gauge(
+                "nearhop_buffered_bytes",
+                "Bytes of requests and answers held at once.",
+            ),
+            connections: metrics.gauge("nearhop_connections", "Open connections of clients and edges."),
+            connections_refused: metrics.counters(
+                "nearhop_connections_refused_total",
+                "Connections that a limit or a handshake ended, by which.",
+                &["reason"],
+            ),
+            reloads: metrics.counters(
+                "nearhop_config_reloads_total",
+                "Changed configuration files by whether they were taken.",
+                &["result"],
+            ),
             queue_depth: metrics.gauge(
                 "completion_queue_depth",
                 "Requests admitted that wait for a pod's first content.",
+            ),
+            warm_ups: metrics.counters(
+                "nearhop_warm_ups_total",
+                "Prompts that pods were asked to read ahead, by result.",
+                &["result"],
             ),
             lookups: metrics.counters(
                 "nearhop_cache_lookups_total",

@@ -2,18 +2,53 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, routing::get};
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::{get, post, put},
+};
+use nearhop_admin::api_error;
+use nearhop_wire::ApiError;
 use serde_json::{Value, json};
 
 use crate::{
     phase::Shared,
+    reload::Reloader,
     upstream::{health::Standing, pods::Pod},
 };
 
 /// The edge's routes for the admin router.
-pub(crate) fn routes(shared: &Arc<Shared>) -> Router {
+pub(crate) fn routes(shared: &Arc<Shared>, reloader: &Arc<Reloader>) -> Router {
     let shared = Arc::clone(shared);
-    Router::new().route("/pods", get(move || async move { Json(pods(&shared)) }))
+    let (shown, reloaded, level) = (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
+    Router::new()
+        .route("/pods", get(move || async move { Json(pods(&shared)) }))
+        .route("/config", get(move || async move { Json(shown.describe()) }))
+        .route("/config/reload", post(move || reload(reloaded)))
+        .route("/log-level", put(move |text: String| async move { set_level(&level, &text) }))
+}
+
+/// Reads the configuration files again; what is wrong with them is the answer.
+async fn reload(reloader: Arc<Reloader>) -> Response {
+    let again = Arc::clone(&reloader);
+    let done = tokio::task::spawn_blocking(move || again.reload().map_err(|error| error.to_string()));
+    match done.await {
+        Ok(Ok(())) => Json(reloader.describe()).into_response(),
+        Ok(Err(message)) => {
+            let error = ApiError::invalid("config", message);
+            api_error(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Sets what is logged, as `RUST_LOG` has it, until the configuration says otherwise.
+fn set_level(reloader: &Reloader, text: &str) -> Response {
+    match reloader.set_level(text.trim()) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(message) => api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("body", message)),
+    }
 }
 
 /// Every pod: whether it gets traffic and why not, what it serves, what is in progress on it.

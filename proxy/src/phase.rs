@@ -24,21 +24,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_conf::{Deadlines, Limits, Upstream};
 use nearhop_edge_cache::Memory;
+use tokio::sync::Semaphore;
 
 use self::{
     admit::{Admitted, Target},
-    attempt::Attempts,
+    attempt::{Attempts, Committed, Event},
     lookup::Lookup,
     record::Record,
     respond::Next,
 };
 use crate::{
-    client::{BodyError, Client, Gone},
-    keys::Keys,
+    buffer::{Budget, Held},
+    client::{BodyError, Client, Gone, ResponseHead},
+    gateway::Side,
+    live::Live,
     metrics::EdgeMetrics,
     reject::Reject,
     upstream::{exchange::Exchanges, pods::Pods},
@@ -47,10 +51,8 @@ use crate::{
 /// What every request shares.
 pub(crate) struct Shared {
     pub(crate) region: HeaderValue,
-    pub(crate) limits: Limits,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) upstream: Upstream,
-    pub(crate) keys: Keys,
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) buffered: Arc<Budget>,
     pub(crate) l1: Memory,
     pub(crate) pods: Arc<Pods>,
     pub(crate) exchanges: Arc<Exchanges>,
@@ -60,6 +62,14 @@ pub(crate) struct Shared {
     /// The same moment in Unix seconds.
     pub(crate) started_unix: u64,
     pub(crate) in_progress: AtomicUsize,
+    pub(crate) warm_ups: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Places for warm-ups.
+    pub(crate) fn warm_up_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(WARM_UPS_MAX))
+    }
 }
 
 impl Shared {
@@ -71,14 +81,25 @@ impl Shared {
 
 /// Answers one request. Every path ends with an answer to the client or with the client gone, and
 /// every path is recorded.
-pub(crate) async fn run(shared: &Shared, client: &mut impl Client) {
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    live: &Arc<Live>,
+    side: Side,
+    client: &mut impl Client,
+) {
     let arrived = clock::now();
-    let mut record = Record::new(shared, arrived);
+    let mut record = Record::new(shared, live, arrived);
     let (method, path, headers) = (client.method(), client.path(), client.headers());
     record.request_id = admit::request_id(headers);
-    let target = admit::target(method, path, headers, &shared.keys, &shared.limits);
+    record.allow_page(headers);
+    let target = match side {
+        Side::Public => admit::target(method, path, headers, live),
+        Side::Peer => admit::peer_target(method, path),
+    };
     let answered = match target {
         Ok(Target::Health) => respond::health(client, &mut record).await,
+        Ok(Target::View) => respond::view(client, &mut record).await,
+        Ok(Target::Preflight(headers)) => respond::preflight(client, &mut record, headers).await,
         Ok(Target::Models) => respond::models(client, &mut record).await,
         Ok(Target::Completion(head)) => match completion(client, &mut record, head).await {
             Ok(()) => Ok(()),
@@ -92,16 +113,26 @@ pub(crate) async fn run(shared: &Shared, client: &mut impl Client) {
     }
 }
 
+/// What is told to a client whose request cannot be read at all.
+pub(crate) fn unreadable(shared: &Arc<Shared>) -> (ResponseHead, Bytes) {
+    let live = shared.live.load_full();
+    let mut record = Record::new(shared, &live, clock::now());
+    record.request_id = admit::new_request_id();
+    respond::rejection(&mut record, &Reject::BadRequest)
+}
+
 async fn completion(
     client: &mut impl Client,
     record: &mut Record<'_>,
     head: admit::Head,
 ) -> Result<(), Reject> {
-    let shared = record.shared;
-    let _place = Place::take(shared).ok_or(Reject::Overloaded)?;
-    let limits = &shared.limits;
-    let body = match client.body(limits.body.0, limits.body_read).await {
+    let (shared, live) = (record.shared, record.live);
+    let limits = &live.limits;
+    let _place = Place::take(shared, limits.requests).ok_or(Reject::Overloaded)?;
+    let mut held = Held::new(&shared.buffered, limits.buffered.0);
+    let body = match client.body(limits.body.0, limits.body_read, &mut held).await {
         Ok(body) => body,
+        Err(BodyError::NoRoom) => return Err(Reject::Overloaded),
         Err(BodyError::TooLarge) => return Err(Reject::BodyTooLarge { limit: limits.body.0 }),
         Err(BodyError::TooSlow) => {
             return Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() });
@@ -112,12 +143,48 @@ async fn completion(
         }
     };
     record.caller(&head.caller);
-    let admitted = admit::request(head, body, shared, record.arrived)?;
+    let admitted = admit::request(head, body, shared, live, record.arrived)?;
     record.kind = Some(admitted.kind);
+    if admitted.request.warm_up {
+        respond::warm_up(client, record, &admitted).await?;
+        warm_up(shared, live, admitted, &record.request_id);
+        return Ok(());
+    }
     match lookup::find(shared, &admitted, clock::now()) {
         Lookup::Hit(hit) => respond::hit(client, record, &admitted, &hit).await,
-        Lookup::Miss(ticket) => generate(client, record, &admitted, &ticket).await,
+        Lookup::Miss(ticket) => generate(client, record, &admitted, &ticket, &mut held).await,
     }
+}
+
+/// Warm-ups in progress at once: they are a kindness to a later request, not a request.
+const WARM_UPS_MAX: usize = 16;
+
+/// Has a pod read a prompt that will be asked about soon. Nobody waits for it: where too many run,
+/// or every pod is busy, it does not happen.
+fn warm_up(shared: &Arc<Shared>, live: &Arc<Live>, admitted: Admitted, request_id: &str) {
+    let Ok(place) = Arc::clone(&shared.warm_ups).try_acquire_owned() else { return };
+    let (shared, live, request_id) = (Arc::clone(shared), Arc::clone(live), request_id.to_owned());
+    tokio::spawn(async move {
+        let warmed = async {
+            let mut attempts = Attempts::new(&shared, &live, &admitted, &request_id)?;
+            let mut generation = attempts.begin().await?;
+            // Its end, within the deadline that every piece has.
+            loop {
+                match generation.next(Committed::Yes).await {
+                    Ok(Event::Done) => break generation.finish().await,
+                    Ok(_) => {}
+                    Err(outcome) => {
+                        generation.lost(&outcome);
+                        return Err(Reject::AllFailed);
+                    }
+                }
+            }
+            Ok::<_, Reject>(())
+        };
+        let result = if warmed.await.is_ok() { "done" } else { "refused" };
+        shared.metrics.warm_ups.with_label_values(&[result]).inc();
+        drop(place);
+    });
 }
 
 /// Attempts pods until one has answered. What is lost before the first byte is tried again
@@ -127,8 +194,10 @@ async fn generate(
     record: &mut Record<'_>,
     admitted: &Admitted,
     ticket: &lookup::Ticket,
+    held: &mut Held,
 ) -> Result<(), Reject> {
-    let mut attempts = Attempts::new(record.shared, admitted, &record.request_id)?;
+    let (shared, live) = (record.shared, record.live);
+    let mut attempts = Attempts::new(shared, live, admitted, &record.request_id)?;
     loop {
         let generation = tokio::select! {
             generation = attempts.begin() => generation?,
@@ -139,7 +208,7 @@ async fn generate(
         };
         let next = match admitted.request.stream {
             true => respond::stream(client, record, admitted, ticket, generation).await,
-            false => respond::whole(client, record, admitted, ticket, generation).await,
+            false => respond::whole(client, record, admitted, ticket, generation, held).await,
         };
         match next {
             Next::Answered => return Ok(()),
@@ -152,11 +221,11 @@ async fn generate(
 struct Place<'a>(&'a Shared);
 
 impl<'a> Place<'a> {
-    fn take(shared: &'a Shared) -> Option<Self> {
+    fn take(shared: &'a Shared, limit: usize) -> Option<Self> {
         let taken = shared.in_progress.fetch_add(1, Ordering::AcqRel);
         let place = Self(shared);
         shared.metrics.in_progress.inc();
-        (taken < shared.limits.requests).then_some(place)
+        (taken < limit).then_some(place)
     }
 }
 

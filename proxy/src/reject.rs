@@ -14,6 +14,10 @@ pub(crate) enum Reject {
     NotFound,
     /// The path takes another method.
     MethodNotAllowed { allowed: &'static str },
+    /// It is no request of HTTP, or an ambiguous one.
+    BadRequest,
+    /// There are more headers than the limit.
+    TooManyHeaders { limit: usize },
     /// The headers are over the limit, bytes.
     HeadersTooLarge { limit: usize },
     /// The body is over the limit.
@@ -44,7 +48,7 @@ impl Reject {
             Self::BadKey => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge { .. } | Self::PromptTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -52,7 +56,7 @@ impl Reject {
             Self::Invalid(error) if error.code.as_deref() == Some("model_not_found") => {
                 StatusCode::NOT_FOUND
             }
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Invalid(_) | Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::ClientFault { status, .. } => *status,
             Self::Overloaded | Self::AllBusy { .. } | Self::NoPods => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -80,6 +84,16 @@ impl Reject {
                 InvalidRequest,
                 "method_not_allowed",
                 format!("this path takes {allowed}"),
+            ),
+            Self::BadRequest => ApiError::new(
+                InvalidRequest,
+                "bad_request",
+                "this is no HTTP request that can be read in one way only; the connection is closed",
+            ),
+            Self::TooManyHeaders { limit } => ApiError::new(
+                InvalidRequest,
+                "headers_too_many",
+                format!("there are over {limit} headers"),
             ),
             Self::HeadersTooLarge { limit } => ApiError::new(
                 InvalidRequest,
@@ -153,6 +167,8 @@ mod tests {
             Reject::BadKey,
             Reject::NotFound,
             Reject::MethodNotAllowed { allowed: "POST" },
+            Reject::BadRequest,
+            Reject::TooManyHeaders { limit: 1 },
             Reject::HeadersTooLarge { limit: 1 },
             Reject::BodyTooLarge { limit: 1 },
             Reject::PromptTooLarge { limit: 1, bytes: 2 },

@@ -155,7 +155,7 @@ async fn pods_are_reached_over_http2_as_well() {
         return;
     }
     let pods = [0, 1].map(|at| Dev::shared().pod_listen(at).parse().unwrap());
-    let edge = Edge::start(&pods, |edge| edge["upstream"] = json!({"protocol": "h2c"}));
+    let edge = Edge::start(&pods, |edge| edge["upstream"] = json!({"protocol": "h2"}));
     let asks: Vec<_> = (0..16)
         .map(|n| {
             let address = edge.address.clone();

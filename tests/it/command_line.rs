@@ -50,7 +50,7 @@ fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
     let output = run(&["check", "-c", "-"], "edge: {listen: here}\nregion: a b\n");
     assert_eq!(output.status.code(), Some(64));
     let said = words(&output);
-    for path in ["edge.listen", "region", "edge.pods", "keys"] {
+    for path in ["edge.listen", "region", "edge.pods", "access"] {
         assert!(said.contains(path), "{path} is not in {said}");
     }
     for role in ["edge", "origin"] {
@@ -62,8 +62,9 @@ fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
 fn a_new_key_is_admitted_by_the_lines_it_comes_with() {
     let output = words(&run(&["key", "alice", "acme"], ""));
     let line = output.lines().last().unwrap();
+    let secret = output.lines().find(|line| line.starts_with("key_secret: ")).unwrap();
     let config = format!(
-        "keys:\n  {line}\nedge:\n  listen: 127.0.0.1:1\n  admin: {{listen: '127.0.0.1:2'}}\n  pods: [{{name: p, address: '127.0.0.1:3'}}]\n"
+        "access:\n  {secret}\n  keys:\n    {line}\nedge:\n  listen: 127.0.0.1:1\n  admin: {{listen: '127.0.0.1:2'}}\n  pods: [{{name: p, address: '127.0.0.1:3'}}]\n"
     );
     assert!(run(&["check", "-c", "-"], &config).status.success(), "{config}");
     assert_ne!(output, words(&run(&["key", "alice", "acme"], "")));

@@ -110,5 +110,5 @@ async fn real_engines_stop_queued_and_running_sequences() {
 
 #[tokio::test]
 async fn real_engines_stop_over_http2_too() {
-    check_engines_stop("h2c").await;
+    check_engines_stop("h2").await;
 }

@@ -1,19 +1,36 @@
-//! Answers: whole ones, and the chunks of a stream.
+//! Answers: whole ones, and the events of a stream.
 
-use std::borrow::Cow;
+mod chunk;
+mod events;
+mod infill;
+mod openai;
+mod tabby;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::sse;
+pub use self::{
+    chunk::{Chunk, ChunkChoice},
+    events::EventWriter,
+    tabby::tabby_health,
+};
+use crate::CompletionRequest;
 
-/// Which of OpenAI's two shapes a request and its answer have.
+/// The shape of a question and of its answer. Pods speak the first two; the others are what
+/// editors say to an edge, which translates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `/v1/completions`: `choices[].text`.
     Completions,
     /// `/v1/chat/completions`: `choices[].message`, in a stream `choices[].delta`.
     Chat,
+    /// Mistral's `/v1/fim/completions`: `prompt` and `suffix`, answered as a chat is.
+    Fim,
+    /// llama.cpp's `/infill`: `input_prefix`, `input_suffix` and `input_extra`, answered with
+    /// `content`.
+    Infill,
+    /// Tabby's `/v1/completions`: `segments`, answered with `choices[].text`. Never streamed.
+    Tabby,
 }
 
 /// Why a choice ended.
@@ -87,237 +104,80 @@ pub struct Delta {
     pub finish: Option<Finish>,
 }
 
-/// One chunk of a stream, as an edge reads it from a pod.
-#[derive(Debug, Deserialize)]
-pub struct Chunk<'a> {
-    /// The generation's id.
-    #[serde(borrow)]
-    pub id: Cow<'a, str>,
-    /// Unix seconds.
-    pub created: u64,
-    /// The weights.
-    #[serde(borrow, default)]
-    pub system_fingerprint: Option<Cow<'a, str>>,
-    /// Empty in the chunk that carries the usage.
-    #[serde(borrow)]
-    pub choices: Vec<ChunkChoice<'a>>,
-    /// In the last chunk only.
-    #[serde(default)]
-    usage: Option<UsageOnWire>,
-}
-
-/// One choice's piece in a [`Chunk`]. Text is in `text` or in `delta.content`, by endpoint.
-#[derive(Debug, Deserialize)]
-pub struct ChunkChoice<'a> {
+/// A [`Delta`] that owns nothing.
+#[derive(Debug, Clone, Copy)]
+struct Piece<'a> {
     index: usize,
-    #[serde(borrow, default)]
-    text: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    delta: Option<DeltaOnWire<'a>>,
-    #[serde(default)]
-    finish_reason: Option<Finish>,
-    #[serde(default)]
-    token_ids: Vec<u32>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct DeltaOnWire<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    role: Option<Cow<'a, str>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    content: Option<Cow<'a, str>>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct UsageOnWire {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-    #[serde(default)]
-    prompt_tokens_details: PromptTokensDetails,
-}
-
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct PromptTokensDetails {
-    #[serde(default)]
-    cached_tokens: usize,
-    #[serde(default)]
-    truncated_tokens: usize,
-}
-
-impl From<Usage> for UsageOnWire {
-    fn from(usage: Usage) -> Self {
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            total_tokens: usage.prompt_tokens + usage.completion_tokens,
-            prompt_tokens_details: PromptTokensDetails {
-                cached_tokens: usage.cached_tokens,
-                truncated_tokens: usage.truncated_tokens,
-            },
-        }
-    }
-}
-
-impl Chunk<'_> {
-    /// The usage, in the chunk that carries it.
-    #[must_use]
-    pub fn usage(&self) -> Option<Usage> {
-        self.usage.map(|usage| Usage {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            cached_tokens: usage.prompt_tokens_details.cached_tokens,
-            truncated_tokens: usage.prompt_tokens_details.truncated_tokens,
-        })
-    }
-}
-
-impl ChunkChoice<'_> {
-    /// The piece it brings, whichever endpoint's shape it has.
-    #[must_use]
-    pub fn into_delta(self) -> Delta {
-        let text = self.text.or_else(|| self.delta.and_then(|delta| delta.content));
-        Delta {
-            index: self.index,
-            text: text.map(Cow::into_owned).unwrap_or_default(),
-            token_ids: self.token_ids,
-            finish: self.finish_reason,
-        }
-    }
-}
-
-/// Everything that is written: one struct for both endpoints, whole and streamed.
-#[derive(Serialize)]
-struct Written<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
-    choices: Vec<WrittenChoice<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<UsageOnWire>,
-}
-
-#[derive(Serialize)]
-struct WrittenChoice<'a> {
-    index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Message<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delta: Option<DeltaOnWire<'a>>,
-    logprobs: Option<()>,
-    finish_reason: Option<Finish>,
-    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    text: &'a str,
     token_ids: &'a [u32],
+    finish: Option<Finish>,
 }
 
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
+impl Delta {
+    fn piece(&self) -> Piece<'_> {
+        let Self { index, text, token_ids, finish } = self;
+        Piece { index: *index, text, token_ids, finish: *finish }
+    }
 }
 
 impl Head {
-    fn write(
-        &self,
-        streamed: bool,
-        choices: Vec<WrittenChoice<'_>>,
-        usage: Option<Usage>,
-    ) -> Vec<u8> {
-        let object = match (self.endpoint, streamed) {
-            (Endpoint::Completions, _) => "text_completion",
-            (Endpoint::Chat, false) => "chat.completion",
-            (Endpoint::Chat, true) => "chat.completion.chunk",
-        };
-        let written = Written {
-            id: &self.id,
-            object,
-            created: self.created,
-            model: &self.model,
-            system_fingerprint: &self.fingerprint,
-            choices,
-            usage: usage.map(Into::into),
-        };
-        serde_json::to_vec(&written).expect("strings and numbers always serialise")
-    }
-
-    /// One event of a stream. `first` is whether it is the choice's first piece, in which chat
-    /// names the role.
+    /// One event of a stream in OpenAI's shapes, as pods write it; [`EventWriter`] knows the
+    /// others. `first` is whether it is the choice's first piece, in which chat names the role.
     #[must_use]
     pub fn delta_event(&self, delta: &Delta, first: bool) -> Bytes {
-        let mut choice = WrittenChoice {
-            index: delta.index,
-            text: None,
-            message: None,
-            delta: None,
-            logprobs: None,
-            finish_reason: delta.finish,
-            token_ids: &delta.token_ids,
-        };
-        match self.endpoint {
-            Endpoint::Completions => choice.text = Some(&delta.text),
-            Endpoint::Chat => {
-                choice.delta = Some(DeltaOnWire {
-                    role: first.then_some(Cow::Borrowed("assistant")),
-                    content: Some(Cow::Borrowed(delta.text.as_str())),
-                });
-            }
-        }
-        sse::event(&self.write(true, vec![choice], None))
+        let mut out = BytesMut::new();
+        openai::write_piece(self, &delta.piece(), first, &mut out);
+        out.freeze()
     }
 
     /// The event with the usage, after every choice has ended (`stream_options.include_usage`).
     #[must_use]
     pub fn usage_event(&self, usage: Usage) -> Bytes {
-        sse::event(&self.write(true, Vec::new(), Some(usage)))
+        let mut out = BytesMut::new();
+        openai::write_usage(self, usage, &mut out);
+        out.freeze()
     }
 }
 
 impl Answer {
-    /// The whole answer as one JSON body.
+    /// The whole answer as one JSON body, with every field of its shape.
     #[must_use]
     pub fn body(&self) -> Bytes {
-        let choices = self.choices.iter().enumerate().map(|(index, choice)| {
-            let (text, message) = match self.head.endpoint {
-                Endpoint::Completions => (Some(choice.text.as_str()), None),
-                Endpoint::Chat => {
-                    (None, Some(Message { role: "assistant", content: &choice.text }))
-                }
-            };
-            WrittenChoice {
-                index,
-                text,
-                message,
-                delta: None,
-                logprobs: None,
-                finish_reason: Some(choice.finish),
-                token_ids: &[],
-            }
-        });
-        self.head.write(false, choices.collect(), Some(self.usage)).into()
+        match self.head.endpoint {
+            Endpoint::Completions | Endpoint::Chat | Endpoint::Fim => openai::body(self),
+            Endpoint::Infill => infill::body(self, infill::Shown::All, &[]),
+            Endpoint::Tabby => tabby::body(self),
+        }
+        .into()
     }
 
-    /// The whole answer as a stream: one event a choice, the usage where asked for, `[DONE]`.
+    /// The whole answer as `request` wants it: [`Answer::body`], less what llama.cpp's
+    /// `response_fields` leave out, and without text for a warm-up.
+    ///
+    /// A stored body serves every request that [`CompletionRequest::takes_full_body`].
     #[must_use]
-    pub fn stream(&self, include_usage: bool) -> Bytes {
-        let mut out = Vec::new();
+    pub fn body_for(&self, request: &CompletionRequest) -> Bytes {
+        match self.head.endpoint {
+            Endpoint::Infill => {
+                let shown = infill::Shown::of(request);
+                infill::body(self, shown, &request.response_fields).into()
+            }
+            _ => self.body(),
+        }
+    }
+
+    /// The whole answer as a stream: one event a choice, then whatever ends a stream of its shape.
+    #[must_use]
+    pub fn stream(&self, request: &CompletionRequest) -> Bytes {
+        let mut out = BytesMut::new();
+        let mut writer = EventWriter::new(self.head.clone(), request);
         for (index, choice) in self.choices.iter().enumerate() {
-            let delta = Delta {
-                index,
-                text: choice.text.clone(),
-                token_ids: Vec::new(),
-                finish: Some(choice.finish),
-            };
-            out.extend_from_slice(&self.head.delta_event(&delta, true));
+            let finish = Some(choice.finish);
+            writer.piece(&Piece { index, text: &choice.text, token_ids: &[], finish }, &mut out);
         }
-        if include_usage {
-            out.extend_from_slice(&self.head.usage_event(self.usage));
-        }
-        out.extend_from_slice(sse::DONE);
-        out.into()
+        writer.usage(self.usage, &mut out);
+        writer.done(&mut out);
+        out.freeze()
     }
 }
 

@@ -1,10 +1,13 @@
 //! The top level of a JSON request: names and raw values, nothing copied, no name twice.
+//!
+//! Reading does not recurse, however deep a body nests: `serde_json` skips raw values with a list
+//! of its own. Whoever reads such a value later does recurse, so that depth is limited here, once.
 
 use std::borrow::Cow;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+    de::{Error as _, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -13,21 +16,29 @@ use crate::ApiError;
 /// A request has a dozen fields; hundreds are an attack on whoever compares them.
 const FIELDS_MAX: usize = 64;
 
+/// Lists and objects inside each other, the body's own object counted. Requests need 6.
+pub(crate) const NESTING_MAX: usize = 64;
+
 /// A JSON object's fields in the order they were sent.
 #[derive(Debug)]
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// Reads the object in `body`. A name that stands twice is refused: two readers could take
-    /// different ones.
+    /// different ones. So is a value that nests deeper than 64 levels.
     ///
     /// # Errors
     /// An [`ApiError`] for the client.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(body).map_err(|error| {
+        let fields: Self = serde_json::from_slice(body).map_err(|error| {
             let message = format!("the body is not a JSON object that can be read: {error}");
-            ApiError { code: Some("invalid_json".to_owned()), ..ApiError::invalid("body", message) }
-        })
+            invalid_json(message)
+        })?;
+        let flat = fields.iter().all(|(_, value)| nests_within(value, NESTING_MAX - 1));
+        match flat {
+            true => Ok(fields),
+            false => Err(invalid_json(format!("the body nests deeper than {NESTING_MAX} levels"))),
+        }
     }
 
     /// All names with their values, as sent.
@@ -46,7 +57,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// An [`ApiError`] that names the field.
-    pub fn get<T: DeserializeOwned>(
+    pub fn get<T: Deserialize<'a>>(
         &self,
         name: &str,
         expected: &str,
@@ -57,6 +68,84 @@ impl<'a> Fields<'a> {
             Err(_) => Err(ApiError::invalid(name, format!("{name} must be {expected}"))),
         }
     }
+
+    /// Text, borrowed from the body where it has no escapes.
+    ///
+    /// # Errors
+    /// An [`ApiError`] that names the field.
+    pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
+        Ok(self.get::<Text<'a>>(name, "text")?.map(|Text(text)| text))
+    }
+}
+
+fn invalid_json(message: String) -> ApiError {
+    ApiError { code: Some("invalid_json".to_owned()), ..ApiError::invalid("body", cut(message)) }
+}
+
+/// A message that may quote the body, at a length that is no second body.
+pub(crate) fn cut(mut message: String) -> String {
+    const BYTES_MAX: usize = 256;
+    if message.len() > BYTES_MAX {
+        message.truncate(message.floor_char_boundary(BYTES_MAX));
+        message.push('…');
+    }
+    message
+}
+
+/// Whether lists and objects stand at most `max` deep inside each other in `value`, valid JSON.
+/// Text and numbers are not looked at: the long fields of a completion cost nothing.
+fn nests_within(value: &str, max: usize) -> bool {
+    let bytes = value.as_bytes();
+    if !matches!(bytes.first(), Some(b'[' | b'{')) {
+        return true;
+    }
+    let (mut depth, mut at) = (0usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = after_text(bytes, at),
+            b'[' | b'{' if depth == max => return false,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// The index after the quote that ends the text which began before `at`. Eight bytes a step: this
+/// is where most of a conversation is.
+fn after_text(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*eight);
+        let found = equal_bytes(word, b'"') | equal_bytes(word, b'\\');
+        if found == 0 {
+            at += 8;
+            continue;
+        }
+        at += found.trailing_zeros() as usize / 8;
+        match bytes[at] {
+            b'"' => return at + 1,
+            _escape => at += 2,
+        }
+    }
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The high bit of every byte of `word` that is `byte`; above the lowest such byte there may be
+/// others set, below it none.
+const fn equal_bytes(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
+    let same = word ^ (ONES * byte as u64);
+    same.wrapping_sub(ONES) & !same & HIGHS
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -71,8 +160,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(8);
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(Text(name)) = map.next_key()? {
                     if fields.iter().any(|(known, _)| *known == name) {
+                        let name = cut(name.into_owned());
                         return Err(A::Error::custom(format!("the field `{name}` stands twice")));
                     }
                     if fields.len() == FIELDS_MAX {
@@ -87,7 +177,72 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A name borrowed from the body where it has no escapes.
-#[derive(Deserialize)]
+/// Text borrowed from the body where it has no escapes. (`Option<Cow<str>>` would always copy.)
+#[derive(Debug, Deserialize)]
 #[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nested(levels: usize) -> String {
+        format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1))
+    }
+
+    fn check_refused(body: &[u8], said: &str) {
+        let error = Fields::parse(body).unwrap_err();
+        assert_eq!(error.code.as_deref(), Some("invalid_json"));
+        assert!(error.message.contains(said), "{error}");
+        assert!(error.message.len() <= 300, "{error}");
+    }
+
+    #[test]
+    fn sixty_four_levels_are_read_and_one_more_is_refused() {
+        assert!(Fields::parse(nested(64).as_bytes()).is_ok());
+        check_refused(nested(65).as_bytes(), "deeper than 64 levels");
+    }
+
+    #[test]
+    fn a_tower_of_brackets_is_refused_without_a_tower_of_calls() {
+        const LEVELS: usize = 200_000;
+        check_refused(nested(LEVELS).as_bytes(), "deeper than 64 levels");
+        check_refused("[".repeat(LEVELS).as_bytes(), "not a JSON object");
+        check_refused(format!("{{\"a\":{}", "[".repeat(LEVELS)).as_bytes(), "EOF");
+        check_refused("{\"a\":".repeat(LEVELS).as_bytes(), "EOF");
+        let objects = format!("{}1{}", "{\"a\":".repeat(LEVELS), "}".repeat(LEVELS));
+        check_refused(objects.as_bytes(), "deeper than 64 levels");
+    }
+
+    #[test]
+    fn brackets_in_text_do_not_nest() {
+        let brackets = "[{".repeat(500);
+        let body = format!(
+            r#"{{"prompt":"{brackets}","messages":[{{"content":"{brackets}\\\"{brackets}"}}]}}"#
+        );
+        assert!(Fields::parse(body.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_error_quotes_little_of_the_body() {
+        let long = "é".repeat(10_000);
+        check_refused(format!("\"{long}\"").as_bytes(), "invalid type");
+        check_refused(format!(r#"{{"{long}":1,"{long}":2}}"#).as_bytes(), "the field `é");
+    }
+
+    proptest! {
+        #[test]
+        fn depth_is_what_a_plain_count_says(texts in prop::collection::vec("[\\[\\]{}a\"\\\\]{0,20}", 1..6), levels in 1usize..5) {
+            let mut value = serde_json::to_string(&texts).unwrap();
+            for _ in 1..levels {
+                value = format!("[{value},{{}}]");
+            }
+            // The innermost empty object stands one below the list that holds it.
+            let deepest = if levels > 1 { levels.max(2) } else { 1 };
+            prop_assert!(nests_within(&value, deepest));
+            prop_assert!(!nests_within(&value, deepest - 1));
+        }
+    }
+}

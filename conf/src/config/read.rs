@@ -1,33 +1,33 @@
 //! The file's sections to [`Config`], every mistake on the way reported.
 
-use std::{
-    collections::HashSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
-};
+use std::{collections::HashSet, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use serde_json::Value;
 
 use super::{
-    Admin, ApiKey, Config, Deadlines, Edge, L1, Limits, Origin, Pod, Probes, Secret, Upstream,
+    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, MutualTls, Origin, Peer,
+    Pod, Probes, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
-    ByteSize, ConfigError, defaults,
-    reader::{Problems, Section, expand},
+    Access, ByteSize, ConfigError, defaults,
+    reader::{Problems, Section, expand, parse_yaml, read_secret},
+    schema::Shapes,
     source::Env,
+    units::http_token,
 };
 
 impl Config {
     /// Reads a configuration from its text. `path` is only for messages.
     ///
     /// # Errors
-    /// [`ConfigError::NotYaml`], or [`ConfigError::Invalid`] with every mistake in the file.
+    /// [`ConfigError::NotYaml`], or [`ConfigError::Invalid`] with every mistake in the file; the
+    /// same of the file that `access.file` names.
     pub fn read(text: &str, path: &str, env: Env<'_>) -> Result<Self, ConfigError> {
-        let mut tree: Value = serde_saphyr::from_str(text).map_err(|error| {
-            ConfigError::NotYaml { path: path.to_owned(), message: error.to_string() }
-        })?;
+        let mut tree = parse_yaml(text, path)?;
         let problems = Problems::default();
         expand(&mut tree, "", env, &problems);
         let mut root = Section::root(tree, &problems);
-        let config = Self::from_section(&mut root, &problems);
+        let config = Self::from_section(&mut root, env)?;
         root.finish();
         let problems = problems.into_list();
         match config {
@@ -36,21 +36,66 @@ impl Config {
         }
     }
 
-    fn from_section(root: &mut Section<'_>, problems: &Problems) -> Option<Self> {
+    /// Everything that a file may have.
+    pub(crate) fn shapes() -> Shapes {
+        let problems = Problems::describing();
+        let mut root = Section::root(Value::Null, &problems);
+        // Nothing is read, so nothing can be wrong.
+        let _ = Self::from_section(&mut root, &|_| None);
+        root.finish();
+        problems.into_shapes()
+    }
+
+    fn from_section(root: &mut Section<'_>, env: Env<'_>) -> Result<Option<Self>, ConfigError> {
         let region = root.or("region", defaults::REGION.to_owned());
         if http_token(&region).is_none() {
             root.problem("region", "is sent in a header", "Use letters, digits, `-`, `_` and `.`");
         }
-        let has_edge = root.has("edge");
-        let keys = read_keys(root, has_edge, problems);
-        let edge = has_edge.then(|| Edge::from_section(root.section("edge")));
+        let access = Access::from_section(root.section("access"), env)?;
+        let edge = root.has("edge").then(|| Edge::from_section(root.section("edge")));
         let origin = root.has("origin").then(|| Origin::from_section(root.section("origin")));
         if edge.is_none() && origin.is_none() {
             root.problem("edge", "is missing, and so is `origin`", "Describe at least one role");
         }
+        let nobody = |access: &Access| access.keys.is_empty() && access.issuers.is_empty();
+        if edge.is_some() && access.as_ref().is_some_and(nobody) {
+            let fix = "Add a key: `nearhop key NAME TENANT`";
+            root.problem("access", "has no key and no issuer, so nobody could ask", fix);
+        }
+        let log = Log::from_section(root.section("log"));
+        let traces = root.has("traces").then(|| Traces::from_section(root.section("traces")));
         // A role whose required fields are missing has already been reported.
-        let (edge, origin) = (flatten(edge)?, flatten(origin)?);
-        Some(Self { region, keys: keys?, edge, origin })
+        let whole = (|| {
+            let (edge, origin) = (flatten(edge)?, flatten(origin)?);
+            Some(Self { region, access: access?, edge, origin, log, traces: flatten(traces)? })
+        })();
+        Ok(whole)
+    }
+}
+
+impl Log {
+    fn from_section(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let log = Self {
+            level: section.or("level", default.level),
+            access: section.or("access", default.access),
+            format: section.or("format", default.format),
+        };
+        section.finish();
+        log
+    }
+}
+
+impl Traces {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let endpoint: Option<String> = section.required("endpoint");
+        if endpoint.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            let fix = "Write the collector's URL, such as http://127.0.0.1:4318/v1/traces";
+            section.problem("endpoint", "is no http URL", fix);
+        }
+        let sample = section.or("sample", defaults::TRACE_SAMPLE);
+        section.finish();
+        Some(Self { endpoint: endpoint?, sample })
     }
 }
 
@@ -64,75 +109,17 @@ fn flatten<T>(role: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-fn http_token(text: &str) -> Option<&str> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    (!text.is_empty() && text.chars().all(fine)).then_some(text)
-}
-
-fn read_keys(root: &mut Section<'_>, needed: bool, problems: &Problems) -> Option<Vec<ApiKey>> {
-    let sections = root.sections("keys");
-    if needed && sections.is_empty() {
-        root.problem(
-            "keys",
-            "has no key, so nobody could ask",
-            "Add one: `nearhop key NAME TENANT`",
-        );
-    }
-    let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
-    let mut all = Some(Vec::new());
-    for mut section in sections {
-        let name: Option<String> = section.required("name");
-        let tenant: Option<String> = section.required("tenant");
-        let hash: Option<String> = section.required("sha256");
-        let sha256 = hash.and_then(|hash| {
-            let parsed = hex32(&hash);
-            if parsed.is_none() {
-                section.problem(
-                    "sha256",
-                    "is not 64 hexadecimal digits",
-                    "Take the output of `printf %s KEY | sha256sum`",
-                );
-            }
-            parsed
-        });
-        if name.as_ref().is_some_and(|name| !names.insert(name.clone())) {
-            section.problem("name", "is used twice", "Give each key a name of its own");
-        }
-        if sha256.is_some_and(|hash| !hashes.insert(hash)) {
-            section.problem("sha256", "is another key's hash", "Make a key for each name");
-        }
-        let path = section.path_of("tenant");
-        if tenant.as_deref().is_some_and(|tenant| http_token(tenant).is_none()) {
-            problems.add(&path, "is sent in a header", "Use letters, digits, `-`, `_` and `.`");
-        }
-        section.finish();
-        match (name, tenant, sha256, all.as_mut()) {
-            (Some(name), Some(tenant), Some(sha256), Some(all)) => {
-                all.push(ApiKey { name, tenant, sha256 });
-            }
-            _ => all = None,
-        }
-    }
-    all
-}
-
-fn hex32(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(out)
-}
-
 impl Edge {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let listen = section.required("listen");
+        let tls = section.has("tls").then(|| Tls::from_section(section.section("tls")));
+        let proxy_protocol = section.or("proxy_protocol", Vec::new());
+        let cors = section.has("cors").then(|| Cors::from_section(section.section("cors")));
+        let peer = section.has("peer").then(|| Peer::from_section(section.section("peer")));
         let admin = Admin::from_section(section.section("admin"));
         let threads = section.or("threads", cores);
+        let lame_duck = section.optional("lame_duck");
         let drain = section.or("drain", defaults::DRAIN);
         let limits = Limits::from_section(section.section("limits"));
         let deadlines = Deadlines::from_section(section.section("deadlines"));
@@ -143,8 +130,13 @@ impl Edge {
         section.finish();
         Some(Self {
             listen: listen?,
+            tls: flatten(tls)?,
+            proxy_protocol,
+            cors: flatten(cors)?,
+            peer: flatten(peer)?,
             admin: admin?,
             threads,
+            lame_duck,
             drain,
             limits,
             deadlines,
@@ -182,40 +174,83 @@ fn read_pods(edge: &mut Section<'_>) -> Option<Vec<Pod>> {
     all
 }
 
-impl Admin {
+impl Tls {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
-        let listen = section.required("listen");
-        let token = read_secret(&mut section);
+        let minimum = section.or("minimum", TlsVersion::V1_2);
+        let sections = section.sections("certificates");
+        if sections.is_empty() {
+            let fix = "Add `- {certificate: FILE, key: FILE}`";
+            section.problem("certificates", "has none to show", fix);
+        }
+        let certificates = sections.into_iter().map(|mut section| {
+            let certificate = Certificate::from_fields(&mut section);
+            section.finish();
+            certificate
+        });
+        let certificates: Option<Vec<_>> = certificates.collect();
         section.finish();
-        Some(Self { listen: listen?, token })
+        Some(Self { certificates: certificates?, minimum })
     }
 }
 
-/// `token`, or `token_file` for a secret that lies in a file.
-fn read_secret(section: &mut Section<'_>) -> Option<Secret> {
-    let given: Option<String> = section.optional("token");
-    let file: Option<PathBuf> = section.optional("token_file");
-    let text = match (given, file) {
-        (Some(_), Some(_)) => {
-            section.problem("token_file", "stands beside `token`", "Keep one of the two");
-            return None;
-        }
-        (None, None) => return None,
-        (Some(text), None) => text,
-        (None, Some(path)) => match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) => {
-                let what = format!("cannot read {}: {error}", path.display());
-                section.problem("token_file", what, "Check the path and its permissions");
-                return None;
-            }
-        },
-    };
-    if text.len() < 16 {
-        section.problem("token", "is shorter than 16 characters", "Use `openssl rand -hex 32`");
-        return None;
+impl Certificate {
+    fn from_fields(section: &mut Section<'_>) -> Option<Self> {
+        let (certificate, key) = (section.required("certificate"), section.required("key"));
+        Some(Self { certificate: certificate?, key: key? })
     }
-    Some(Secret(text))
+}
+
+impl MutualTls {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let own = Certificate::from_fields(&mut section);
+        let ca = section.required("ca");
+        let names: Option<Vec<String>> = section.required("names");
+        let whole = |name: &String| {
+            let labels = name.strip_prefix("*.").unwrap_or(name);
+            labels.split('.').all(|label| http_token(label).is_some())
+        };
+        if names.as_ref().is_some_and(|names| names.is_empty() || !names.iter().all(whole)) {
+            let fix = "Write DNS names such as edge-1.example.com or *.edges.example.com";
+            section.problem("names", "are not names that a certificate could have", fix);
+        }
+        section.finish();
+        Some(Self { own: own?, ca: ca?, names: names? })
+    }
+}
+
+impl Peer {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let listen = section.required("listen");
+        let tls = MutualTls::from_section(section.section("tls"));
+        section.finish();
+        Some(Self { listen: listen?, tls: tls? })
+    }
+}
+
+impl Cors {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let origins: Option<Vec<String>> = section.required("origins");
+        let fine = |origin: &String| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']))
+        };
+        if origins.as_ref().is_some_and(|origins| !origins.iter().all(fine)) {
+            let fix = "Write them as a browser does, https://ide.example.com without a path, or `*`";
+            section.problem("origins", "are not all origins", fix);
+        }
+        let max_age = section.or("max_age", defaults::CORS_MAX_AGE);
+        section.finish();
+        Some(Self { origins: origins?, max_age })
+    }
+}
+
+impl Admin {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let listen = section.required("listen");
+        let token = read_secret(&mut section, "token", "token_file");
+        section.finish();
+        Some(Self { listen: listen?, token })
+    }
 }
 
 impl Limits {
@@ -225,11 +260,25 @@ impl Limits {
             body: section.or("body", default.body),
             prompt: section.or("prompt", default.prompt),
             headers: section.or("headers", default.headers),
+            header_count: count(&mut section, "header_count", default.header_count),
+            header_read: section.or("header_read", default.header_read),
             body_read: section.or("body_read", default.body_read),
             client_write: section.or("client_write", default.client_write),
             keepalive: section.or("keepalive", default.keepalive),
             requests: count(&mut section, "requests", default.requests),
+            connections: count(&mut section, "connections", default.connections),
+            connections_per_address: count(
+                &mut section,
+                "connections_per_address",
+                default.connections_per_address,
+            ),
+            h2_streams: count(&mut section, "h2_streams", default.h2_streams),
+            h2_resets: count(&mut section, "h2_resets", default.h2_resets),
+            buffered: section.or("buffered", default.buffered),
         };
+        if limits.buffered < limits.body {
+            section.problem("buffered", "is below `body`", "Leave room for some bodies at once");
+        }
         if limits.body < ByteSize::kib(1) {
             section.problem("body", "is under 1KiB", "Ordinary requests are 2KiB to 1MiB");
         }
@@ -267,6 +316,10 @@ impl Upstream {
         let default = Self::default();
         let upstream = Self {
             protocol: section.or("protocol", default.protocol),
+            tls: section
+                .has("tls")
+                .then(|| MutualTls::from_section(section.section("tls")))
+                .flatten(),
             connect: section.or("connect", default.connect),
             first_byte: section.or("first_byte", default.first_byte),
             next_token: section.or("next_token", default.next_token),
@@ -308,6 +361,7 @@ impl L1 {
 impl Origin {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
         let listen = section.required("listen");
+        let tls = section.has("tls").then(|| MutualTls::from_section(section.section("tls")));
         let admin = Admin::from_section(section.section("admin"));
         let model = section.required("model");
         let slots = count(&mut section, "slots", defaults::SLOTS);
@@ -323,6 +377,7 @@ impl Origin {
         section.finish();
         Some(Self {
             listen: listen?,
+            tls: flatten(tls)?,
             admin: admin?,
             model: model?,
             slots,

@@ -12,7 +12,7 @@ fn check(yaml: &str, expected: &Expect) {
     expected.assert_eq(&error.to_string());
 }
 
-const KEY: &str = "keys: [{name: a, tenant: t, sha256: '0000000000000000000000000000000000000000000000000000000000000001'}]\n";
+const KEY: &str = "access: {key_secret: 0123456789abcdefg, keys: [{name: a, tenant: t, hmac_sha256: '0000000000000000000000000000000000000000000000000000000000000001'}]}\n";
 const EDGE: &str = "edge:\n  listen: 127.0.0.1:1\n  admin: {listen: '127.0.0.1:2'}\n  pods: [{name: p, address: '127.0.0.1:3'}]\n";
 
 #[test]
@@ -25,6 +25,8 @@ fn the_default_file_is_the_defaults() {
     assert_eq!(edge.probes, Probes::default());
     assert_eq!(edge.l1, L1::default());
     assert_eq!(edge.drain, defaults::DRAIN);
+    assert_eq!(config.log, Log::default());
+    assert_eq!(config.access.tenants[0].plan.as_deref(), Some("team"));
     let origin = config.origin.unwrap();
     assert_eq!((origin.slots, origin.queue), (defaults::SLOTS, defaults::QUEUE));
     assert_eq!(origin.prefill_chunk, defaults::PREFILL_CHUNK);
@@ -42,12 +44,12 @@ fn a_short_file_takes_every_default() {
 #[test]
 fn every_mistake_is_reported_at_once() {
     check(
-        "region: eu west\nkeys: [{name: a, sha256: 12}]\nedge:\n  listen: localhost\n  limit: {body: 1MB}\n  limits: {body: 1MB, requests: 0}\n  probes: {interval: 1s, deadline: 2s}\n  pods: [{name: a, address: '127.0.0.1:1'}, {name: a, address: '127.0.0.1:1', weight: 2}]\n",
+        "region: eu west\naccess: {keys: [{name: a, hmac_sha256: 12}]}\nedge:\n  listen: localhost\n  limit: {body: 1MB}\n  limits: {body: 1MB, requests: 0}\n  probes: {interval: 1s, deadline: 2s}\n  pods: [{name: a, address: '127.0.0.1:1'}, {name: a, address: '127.0.0.1:1', weight: 2}]\n",
         &expect![[r#"
             edge.yaml has 12 mistakes:
               region: is sent in a header. Use letters, digits, `-`, `_` and `.`
-              keys[0].tenant: is missing. Add it: text of 1 to 256 characters, in quotes where it looks like a number
-              keys[0].sha256: 12 does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number
+              access.keys[0].tenant: is missing. Add it: text of 1 to 256 characters, in quotes where it looks like a number
+              access.keys[0].hmac_sha256: 12 does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number
               edge.listen: "localhost" does not fit. Write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080
               edge.admin.listen: is missing. Add it: an IP address and a port such as 127.0.0.1:8080 or [::1]:8080
               edge.limits.body: "1MB" does not fit. Write a size such as 64KiB or 256MiB
@@ -89,9 +91,9 @@ fn environment_variables_are_put_in() {
     check(
         &yaml,
         &expect![[r#"
-        edge.yaml has 2 mistakes:
-          edge.admin.token: the environment variable TOKEN is not set. Set TOKEN, or write the value here
-          edge.admin.token: "" does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number"#]],
+            edge.yaml has 2 mistakes:
+              edge.admin.token: the environment variable TOKEN is not set. Set TOKEN, or write the value here
+              edge.admin.token: a text of 0 characters does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number"#]],
     );
 }
 
@@ -126,4 +128,51 @@ fn every_example_is_valid() {
         seen += 1;
     }
     assert!(seen > 0, "conf/examples is empty");
+}
+
+#[test]
+fn access_is_one_list_from_two_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.yaml");
+    let hash = "02".repeat(32);
+    let keys = format!("keys: [{{name: b, tenant: t, scopes: [chat], expires: '2027-01-31T00:00:00Z', hmac_sha256: '{hash}'}}]\n");
+    std::fs::write(&file, &keys).unwrap();
+    let yaml = format!(
+        "{}{EDGE}",
+        KEY.replace("access: {", &format!("access: {{file: '{}', ", file.display()))
+    );
+    let access = Config::read(&yaml, "x", &no_env).unwrap().access;
+    let names: Vec<&str> = access.keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(access.keys[1].expires, Some(1_801_353_600));
+    assert_eq!(access.keys[1].scopes, [crate::Scope::Chat]);
+    std::fs::write(&file, "keys: [{name: a}]\n").unwrap();
+    let error = Config::read(&yaml, "x", &no_env).unwrap_err().to_string();
+    assert!(error.contains("access.yaml has 2 mistakes"), "{error}");
+}
+
+#[test]
+fn what_no_entry_can_know_is_judged_over_all() {
+    check(
+        &format!(
+            "access: {{plans: [{{name: p}}, {{name: p}}], tenants: [{{name: t, plan: q}}], keys: [{{name: a, tenant: u, hmac_sha256: '{}'}}]}}\n{EDGE}",
+            "01".repeat(32)
+        ),
+        &expect![[r#"
+            edge.yaml has 4 mistakes:
+              access.plans: has p twice. Keep one plan of a name
+              access.tenants: t has the plan q, which is not there. Add it to `plans`, or name another
+              access.keys: a belongs to u, which is not there. Add the tenant to `tenants`
+              access.key_secret: is missing, and keys are stored under it. Add it, 32 random bytes such as `openssl rand -hex 32` gives, or `key_secret_file`"#]],
+    );
+}
+
+#[test]
+fn keys_for_tokens_are_fetched_safely() {
+    check(
+        &format!("access: {{issuers: [{{issuer: i, audience: a, jwks_url: 'http://example.com/keys'}}]}}\n{EDGE}"),
+        &expect![[r#"
+            edge.yaml has 1 mistake:
+              access.issuers[0].jwks_url: is not fetched safely. Use an https URL: who can change the keys can sign for anybody"#]],
+    );
 }

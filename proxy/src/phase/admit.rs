@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
-use nearhop_conf::{Deadlines, Limits};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use nearhop_conf::Deadlines;
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
 use super::Shared;
 use crate::{
     keys::{Caller, Keys},
+    live::Live,
     reject::Reject,
 };
 
@@ -21,6 +22,10 @@ use crate::{
 pub(crate) enum Target {
     /// `/health`: anybody may ask.
     Health,
+    /// `/peer/v1/view`: other edges may ask.
+    View,
+    /// A browser asks whether its page may; with the answer's headers.
+    Preflight(Vec<(HeaderName, HeaderValue)>),
     /// `/v1/models`.
     Models,
     /// A completion; its body comes next.
@@ -31,8 +36,7 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) caller: Arc<Caller>,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) path: &'static str,
+    endpoint: Endpoint,
     pub(crate) no_store: bool,
     pub(crate) no_cache: bool,
     kind: Option<Kind>,
@@ -55,6 +59,13 @@ pub(crate) struct Admitted {
     pub(crate) model: Arc<ModelReport>,
 }
 
+impl Admitted {
+    /// The model's name as the client knows it.
+    pub(crate) fn name(&self) -> &str {
+        self.request.model.as_deref().unwrap_or(&self.model.name)
+    }
+}
+
 const REQUEST_ID_MAX: usize = 128;
 
 /// The client's request id where it can be repeated in a header and a log, else a new one.
@@ -65,7 +76,20 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
         Some(id) if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(plain) => {
             id.to_owned()
         }
-        _ => format!("{:032x}", fastrand::u128(..)),
+        _ => new_request_id(),
+    }
+}
+
+pub(crate) fn new_request_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// Judges what another edge asks for.
+pub(crate) fn peer_target(method: &Method, path: &str) -> Result<Target, Reject> {
+    match (path, *method == Method::GET) {
+        ("/peer/v1/view", true) => Ok(Target::View),
+        ("/peer/v1/view", false) => Err(Reject::MethodNotAllowed { allowed: "GET" }),
+        _ => Err(Reject::NotFound),
     }
 }
 
@@ -74,26 +98,34 @@ pub(crate) fn target(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-    keys: &Keys,
-    limits: &Limits,
+    live: &Live,
 ) -> Result<Target, Reject> {
+    let (limits, keys) = (&live.limits, &live.keys);
+    if headers.len() > limits.header_count {
+        return Err(Reject::TooManyHeaders { limit: limits.header_count });
+    }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > limits.headers.0 {
         return Err(Reject::HeadersTooLarge { limit: limits.headers.0 });
+    }
+    if *method == Method::OPTIONS && let Some(answer) = live.cors.preflight(headers) {
+        return Ok(Target::Preflight(answer));
     }
     let takes = |allowed: Method, name: &'static str| match *method == allowed {
         true => Ok(()),
         false => Err(Reject::MethodNotAllowed { allowed: name }),
     };
-    let (endpoint, path) = match path {
+    let endpoint = match path {
         "/health" => return takes(Method::GET, "GET").map(|()| Target::Health),
         "/v1/models" => {
             takes(Method::GET, "GET")?;
             caller(headers, keys)?;
             return Ok(Target::Models);
         }
-        "/v1/completions" => (Endpoint::Completions, "/v1/completions"),
-        "/v1/chat/completions" => (Endpoint::Chat, "/v1/chat/completions"),
+        "/v1/completions" => Endpoint::Completions,
+        "/v1/chat/completions" => Endpoint::Chat,
+        "/v1/fim/completions" => Endpoint::Fim,
+        "/infill" | "/v1/infill" => Endpoint::Infill,
         _ => return Err(Reject::NotFound),
     };
     takes(Method::POST, "POST")?;
@@ -102,7 +134,6 @@ pub(crate) fn target(
     Ok(Target::Completion(Head {
         caller,
         endpoint,
-        path,
         no_store,
         no_cache,
         kind: asked_kind(headers),
@@ -150,25 +181,29 @@ pub(crate) fn request(
     head: Head,
     body: Bytes,
     shared: &Shared,
+    live: &Live,
     arrived: Instant,
 ) -> Result<Admitted, Reject> {
     let request = CompletionRequest::parse(head.endpoint, &body).map_err(Reject::Invalid)?;
-    let (bytes, limit) = (request.input.bytes(), shared.limits.prompt.0);
+    let (bytes, limit) = (request.input.bytes(), live.limits.prompt.0);
     if bytes > limit {
         return Err(Reject::PromptTooLarge { limit, bytes });
     }
-    let Some(model) = shared.pods.model(&request.model) else {
+    let Some(model) = shared.pods.model(request.model.as_deref()) else {
         let models = shared.pods.models();
         let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-        return Err(match known.is_empty() {
+        return Err(match &request.model {
+            Some(name) if !known.is_empty() => {
+                Reject::Invalid(ApiError::unknown_model(name, &known))
+            }
             // No pod has said yet what it serves: we cannot know that the name is wrong.
-            true => Reject::NoPods,
-            false => Reject::Invalid(ApiError::unknown_model(&request.model, &known)),
+            _ => Reject::NoPods,
         });
     };
     let kind = clamp(request.kind(), head.kind);
-    let own = total(&shared.deadlines, kind, None);
-    let asked = total(&shared.deadlines, kind, head.timeout);
+    let own = total(&live.deadlines, kind, None);
+    let asked = [head.timeout, request.time_limit].into_iter().flatten().min();
+    let asked = total(&live.deadlines, kind, asked);
     let (deadline, hurried) = (arrived + asked, asked < own);
     Ok(Admitted { head, request, body, kind, deadline, hurried, model })
 }
@@ -191,14 +226,16 @@ fn total(deadlines: &Deadlines, kind: Kind, asked: Option<Duration>) -> Duration
 
 #[cfg(test)]
 mod tests {
-    use nearhop_conf::ApiKey;
-    use sha2::{Digest as _, Sha256};
-
     use super::*;
 
-    fn keys() -> Keys {
-        let sha256 = Sha256::digest("k").into();
-        Keys::new(&[ApiKey { name: "k".into(), tenant: "t".into(), sha256 }])
+    fn live() -> Live {
+        let hash = crate::keys::hash(b"0123456789abcdef", b"k");
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let yaml = format!(
+            "access: {{key_secret: 0123456789abcdef, keys: [{{name: k, tenant: t, hmac_sha256: '{hash}'}}]}}\nedge: {{listen: '127.0.0.1:0', admin: {{listen: '127.0.0.1:0'}}, pods: [{{name: p, address: '127.0.0.1:1'}}]}}"
+        );
+        let config = nearhop_conf::Config::read(&yaml, "test", &|_| None).unwrap();
+        Live::new(&config, config.edge.as_ref().unwrap())
     }
 
     fn judge(
@@ -210,7 +247,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        target(&method, path, &map, &keys(), &Limits::default())
+        target(&method, path, &map, &live())
     }
 
     const KEY: (&str, &str) = ("authorization", "Bearer k");

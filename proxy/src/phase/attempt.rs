@@ -18,6 +18,7 @@ use super::{
     route::{self, Tried},
 };
 use crate::{
+    live::Live,
     reject::Reject,
     upstream::{
         exchange::{Exchange, Outgoing},
@@ -29,6 +30,7 @@ use crate::{
 /// The attempts of one request.
 pub(crate) struct Attempts<'a> {
     shared: &'a Shared,
+    live: &'a Live,
     admitted: &'a Admitted,
     outgoing: Outgoing,
     /// By the pods' places.
@@ -43,19 +45,21 @@ pub(crate) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     pub(crate) fn new(
         shared: &'a Shared,
+        live: &'a Live,
         admitted: &'a Admitted,
         request_id: &str,
     ) -> Result<Self, Reject> {
-        let body = forward_body(&admitted.body, &admitted.model.name).map_err(Reject::Invalid)?;
+        let body = forward_body(&admitted.request, &admitted.body, &admitted.model.name)
+            .map_err(Reject::Invalid)?;
         let outgoing = Outgoing {
-            path: admitted.head.path,
+            path: admitted.request.pod_path(),
             body: Bytes::from(body),
             request_id: request_id.to_owned(),
             traceparent: admitted.head.traceparent.clone(),
             deadline: admitted.deadline,
         };
         let tried = vec![Tried::No; shared.pods.iter().count()];
-        Ok(Self { shared, admitted, outgoing, tried, at: 0, made: 0, last: None })
+        Ok(Self { shared, live, admitted, outgoing, tried, at: 0, made: 0, last: None })
     }
 
     /// The next pod that begins to answer.
@@ -66,7 +70,7 @@ impl<'a> Attempts<'a> {
             if now >= self.admitted.deadline {
                 return Err(Reject::Deadline);
             }
-            let candidate = (self.made < self.shared.upstream.attempts)
+            let candidate = (self.made < self.live.waits.attempts)
                 .then(|| {
                     let views = self.shared.pods.views();
                     route::choose(&views, &self.tried, &self.admitted.model, fastrand::u64(..))
@@ -79,8 +83,8 @@ impl<'a> Attempts<'a> {
             let until = first_byte(
                 now,
                 self.admitted.deadline,
-                self.shared.upstream.first_byte,
-                candidate.others && self.made < self.shared.upstream.attempts,
+                self.live.waits.first_byte,
+                candidate.others && self.made < self.live.waits.attempts,
             );
             let pod = self.shared.pods.get(candidate.pod);
             match self.attempt(pod, until).await {
@@ -130,7 +134,7 @@ impl<'a> Attempts<'a> {
         };
         match opened {
             Ok((exchange, events)) => Ok(Generation {
-                shared: self.shared,
+                next_token: self.live.waits.next_token,
                 pod: Arc::clone(pod),
                 exchange,
                 events,
@@ -175,7 +179,7 @@ fn first_byte(now: Instant, deadline: Instant, cap: Duration, others: bool) -> I
 
 /// An answer that has begun.
 pub(crate) struct Generation<'a> {
-    shared: &'a Shared,
+    next_token: Duration,
     pod: Arc<Pod>,
     exchange: Exchange<'a>,
     events: Events,
@@ -213,9 +217,9 @@ impl Generation<'_> {
         AnswerHead {
             id: head.id,
             created: head.created,
-            model: admitted.request.model.clone(),
+            model: admitted.name().to_owned(),
             fingerprint: head.fingerprint,
-            endpoint: admitted.head.endpoint,
+            endpoint: admitted.request.endpoint,
         }
     }
 
@@ -244,7 +248,7 @@ impl Generation<'_> {
                 return Ok(event);
             }
             let now = clock::now();
-            let until = (now + self.shared.upstream.next_token).min(self.admitted.deadline);
+            let until = (now + self.next_token).min(self.admitted.deadline);
             let data = tokio::select! {
                 data = self.exchange.next(until) => {
                     data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?

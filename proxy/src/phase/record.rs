@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use nearhop_admin::clock;
 use nearhop_wire::{Kind, Usage};
 
 use super::Shared;
+use crate::live::Live;
 
 /// Where an answer came from: `x-nearhop-source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +45,11 @@ enum End {
 
 /// The record of one request.
 pub(crate) struct Record<'a> {
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) live: &'a Arc<Live>,
     pub(crate) arrived: Instant,
+    /// What the answer says to a browser.
+    pub(crate) page: Vec<(HeaderName, HeaderValue)>,
     pub(crate) request_id: String,
     pub(crate) kind: Option<Kind>,
     caller: Option<Arc<crate::keys::Caller>>,
@@ -55,10 +59,12 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn new(shared: &'a Shared, arrived: Instant) -> Self {
+    pub(crate) fn new(shared: &'a Arc<Shared>, live: &'a Arc<Live>, arrived: Instant) -> Self {
         Self {
             shared,
+            live,
             arrived,
+            page: Vec::new(),
             request_id: String::new(),
             kind: None,
             caller: None,
@@ -66,6 +72,11 @@ impl<'a> Record<'a> {
             first_content: None,
             end: End::Open,
         }
+    }
+
+    /// Judges the page that a browser asks for, if it does.
+    pub(crate) fn allow_page(&mut self, headers: &HeaderMap) {
+        self.page = self.live.cors.answer(headers);
     }
 
     pub(crate) fn caller(&mut self, caller: &Arc<crate::keys::Caller>) {

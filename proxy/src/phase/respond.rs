@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
 use nearhop_wire::{
-    Answer, ApiError, CompletionRequest, DONE, Delta, ErrorKind, Head as AnswerHead,
+    Answer, ApiError, Choice, CompletionRequest, Delta, ErrorKind, EventWriter, Finish,
+    Head as AnswerHead, Usage,
 };
 use serde_json::json;
 
@@ -18,6 +19,7 @@ use super::{
     record::{Record, Source},
 };
 use crate::{
+    buffer::Held,
     client::{Client, Gone, ResponseHead},
     reject::Reject,
     upstream::outcome::Outcome,
@@ -88,6 +90,13 @@ pub(crate) async fn reject(
     record: &mut Record<'_>,
     reject: &Reject,
 ) -> Result<(), Gone> {
+    let (head, body) = rejection(record, reject);
+    client.send_head(head).await?;
+    client.send_body(body, true).await
+}
+
+/// What is told of a rejection.
+pub(crate) fn rejection(record: &mut Record<'_>, reject: &Reject) -> (ResponseHead, Bytes) {
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, JSON));
     if let Some(seconds) = reject.retry_after() {
@@ -96,9 +105,37 @@ pub(crate) async fn reject(
     let body = reject.error().body();
     let status = reject.status();
     record.answered(status);
-    let head = ResponseHead { status, headers, length: Some(body.len()) };
-    client.send_head(head).await?;
-    client.send_body(body, true).await
+    (ResponseHead { status, headers, length: Some(body.len()) }, body)
+}
+
+/// Whether a browser's page may ask: a 204 that says so.
+pub(crate) async fn preflight(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    answer: Headers,
+) -> Result<(), Gone> {
+    let headers = common(record).into_iter().chain(answer).collect();
+    send(client, record, StatusCode::NO_CONTENT, headers, Bytes::new()).await
+}
+
+/// What other edges are told: whether this region answers, and how busy it is.
+pub(crate) async fn view(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
+    let shared = record.shared;
+    let views = shared.pods.views();
+    let ready = views.iter().filter(|view| view.is_ready()).count();
+    let in_flight: usize = views.iter().map(|view| view.in_flight).sum();
+    let body = json!({
+        "region": shared.region.to_str().unwrap_or_default(),
+        "ready": ready > 0,
+        "pods": views.len(),
+        "pods_ready": ready,
+        "in_flight": in_flight,
+        "in_progress": shared.in_progress.load(std::sync::atomic::Ordering::Acquire),
+    });
+    let mut headers = common(record);
+    headers.push((header::CONTENT_TYPE, JSON));
+    headers.push((header::CACHE_CONTROL, NO_STORE));
+    send(client, record, StatusCode::OK, headers, Bytes::from(body.to_string())).await
 }
 
 /// A stored answer.
@@ -110,12 +147,41 @@ pub(crate) async fn hit(
 ) -> Result<(), Reject> {
     let request = &admitted.request;
     let (content_type, body) = match request.stream {
-        true => (SSE, hit.entry.answer.stream(request.include_usage)),
-        false => (JSON, hit.entry.body.clone()),
+        true => (SSE, hit.entry.answer.stream(request)),
+        false if request.takes_full_body() => (JSON, hit.entry.body.clone()),
+        false => (JSON, hit.entry.answer.body_for(request)),
     };
     record.content(Source::L1, clock::now());
     let mut headers = answer_headers(record, Source::L1, content_type, hit.cache_status());
     headers.push(timing(record, "l1"));
+    if send(client, record, StatusCode::OK, headers, body).await.is_err() {
+        record.client_gone();
+    }
+    Ok(())
+}
+
+/// A warm-up's answer: nothing, at once.
+pub(crate) async fn warm_up(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+) -> Result<(), Reject> {
+    let head = AnswerHead {
+        id: format!("cmpl-{}", record.request_id),
+        created: clock::since_epoch().as_secs(),
+        model: admitted.name().to_owned(),
+        fingerprint: String::new(),
+        endpoint: admitted.request.endpoint,
+    };
+    let choices = vec![Choice { text: String::new(), finish: Finish::Length }];
+    let answer = Answer { head, choices, usage: Usage::default() };
+    let (content_type, body) = match admitted.request.stream {
+        true => (SSE, answer.stream(&admitted.request)),
+        false => (JSON, answer.body_for(&admitted.request)),
+    };
+    let mut headers = common(record);
+    headers.push((header::CONTENT_TYPE, content_type));
+    headers.push((header::CACHE_CONTROL, NO_STORE));
     if send(client, record, StatusCode::OK, headers, body).await.is_err() {
         record.client_gone();
     }
@@ -191,11 +257,8 @@ async fn begin_stream(
 
 /// Pieces of a generation to the bytes of a stream, and to the answer that they add up to.
 struct StreamWriter {
-    head: AnswerHead,
+    events: EventWriter,
     collector: Collector,
-    include_usage: bool,
-    /// Choices that have had a piece.
-    begun: Vec<bool>,
     /// What was written and not sent yet.
     out: BytesMut,
     /// The whole answer, after the terminator.
@@ -204,12 +267,9 @@ struct StreamWriter {
 
 impl StreamWriter {
     fn new(head: AnswerHead, request: &CompletionRequest) -> Self {
-        let n = request.sampling.n;
         Self {
-            collector: Collector::new(head.clone(), n),
-            head,
-            include_usage: request.include_usage,
-            begun: vec![false; n],
+            collector: Collector::new(head.clone(), request.sampling.n),
+            events: EventWriter::new(head, request),
             out: BytesMut::new(),
             answer: None,
         }
@@ -219,17 +279,13 @@ impl StreamWriter {
         self.collector.take(&event)?;
         match event {
             Event::Delta(delta) => {
-                let first = !std::mem::replace(&mut self.begun[delta.index], true);
                 let delta = Delta { token_ids: Vec::new(), ..delta };
-                self.out.extend_from_slice(&self.head.delta_event(&delta, first));
+                self.events.delta(&delta, &mut self.out);
             }
-            Event::Usage(usage) if self.include_usage => {
-                self.out.extend_from_slice(&self.head.usage_event(usage));
-            }
-            Event::Usage(_) => {}
+            Event::Usage(usage) => self.events.usage(usage, &mut self.out),
             Event::Done => {
                 self.answer = Some(self.collector.finish()?);
-                self.out.extend_from_slice(DONE);
+                self.events.done(&mut self.out);
             }
         }
         Ok(())
@@ -264,6 +320,7 @@ pub(crate) async fn whole(
     admitted: &Admitted,
     ticket: &Ticket,
     mut generation: Generation<'_>,
+    held: &mut Held,
 ) -> Next {
     let mut collector = Collector::new(generation.head(admitted), admitted.request.sampling.n);
     loop {
@@ -273,7 +330,10 @@ pub(crate) async fn whole(
         };
         match event.and_then(|event| collector.take(&event).map(|()| event)) {
             Ok(Event::Done) => break,
-            Ok(Event::Delta(_) | Event::Usage(_)) => {}
+            Ok(Event::Delta(delta)) => {
+                held.hold(delta.text.len());
+            }
+            Ok(Event::Usage(_)) => {}
             Err(outcome) => return again(generation, outcome),
         }
     }
@@ -286,7 +346,8 @@ pub(crate) async fn whole(
     record.content(Source::Origin, clock::now());
     let mut headers = answer_headers(record, Source::Origin, JSON, ticket.cache_status());
     headers.extend(origin_headers(record, &generation));
-    if send(client, record, StatusCode::OK, headers, answer.body()).await.is_err() {
+    let body = answer.body_for(&admitted.request);
+    if send(client, record, StatusCode::OK, headers, body).await.is_err() {
         record.client_gone();
     }
     generation.finish().await;
@@ -318,6 +379,7 @@ fn common(record: &Record<'_>) -> Headers {
     let id = HeaderValue::try_from(record.request_id.as_str());
     headers.push((REQUEST_ID, id.expect("a request id is plain ASCII")));
     headers.push((REGION, record.shared.region.clone()));
+    headers.extend(record.page.iter().cloned());
     headers
 }
 

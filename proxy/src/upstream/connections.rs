@@ -4,22 +4,24 @@
 //! the header by itself, which costs a second packet and wakes the pod twice; reading answers is
 //! left to it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use nearhop_admin::tls::{Identity, TlsError, read_certificates};
 use nearhop_conf::{Protocol, Upstream};
 use pingora::{
     Error, ErrorType, OrErr as _,
     connectors::{ConnectorOptions, TransportConnector, http::Connector},
     http::RequestHeader,
     protocols::{
-        Stream,
+        Stream, tls::CaType,
         http::{
             client::HttpSession,
             v1::client::{HttpSession as Http1Session, http_req_header_to_wire},
         },
     },
     upstreams::peer::{HttpPeer, Peer as _},
+    utils::tls::CertKey,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -31,20 +33,32 @@ const H2_PING: Duration = Duration::from_secs(5);
 const ONE_WRITE_MAX: usize = 64 << 10;
 
 /// A pod's address with all that Pingora must know to connect to it.
-pub(crate) fn peer(address: SocketAddr, upstream: &Upstream) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
+///
+/// # Errors
+/// [`TlsError`] where a certificate or key cannot be used.
+pub(crate) fn peer(address: SocketAddr, upstream: &Upstream) -> Result<HttpPeer, TlsError> {
+    let name = upstream.tls.as_ref().and_then(|tls| tls.names.first());
+    let mut peer = HttpPeer::new(address, name.is_some(), name.cloned().unwrap_or_default());
+    if let Some(tls) = &upstream.tls {
+        let Identity { chain, key } = Identity::read(&tls.own)?;
+        peer.client_cert_key = Some(Arc::new(CertKey::new(chain, key)));
+        let authorities: CaType = read_certificates(&tls.ca)?.into_boxed_slice();
+        peer.options.ca = Some(Arc::new(authorities));
+        // Connections of another certificate are not shared; nor are those of other authorities.
+        peer.group_key = fastrand::u64(..);
+    }
     let options = &mut peer.options;
     options.connection_timeout = Some(upstream.connect);
     options.total_connection_timeout = Some(upstream.connect);
     options.write_timeout = Some(upstream.next_token);
     options.idle_timeout = Some(upstream.idle_timeout);
-    if upstream.protocol == Protocol::H2c {
+    if upstream.protocol == Protocol::H2 {
         options.set_http_version(2, 2);
         // Pingora's default of one would open a connection for each request.
         options.max_h2_streams = H2_STREAMS_MAX;
         options.h2_ping_interval = Some(H2_PING);
     }
-    peer
+    Ok(peer)
 }
 
 /// The pool.
@@ -55,13 +69,13 @@ pub(super) struct Connections {
 
 enum Kind {
     Http1(Box<TransportConnector>),
-    H2c(Box<Connector>),
+    H2(Box<Connector>),
 }
 
 /// A connection, or a stream of one, for one request.
 pub(super) enum Connection {
     Http1(Stream),
-    H2c(Box<HttpSession>),
+    H2(Box<HttpSession>),
 }
 
 impl Connections {
@@ -69,7 +83,7 @@ impl Connections {
         let options = Some(ConnectorOptions::new(upstream.idle_connections));
         let kind = match upstream.protocol {
             Protocol::Http1 => Kind::Http1(Box::new(TransportConnector::new(options))),
-            Protocol::H2c => Kind::H2c(Box::new(Connector::new(options))),
+            Protocol::H2 => Kind::H2(Box::new(Connector::new(options))),
         };
         Self { kind, idle_timeout: upstream.idle_timeout }
     }
@@ -81,9 +95,9 @@ impl Connections {
                 let (stream, reused) = transport.get_stream(peer).await?;
                 Ok((Connection::Http1(stream), reused))
             }
-            Kind::H2c(connector) => {
+            Kind::H2(connector) => {
                 let (session, reused) = connector.get_http_session(peer).await?;
-                Ok((Connection::H2c(Box::new(session)), reused))
+                Ok((Connection::H2(Box::new(session)), reused))
             }
         }
     }
@@ -98,7 +112,7 @@ impl Connections {
                     transport.release_stream(stream, peer.reuse_hash(), idle);
                 }
             }
-            (Kind::H2c(connector), session) => {
+            (Kind::H2(connector), session) => {
                 connector.release_http_session(session, peer, idle).await;
             }
             // A session of another kind than its pool cannot be; closing it would be right.
@@ -120,7 +134,7 @@ impl Connection {
                 write_http1(&mut stream, &header, body).await?;
                 HttpSession::H1(Http1Session::new_with_options(stream, peer))
             }
-            Self::H2c(mut session) => {
+            Self::H2(mut session) => {
                 session.write_request_header(header).await?;
                 session.write_request_body(body.clone(), true).await?;
                 session.finish_request_body().await?;

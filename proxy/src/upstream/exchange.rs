@@ -17,6 +17,7 @@ use nearhop_wire::{ApiError, SseReader};
 use pingora::{
     ErrorType, connectors::http::Connector, http::RequestHeader,
     protocols::http::client::HttpSession,
+    upstreams::peer::HttpPeer,
 };
 use tokio::time::timeout_at;
 
@@ -56,6 +57,8 @@ pub(crate) struct Exchanges {
 pub(crate) struct Exchange<'a> {
     exchanges: &'a Exchanges,
     pod: Arc<Pod>,
+    /// As it was connected to: where the connection goes back to.
+    peer: Arc<HttpPeer>,
     session: HttpSession,
     events: SseReader,
 }
@@ -72,12 +75,13 @@ impl Exchanges {
         outgoing: &Outgoing,
         first_byte: Instant,
     ) -> Result<Exchange<'_>, Outcome> {
-        let opened = timeout_at(first_byte.into(), self.begin(pod, outgoing)).await;
+        let peer = pod.peer.load_full();
+        let opened = timeout_at(first_byte.into(), self.begin(pod, &peer, outgoing)).await;
         let session = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
         let status = session.response_header().map(|head| head.status);
         let streams = is_event_stream(&session);
         let events = SseReader::new(EVENT_BYTES_MAX);
-        let exchange = Exchange { exchanges: self, pod: Arc::clone(pod), session, events };
+        let exchange = Exchange { exchanges: self, pod: Arc::clone(pod), peer, session, events };
         match status {
             Some(StatusCode::OK) if streams => Ok(exchange),
             Some(StatusCode::OK) | None => Err(Outcome::Failed(Failed::Garbage)),
@@ -85,14 +89,19 @@ impl Exchanges {
         }
     }
 
-    async fn begin(&self, pod: &Pod, outgoing: &Outgoing) -> Result<HttpSession, Outcome> {
+    async fn begin(
+        &self,
+        pod: &Pod,
+        peer: &HttpPeer,
+        outgoing: &Outgoing,
+    ) -> Result<HttpSession, Outcome> {
         let mut stale = 0;
         loop {
             let header = completion_header(pod, outgoing)
                 .map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
-            let connected = self.connections.connect(&pod.peer).await;
+            let connected = self.connections.connect(peer).await;
             let (connection, reused) = connected.map_err(|error| connect_outcome(&error))?;
-            match connection.send(&pod.peer, header, &outgoing.body).await {
+            match connection.send(peer, header, &outgoing.body).await {
                 Ok(session) => {
                     pod.heard(clock::now());
                     return Ok(session);
@@ -105,7 +114,7 @@ impl Exchanges {
 
     /// The body of a pod's `/readyz`, or in words why there is none. The caller sets the deadline.
     pub(crate) async fn readyz(&self, pod: &Pod) -> Result<Bytes, String> {
-        let connected = self.probing.get_http_session(&pod.peer).await;
+        let connected = self.probing.get_http_session(&*pod.peer.load_full()).await;
         let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
         let header =
             request_header(&Method::GET, "/readyz", pod).map_err(|error| error.to_string())?;
@@ -152,7 +161,7 @@ impl Exchange<'_> {
         const REST: Duration = Duration::from_millis(200);
         let rest = tokio::time::timeout(REST, self.session.read_response_body()).await;
         if matches!(rest, Ok(Ok(None))) {
-            self.exchanges.connections.release(self.session, &self.pod.peer).await;
+            self.exchanges.connections.release(self.session, &self.peer).await;
         }
     }
 
@@ -166,7 +175,7 @@ impl Exchange<'_> {
         let body = timeout_at(deadline.into(), read).await.ok().flatten();
         let error = body.as_deref().and_then(ApiError::parse);
         if body.is_some() {
-            self.exchanges.connections.release(self.session, &self.pod.peer).await;
+            self.exchanges.connections.release(self.session, &self.peer).await;
         }
         Outcome::of_status(status, error, retry_after)
     }

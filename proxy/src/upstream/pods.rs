@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use nearhop_admin::tls::{TlsError, keep_fresh, mutual_files};
 use nearhop_conf::Upstream;
 use nearhop_wire::{ModelReport, PodReport};
 use pingora::upstreams::peer::HttpPeer;
@@ -29,7 +30,8 @@ pub(crate) struct Pod {
     pub(crate) address: SocketAddr,
     /// The address as the `host` header has it.
     pub(crate) host: String,
-    pub(crate) peer: HttpPeer,
+    /// How it is connected to; another one when the certificates change.
+    pub(crate) peer: ArcSwap<HttpPeer>,
     state: Mutex<State>,
     in_flight: AtomicUsize,
     /// Raised by one whenever the pod is taken out: attempts that wait on it give up.
@@ -51,6 +53,13 @@ pub(crate) struct PodView {
     /// What it serves; unknown until its first check succeeds.
     pub(crate) report: Option<Arc<PodReport>>,
     pub(crate) in_flight: usize,
+}
+
+impl PodView {
+    /// Whether it gets traffic.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.report.is_some() && self.standing == Standing::Ready
+    }
 }
 
 /// A request in progress on a pod; counted until dropped.
@@ -113,6 +122,7 @@ impl Pod {
 /// All pods of the configuration, in its order, and what they serve together.
 pub(crate) struct Pods {
     pods: Vec<Arc<Pod>>,
+    upstream: Upstream,
     /// Made anew when a pod reports something new, so that requests only read it.
     catalog: ArcSwap<Catalog>,
 }
@@ -149,21 +159,36 @@ impl Pods {
         upstream: &Upstream,
         metrics: &EdgeMetrics,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, TlsError> {
         let make = |pod: &nearhop_conf::Pod| {
             let state = State { health: Health::default(), report: None, heard: now };
-            Arc::new(Pod {
+            Ok(Arc::new(Pod {
                 name: pod.name.clone(),
                 address: pod.address,
                 host: pod.address.to_string(),
-                peer: connections::peer(pod.address, upstream),
+                peer: ArcSwap::from_pointee(connections::peer(pod.address, upstream)?),
                 state: Mutex::new(state),
                 in_flight: AtomicUsize::new(0),
                 ejections: watch::Sender::new(0),
                 metrics: metrics.clone(),
-            })
+            }))
         };
-        Self { pods: pods.iter().map(make).collect(), catalog: ArcSwap::default() }
+        let pods = pods.iter().map(make).collect::<Result<_, TlsError>>()?;
+        Ok(Self { pods, upstream: upstream.clone(), catalog: ArcSwap::default() })
+    }
+
+    /// Connects with what the certificates' files say now, whenever they change. Never returns.
+    pub(crate) async fn keep_fresh(self: Arc<Self>) {
+        let Some(tls) = &self.upstream.tls else { return };
+        let peers = Arc::new(ArcSwap::from_pointee(()));
+        keep_fresh(mutual_files(tls), peers, || {
+            for pod in &self.pods {
+                let peer = connections::peer(pod.address, &self.upstream)?;
+                pod.peer.store(Arc::new(peer));
+            }
+            Ok(())
+        })
+        .await;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Pod>> {
@@ -251,9 +276,14 @@ impl Pods {
         }
     }
 
-    /// The model of that name, at the revision that will answer.
-    pub(crate) fn model(&self, name: &str) -> Option<Arc<ModelReport>> {
-        self.catalog.load().get(name).cloned()
+    /// The model of that name, at the revision that will answer; without a name the first of
+    /// them, for clients that have no setting for it.
+    pub(crate) fn model(&self, name: Option<&str>) -> Option<Arc<ModelReport>> {
+        let catalog = self.catalog.load();
+        match name {
+            Some(name) => catalog.get(name).cloned(),
+            None => catalog.values().next().cloned(),
+        }
     }
 
     /// Every model some pod serves, by name.

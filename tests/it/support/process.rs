@@ -3,9 +3,9 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use serde_json::{Value, json};
@@ -14,8 +14,7 @@ use super::client;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_nearhop");
 pub(crate) const KEY: &str = "Bearer nh-dev";
-/// SHA-256 of `nh-dev`.
-const KEY_SHA256: &str = "9e59634479921d1f646dd22f36d6d21f87355c49b122c3c9ec74899f81bb552b";
+pub(crate) const KEY_SECRET: &str = "test-key-secret-0123456789";
 const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
 
 pub(crate) fn root() -> PathBuf {
@@ -56,6 +55,7 @@ fn start(arguments: &[&str]) -> (Child, Value) {
         )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(if arguments[0] == "edge" { Stdio::piped() } else { Stdio::inherit() })
         .spawn()
         .unwrap();
     let mut line = String::new();
@@ -144,12 +144,31 @@ pub(crate) struct Edge {
     child: Child,
     pub(crate) address: String,
     pub(crate) admin: String,
-    _config: tempfile::TempDir,
+    /// What it said when it was ready.
+    pub(crate) ready: Value,
+    folder: tempfile::TempDir,
+    config: Value,
+    log: Arc<Mutex<String>>,
+}
+
+/// An API key as the configuration has it.
+pub(crate) fn key(name: &str, tenant: &str, key: &str) -> Value {
+    let secret = openssl::pkey::PKey::hmac(KEY_SECRET.as_bytes()).unwrap();
+    let digest = openssl::hash::MessageDigest::sha256();
+    let mut signer = openssl::sign::Signer::new(digest, &secret).unwrap();
+    let hash = signer.sign_oneshot_to_vec(key.as_bytes()).unwrap();
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"name": name, "tenant": tenant, "hmac_sha256": hash})
 }
 
 impl Edge {
     /// `change` may alter the `edge` section.
     pub(crate) fn start(pods: &[SocketAddr], change: impl FnOnce(&mut Value)) -> Self {
+        Self::with(pods, |config, _folder| change(&mut config["edge"]))
+    }
+
+    /// `change` may alter the whole file, and put others beside it.
+    pub(crate) fn with(pods: &[SocketAddr], change: impl FnOnce(&mut Value, &Path)) -> Self {
         let pods: Vec<Value> = pods
             .iter()
             .enumerate()
@@ -157,7 +176,7 @@ impl Edge {
             .collect();
         let mut config = json!({
             "region": "test",
-            "keys": [{"name": "dev", "tenant": "dev", "sha256": KEY_SHA256}],
+            "access": {"key_secret": KEY_SECRET, "keys": [key("dev", "dev", "nh-dev")]},
             "edge": {
                 "listen": "127.0.0.1:0",
                 "admin": {"listen": "127.0.0.1:0", "token": ADMIN_TOKEN},
@@ -165,18 +184,73 @@ impl Edge {
                 "pods": pods,
             },
         });
-        change(&mut config["edge"]);
         let folder = tempfile::tempdir().unwrap();
+        change(&mut config, folder.path());
         let path = folder.path().join("edge.yaml");
         std::fs::write(&path, config.to_string()).unwrap();
-        let (child, ready) =
+        let (mut child, ready) =
             start(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        // Ends with the process, and with its successors, which have the same standard error.
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let _ = writeln!(std::io::stderr(), "{line}");
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
         Self {
             child,
             address: ready["listen"].as_str().unwrap().to_owned(),
             admin: ready["admin"].as_str().unwrap().to_owned(),
-            _config: folder,
+            ready,
+            folder,
+            config,
+            log,
         }
+    }
+
+    /// The folder of its configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes another configuration, in one step as a careful tool would.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.config);
+        self.write(&self.config.to_string());
+    }
+
+    /// Writes any text as its configuration.
+    pub(crate) fn write(&self, text: &str) {
+        let new = self.folder().join("edge.yaml.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder().join("edge.yaml")).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// What the operator is told at a path below `/admin/v1`.
+    pub(crate) async fn admin(&self, path: &str) -> Value {
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        let path = format!("/admin/v1{path}");
+        client::get(&self.admin, &path, &[("authorization", &token)]).await.unwrap().json()
+    }
+
+    /// The next line it, or its successor, says when it is ready.
+    pub(crate) fn next_ready(&mut self) -> Value {
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
     }
 
     pub(crate) fn pid(&self) -> u64 {
@@ -184,9 +258,7 @@ impl Edge {
     }
 
     pub(crate) async fn pods(&self) -> Value {
-        let token = format!("Bearer {ADMIN_TOKEN}");
-        let answer = client::get(&self.admin, "/admin/v1/pods", &[("authorization", &token)]).await;
-        answer.unwrap().json()
+        self.admin("/pods").await
     }
 
     /// The value of a metric, by its whole name with labels.

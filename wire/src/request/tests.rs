@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod editors;
+
 fn completion(body: &str) -> CompletionRequest {
     CompletionRequest::parse(Endpoint::Completions, body.as_bytes()).unwrap()
 }
@@ -111,13 +113,39 @@ fn mistakes_name_the_field() {
     }
 }
 
+fn check_forwarded(endpoint: Endpoint, body: &str, expected: &str) {
+    let request = CompletionRequest::parse(endpoint, body.as_bytes()).unwrap();
+    let forwarded = forward_body(&request, body.as_bytes(), "m").unwrap();
+    let decided =
+        r#""stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}"#;
+    assert_eq!(String::from_utf8(forwarded).unwrap(), format!("{expected}{decided}"));
+}
+
 #[test]
 fn a_forwarded_body_keeps_unknown_fields_verbatim() {
-    let body = br#"{"model":"alias","prompt":"a\u00e9","min_p":0.10,"stream":false,"nearhop":{"session":"s"}}"#;
-    let forwarded = forward_body(body, "m").unwrap();
-    assert_eq!(
-        std::str::from_utf8(&forwarded).unwrap(),
-        r#"{"model":"m","prompt":"a\u00e9","min_p":0.10,"stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}"#
+    check_forwarded(
+        Endpoint::Completions,
+        r#"{"model":"alias","prompt":"a\u00e9","min_p":0.10,"stream":false,"nearhop":{"session":"s"}}"#,
+        r#"{"model":"m","prompt":"a\u00e9","min_p":0.10,"#,
+    );
+}
+
+#[test]
+fn an_editors_shape_is_written_anew_for_the_pod() {
+    check_forwarded(
+        Endpoint::Fim,
+        r#"{"model":"codestral","prompt":"a","suffix":"b","max_tokens":8,"temperature":0.1,"top_p":1,"stop":"\n","random_seed":7,"stream":true,"min_tokens":0,"metadata":{"x":1}}"#,
+        r#"{"model":"m","prompt":"a","suffix":"b","max_tokens":8,"temperature":0.1,"top_p":1.0,"stop":["\n"],"seed":7,"#,
+    );
+    check_forwarded(
+        Endpoint::Infill,
+        r#"{"input_prefix":"a\n","input_suffix":"c","prompt":"b","n_predict":16,"top_k":40,"seed":-1}"#,
+        r#"{"model":"m","prompt":"a\nb","suffix":"c","max_tokens":16,"#,
+    );
+    check_forwarded(
+        Endpoint::Completions,
+        r#"{"language":"python","segments":{"prefix":"a"},"user":"u"}"#,
+        r#"{"model":"m","prompt":"a","#,
     );
 }
 
@@ -132,7 +160,7 @@ proptest! {
 
     #[test]
     fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..80), text in "[\\[\\]{}\",:a-z0-9\\\\]{0,60}") {
-        for endpoint in [Endpoint::Completions, Endpoint::Chat] {
+        for endpoint in [Endpoint::Completions, Endpoint::Chat, Endpoint::Fim, Endpoint::Infill] {
             let _ = CompletionRequest::parse(endpoint, &body);
             let _ = CompletionRequest::parse(endpoint, text.as_bytes());
         }

@@ -1,0 +1,93 @@
+//! What a pod is sent.
+
+use serde::Serialize;
+
+use super::{CompletionRequest, Input};
+use crate::{ApiError, Endpoint, Fields};
+
+/// The body an edge sends to a pod at [`CompletionRequest::pod_path`], for `request`, which was
+/// read from `body`. It always asks for a stream with usage and token ids.
+///
+/// OpenAI's bodies keep every field as the client sent it, unknown ones too, except those that the
+/// edge decides. An editor's shape means nothing to a pod: a completion request is written anew,
+/// of what was understood.
+///
+/// # Errors
+/// As [`CompletionRequest::parse`]; never for the body that `request` was read from.
+pub fn forward_body(
+    request: &CompletionRequest,
+    body: &[u8],
+    model: &str,
+) -> Result<Vec<u8>, ApiError> {
+    match (request.endpoint, &request.input) {
+        (Endpoint::Fim | Endpoint::Infill | Endpoint::Tabby, Input::Prompt(prompt)) => {
+            Ok(anew(request, model, prompt, None))
+        }
+        (Endpoint::Fim | Endpoint::Infill | Endpoint::Tabby, Input::Fim { prefix, suffix }) => {
+            Ok(anew(request, model, prefix, Some(suffix)))
+        }
+        (Endpoint::Completions | Endpoint::Chat, _) | (_, Input::Chat(_)) => as_sent(body, model),
+    }
+}
+
+fn as_sent(body: &[u8], model: &str) -> Result<Vec<u8>, ApiError> {
+    const DECIDED: [&str; 5] = ["model", "stream", "stream_options", "return_token_ids", "nearhop"];
+    let fields = Fields::parse(body)?;
+    let mut out = Vec::with_capacity(body.len() + 96);
+    out.extend_from_slice(b"{\"model\":");
+    serde_json::to_writer(&mut out, model).expect("text always serialises");
+    for (name, value) in fields.iter().filter(|(name, _)| !DECIDED.contains(name)) {
+        out.push(b',');
+        serde_json::to_writer(&mut out, name).expect("text always serialises");
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.extend_from_slice(
+        br#","stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}"#,
+    );
+    Ok(out)
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    prompt: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suffix: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    stream: bool,
+    stream_options: StreamOptions,
+    return_token_ids: bool,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+fn anew(request: &CompletionRequest, model: &str, prompt: &str, suffix: Option<&str>) -> Vec<u8> {
+    let sampling = &request.sampling;
+    let body = Body {
+        model,
+        prompt,
+        suffix,
+        max_tokens: sampling.max_tokens,
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        stop: &sampling.stop,
+        seed: sampling.seed.map(u64::cast_signed),
+        stream: true,
+        stream_options: StreamOptions { include_usage: true },
+        return_token_ids: true,
+    };
+    serde_json::to_vec(&body).expect("strings and numbers always serialise")
+}
