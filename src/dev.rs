@@ -187,11 +187,7 @@ fn pod_config(port: u16, model: &Path, tls: Option<&Certificates>) -> anyhow::Re
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
-fn edge_config(
-    args: &Args,
-    pods: &[Child],
-    tls: Option<&Certificates>,
-) -> anyhow::Result<String> {
+fn edge_config(args: &Args, pods: &[Child], tls: Option<&Certificates>) -> anyhow::Result<String> {
     let pods: Vec<Value> =
         pods.iter().map(|pod| json!({"name": pod.name, "address": pod.listen()})).collect();
     // A secret of this run's own; the key is no secret.

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
-use nearhop_proxy::hash_key;
 use nearhop_conf::{Config, Secret};
+use nearhop_proxy::hash_key;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -30,7 +30,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         None => {
             let secret = random_hex()?;
-            let lines = format!("# Once, below `access:`, and kept secret:\nkey_secret: {secret}\n");
+            let lines =
+                format!("# Once, below `access:`, and kept secret:\nkey_secret: {secret}\n");
             (Secret::new(secret), lines)
         }
     };

@@ -3,7 +3,8 @@
 
 use nearhop_conf::{Log, LogFormat, source::process_env};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// Starts logging. What comes back sets the levels anew.
@@ -24,7 +25,9 @@ pub(crate) fn start(log: &Log) -> impl Fn(&str) -> Result<(), String> + Send + S
     tracing_subscriber::registry().with(filter).with(lines).init();
     move |level| {
         let filter = EnvFilter::try_new(level).map_err(|error| {
-            format!("{level:?} cannot be read: {error}. Write levels as in `info,nearhop_proxy=debug`")
+            format!(
+                "{level:?} cannot be read: {error}. Write levels as in `info,nearhop_proxy=debug`"
+            )
         })?;
         handle.reload(filter).map_err(|error| error.to_string())
     }

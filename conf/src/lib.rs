@@ -25,8 +25,8 @@ pub use config::{
     Origin, Peer, Pod, Probes, Protocol, Secret, Tls, TlsVersion, Traces, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
-pub use schema::schema;
-pub use loaded::{Change, Loaded};
 pub use error::{ConfigError, Problem};
-pub use units::ByteSize;
 pub use ipnet::IpNet;
+pub use loaded::{Change, Loaded};
+pub use schema::schema;
+pub use units::ByteSize;

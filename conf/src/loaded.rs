@@ -81,14 +81,19 @@ impl Loaded {
     pub fn files(&self) -> Vec<PathBuf> {
         match self.path == Path::new("-") {
             true => Vec::new(),
-            false => std::iter::once(self.path.clone()).chain(self.beside.iter().cloned()).collect(),
+            false => {
+                std::iter::once(self.path.clone()).chain(self.beside.iter().cloned()).collect()
+            }
         }
     }
 
     /// What `new` says otherwise.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<Change> {
-        let paths = self.values.keys().chain(new.values.keys().filter(|path| !self.values.contains_key(*path)));
+        let paths = self
+            .values
+            .keys()
+            .chain(new.values.keys().filter(|path| !self.values.contains_key(*path)));
         let change = |path: &String| {
             let (from, to) = (self.values.get(path).cloned(), new.values.get(path).cloned());
             (from != to).then(|| Change { path: path.clone(), from, to })

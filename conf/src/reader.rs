@@ -384,10 +384,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 /// A YAML text as a tree.
 pub(crate) fn parse_yaml(text: &str, path: &str) -> Result<Value, ConfigError> {
-    serde_saphyr::from_str(text).map_err(|error| ConfigError::NotYaml {
-        path: path.to_owned(),
-        message: error.to_string(),
-    })
+    serde_saphyr::from_str(text)
+        .map_err(|error| ConfigError::NotYaml { path: path.to_owned(), message: error.to_string() })
 }
 
 /// A secret written out as `name`, or as the text of the file that `file` names.

@@ -106,8 +106,7 @@ fn insert(root: &mut Value, path: &str, shape: &Shape, comments: &BTreeMap<Strin
         }
         let below = &mut node["properties"][name];
         if below.is_null() {
-            *below =
-                if list { json!({ "type": "array", "items": object() }) } else { object() };
+            *below = if list { json!({ "type": "array", "items": object() }) } else { object() };
             if let Some(comment) = comment {
                 below["description"] = Value::String(comment.clone());
             }
@@ -139,7 +138,9 @@ fn comments(yaml: &str) -> BTreeMap<String, String> {
         let text = text.trim_start_matches("- ");
         let indent = bare.len() - text.len();
         let Some((name, rest)) = text.split_once(':') else { continue };
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)) {
+        if name.is_empty()
+            || !name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+        {
             continue;
         }
         path.retain(|(depth, _)| *depth < indent);
@@ -170,7 +171,8 @@ mod tests {
         let pods = &schema["properties"]["edge"]["properties"]["pods"]["items"];
         assert_eq!(pods["required"], json!(["address", "name"]));
         assert_eq!(pods["additionalProperties"], false);
-        let protocol = &schema["properties"]["edge"]["properties"]["upstream"]["properties"]["protocol"];
+        let protocol =
+            &schema["properties"]["edge"]["properties"]["upstream"]["properties"]["protocol"];
         assert_eq!(protocol["enum"], json!(["http1", "h2"]));
     }
 
@@ -182,7 +184,8 @@ mod tests {
         for path in paths {
             let mut node = &schema;
             for part in path.split('.') {
-                let (name, list) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+                let (name, list) =
+                    part.strip_suffix("[]").map_or((part, false), |name| (name, true));
                 node = &node["properties"][name];
                 assert!(!node.is_null(), "{path} is in the default file and not in the schema");
                 node = if list { &node["items"] } else { node };

@@ -62,10 +62,6 @@ impl Key {
             Endpoint::Fim => 3 + u64::from(parts.fill_in_the_middle),
             Endpoint::Infill => 5,
             Endpoint::Tabby => 6 + u64::from(parts.fill_in_the_middle),
-            // An answer is kept in the shape in which it was asked for.
-            Endpoint::Fim => 3 + u64::from(parts.fill_in_the_middle),
-            Endpoint::Infill => 5,
-            Endpoint::Tabby => 6 + u64::from(parts.fill_in_the_middle),
         });
         // Negative zero samples as zero does.
         hash.number(u64::from((parts.temperature + 0.0).to_bits()));

@@ -108,8 +108,14 @@ mod tests {
     fn a_preflight_is_one_only_with_its_method() {
         let some = origins(&["https://a.example"]);
         let preflight = |headers| some.preflight(&request(headers)).is_some();
-        assert!(preflight(&[("origin", "https://a.example"), ("access-control-request-method", "POST")]));
+        assert!(preflight(&[
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "POST")
+        ]));
         assert!(!preflight(&[("origin", "https://a.example")]));
-        assert!(!preflight(&[("origin", "https://b.example"), ("access-control-request-method", "POST")]));
+        assert!(!preflight(&[
+            ("origin", "https://b.example"),
+            ("access-control-request-method", "POST")
+        ]));
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -31,6 +32,7 @@ use tokio::{
 
 use crate::{
     buffer::Budget,
+    export::Exporter,
     gateway::{Gateway, Side},
     handover::{self, Inherited, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
@@ -102,7 +104,10 @@ pub struct Edge {
     probes: Probes,
     inherited: Inherited,
     successor: Successor,
+    exporting: Option<Background>,
 }
+
+type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Peer {
     socket: TcpListener,
@@ -149,6 +154,14 @@ impl Edge {
         let metrics = Metrics::default();
         let edge_metrics = EdgeMetrics::new(&metrics);
         let live = Arc::new(ArcSwap::from_pointee(Live::new(config, edge)));
+        let (exporter, exporting) = config
+            .traces
+            .clone()
+            .map(|traces| {
+                let spans = edge_metrics.spans.clone();
+                Exporter::new(traces.endpoint, traces.sample, config.region.clone(), spans)
+            })
+            .unzip();
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
@@ -161,6 +174,7 @@ impl Edge {
             started_unix: clock::since_epoch().as_secs(),
             in_progress: 0.into(),
             warm_ups: Shared::warm_up_places(),
+            exporter,
         });
         let (draining, drained) = watch::channel(false);
         let pods = Arc::clone(&shared.pods);
@@ -196,6 +210,7 @@ impl Edge {
             probes,
             inherited,
             successor,
+            exporting: exporting.map(|exporting| -> Background { Box::pin(exporting) }),
         })
     }
 
@@ -256,6 +271,9 @@ impl Edge {
         let seen = stopping_seen.clone();
         operations.spawn(async move { checks.start(seen).await });
         operations.spawn(serve_admin(self.admin, self.admin_app, closed(stopping_seen)));
+        if let Some(exporting) = self.exporting.take() {
+            operations.spawn(exporting);
+        }
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         operations.spawn(Arc::clone(&self.shared.pods).keep_fresh());
 
@@ -313,8 +331,10 @@ impl Edge {
 
     /// The listeners once more, for a successor.
     fn handles(&self) -> std::io::Result<Vec<(&'static str, TcpListener)>> {
-        let mut handles =
-            vec![(handover::PUBLIC, self.public.try_clone()?), (handover::ADMIN, self.admin.try_clone()?)];
+        let mut handles = vec![
+            (handover::PUBLIC, self.public.try_clone()?),
+            (handover::ADMIN, self.admin.try_clone()?),
+        ];
         if let Some(peer) = &self.peer {
             handles.push((handover::PEER, peer.socket.try_clone()?));
         }
@@ -393,10 +413,7 @@ async fn reload(reloader: Arc<Reloader>) {
 }
 
 /// Starts the successor; `None` where it does not serve, and this process goes on.
-async fn hand_over(
-    successor: &Successor,
-    handles: &[(&'static str, TcpListener)],
-) -> Option<u32> {
+async fn hand_over(successor: &Successor, handles: &[(&'static str, TcpListener)]) -> Option<u32> {
     let listeners: std::io::Result<Vec<_>> = handles
         .iter()
         .map(|(name, listener)| listener.try_clone().map(|listener| (*name, listener)))

@@ -67,7 +67,9 @@ impl Inherited {
     /// The listener of that name, where it listens at `address`; port 0 is content with any port.
     pub(crate) fn listener(&mut self, name: &str, address: SocketAddr) -> Option<TcpListener> {
         let fits = |(known, at, _): &(String, SocketAddr, TcpListener)| {
-            known == name && at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port())
+            known == name
+                && at.ip() == address.ip()
+                && (address.port() == 0 || at.port() == address.port())
         };
         let at = self.sockets.iter().position(fits)?;
         let (_, _, socket) = self.sockets.swap_remove(at);
@@ -143,7 +145,8 @@ fn wait(child: &mut Child, ready: &UnixDatagram) -> io::Result<()> {
         match ready.recv(&mut word) {
             Ok(length) if word[..length] == *READY.as_bytes() => return Ok(()),
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(error) => return Err(error),
         }
         if let Some(status) = child.try_wait()? {

@@ -31,7 +31,8 @@ impl Keys {
             let caller = Caller { key: key.name.clone(), tenant: key.tenant.clone() };
             (key.hmac_sha256, Arc::new(caller))
         });
-        let secret = access.key_secret.as_ref().map(|s| s.reveal().as_bytes().to_vec()).unwrap_or_default();
+        let secret =
+            access.key_secret.as_ref().map(|s| s.reveal().as_bytes().to_vec()).unwrap_or_default();
         Self { secret, keys: callers.collect() }
     }
 

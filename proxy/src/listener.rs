@@ -74,7 +74,8 @@ pub(crate) async fn accept(
     keeper: Doorkeeper,
     stopped: impl Future<Output = ()> + Send,
 ) {
-    let socket = TcpListener::from_std(listener.socket).expect("a non-blocking socket, in a runtime");
+    let socket =
+        TcpListener::from_std(listener.socket).expect("a non-blocking socket, in a runtime");
     tokio::pin!(stopped);
     loop {
         let accepted = tokio::select! {

@@ -15,6 +15,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) connections: IntGauge,
     pub(crate) connections_refused: IntCounterVec,
     pub(crate) reloads: IntCounterVec,
+    pub(crate) spans: IntCounterVec,
     pub(crate) queue_depth: IntGauge,
     pub(crate) warm_ups: IntCounterVec,
     pub(crate) lookups: IntCounterVec,
@@ -25,6 +26,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) pod_ready: IntGaugeVec,
     pub(crate) pod_in_flight: IntGaugeVec,
     pub(crate) probe_seconds: GaugeVec,
+    pub(crate) probes: IntCounterVec,
 }
 
 impl EdgeMetrics {
@@ -53,11 +55,10 @@ impl EdgeMetrics {
                 &["gen_ai_token_type"],
             ),
             in_progress: metrics.gauge("nearhop_requests_in_progress", "Requests being answered."),
-            buffered: metrics.gauge(
-                "nearhop_buffered_bytes",
-                "Bytes of requests and answers held at once.",
-            ),
-            connections: metrics.gauge("nearhop_connections", "Open connections of clients and edges."),
+            buffered: metrics
+                .gauge("nearhop_buffered_bytes", "Bytes of requests and answers held at once."),
+            connections: metrics
+                .gauge("nearhop_connections", "Open connections of clients and edges."),
             connections_refused: metrics.counters(
                 "nearhop_connections_refused_total",
                 "Connections that a limit or a handshake ended, by which.",
@@ -66,6 +67,11 @@ impl EdgeMetrics {
             reloads: metrics.counters(
                 "nearhop_config_reloads_total",
                 "Changed configuration files by whether they were taken.",
+                &["result"],
+            ),
+            spans: metrics.counters(
+                "nearhop_spans_total",
+                "Spans of traces by whether the collector took them.",
                 &["result"],
             ),
             queue_depth: metrics.gauge(
@@ -99,6 +105,11 @@ impl EdgeMetrics {
                 "nearhop_pod_in_flight",
                 "Requests in progress on a pod.",
                 &["pod"],
+            ),
+            probes: metrics.counters(
+                "nearhop_probes_total",
+                "Checks of pods by result.",
+                &["pod", "result"],
             ),
             probe_seconds: metrics.real_gauges(
                 "nearhop_probe_seconds",

@@ -21,7 +21,8 @@ use crate::{
 /// The edge's routes for the admin router.
 pub(crate) fn routes(shared: &Arc<Shared>, reloader: &Arc<Reloader>) -> Router {
     let shared = Arc::clone(shared);
-    let (shown, reloaded, level) = (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
+    let (shown, reloaded, level) =
+        (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
     Router::new()
         .route("/pods", get(move || async move { Json(pods(&shared)) }))
         .route("/config", get(move || async move { Json(shown.describe()) }))
@@ -32,7 +33,8 @@ pub(crate) fn routes(shared: &Arc<Shared>, reloader: &Arc<Reloader>) -> Router {
 /// Reads the configuration files again; what is wrong with them is the answer.
 async fn reload(reloader: Arc<Reloader>) -> Response {
     let again = Arc::clone(&reloader);
-    let done = tokio::task::spawn_blocking(move || again.reload().map_err(|error| error.to_string()));
+    let done =
+        tokio::task::spawn_blocking(move || again.reload().map_err(|error| error.to_string()));
     match done.await {
         Ok(Ok(())) => Json(reloader.describe()).into_response(),
         Ok(Err(message)) => {

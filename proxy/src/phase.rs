@@ -35,16 +35,18 @@ use self::{
     admit::{Admitted, Target},
     attempt::{Attempts, Committed, Event},
     lookup::Lookup,
-    record::Record,
+    record::{Record, Source},
     respond::Next,
 };
 use crate::{
     buffer::{Budget, Held},
     client::{BodyError, Client, Gone, ResponseHead},
+    export::Exporter,
     gateway::Side,
     live::Live,
     metrics::EdgeMetrics,
     reject::Reject,
+    trace::Trace,
     upstream::{exchange::Exchanges, pods::Pods},
 };
 
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) started_unix: u64,
     pub(crate) in_progress: AtomicUsize,
     pub(crate) warm_ups: Arc<Semaphore>,
+    /// Where traces go, where they go anywhere.
+    pub(crate) exporter: Option<Exporter>,
 }
 
 impl Shared {
@@ -91,7 +95,7 @@ pub(crate) async fn run(
     let mut record = Record::new(shared, live, arrived);
     let (method, path, headers) = (client.method(), client.path(), client.headers());
     record.request_id = admit::request_id(headers);
-    record.allow_page(headers);
+    record.asked(client);
     let target = match side {
         Side::Public => admit::target(method, path, headers, live),
         Side::Peer => admit::peer_target(method, path),
@@ -101,6 +105,7 @@ pub(crate) async fn run(
         Ok(Target::View) => respond::view(client, &mut record).await,
         Ok(Target::Preflight(headers)) => respond::preflight(client, &mut record, headers).await,
         Ok(Target::Models) => respond::models(client, &mut record).await,
+        Ok(Target::TabbyHealth) => respond::tabby_health(client, &mut record).await,
         Ok(Target::Completion(head)) => match completion(client, &mut record, head).await {
             Ok(()) => Ok(()),
             Err(reject) => respond::reject(client, &mut record, &reject).await,
@@ -146,8 +151,8 @@ async fn completion(
     let admitted = admit::request(head, body, shared, live, record.arrived)?;
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
-        respond::warm_up(client, record, &admitted).await?;
-        warm_up(shared, live, admitted, &record.request_id);
+        respond::nothing(client, record, &admitted, None).await?;
+        warm_up(shared, live, admitted, (&record.request_id, record.trace.clone()));
         return Ok(());
     }
     match lookup::find(shared, &admitted, clock::now()) {
@@ -161,12 +166,17 @@ const WARM_UPS_MAX: usize = 16;
 
 /// Has a pod read a prompt that will be asked about soon. Nobody waits for it: where too many run,
 /// or every pod is busy, it does not happen.
-fn warm_up(shared: &Arc<Shared>, live: &Arc<Live>, admitted: Admitted, request_id: &str) {
+fn warm_up(
+    shared: &Arc<Shared>,
+    live: &Arc<Live>,
+    admitted: Admitted,
+    (request_id, trace): (&str, Trace),
+) {
     let Ok(place) = Arc::clone(&shared.warm_ups).try_acquire_owned() else { return };
     let (shared, live, request_id) = (Arc::clone(shared), Arc::clone(live), request_id.to_owned());
     tokio::spawn(async move {
         let warmed = async {
-            let mut attempts = Attempts::new(&shared, &live, &admitted, &request_id)?;
+            let mut attempts = Attempts::new(&shared, &live, &admitted, (&request_id, &trace))?;
             let mut generation = attempts.begin().await?;
             // Its end, within the deadline that every piece has.
             loop {
@@ -197,14 +207,23 @@ async fn generate(
     held: &mut Held,
 ) -> Result<(), Reject> {
     let (shared, live) = (record.shared, record.live);
-    let mut attempts = Attempts::new(shared, live, admitted, &record.request_id)?;
+    let mut attempts = Attempts::new(shared, live, admitted, (&record.request_id, &record.trace))?;
     loop {
-        let generation = tokio::select! {
-            generation = attempts.begin() => generation?,
-            () = client.gone() => {
-                record.client_gone();
-                return Ok(());
+        let begun = tokio::select! {
+            begun = attempts.begin() => Some(begun),
+            () = client.gone() => None,
+        };
+        record.tried.append(&mut attempts.tried());
+        let Some(begun) = begun else {
+            record.client_gone();
+            return Ok(());
+        };
+        let generation = match begun {
+            // The client named a time by which it takes what there is.
+            Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
+                return respond::nothing(client, record, admitted, Some(Source::Degraded)).await;
             }
+            begun => begun?,
         };
         let next = match admitted.request.stream {
             true => respond::stream(client, record, admitted, ticket, generation).await,

@@ -81,7 +81,8 @@ impl Reloader {
     pub(crate) fn files(&self) -> Vec<std::path::PathBuf> {
         self.state(|state| {
             let mut files = state.current.files();
-            if let Some(tls) = state.current.config.edge.as_ref().and_then(|edge| edge.tls.as_ref()) {
+            if let Some(tls) = state.current.config.edge.as_ref().and_then(|edge| edge.tls.as_ref())
+            {
                 for pair in &tls.certificates {
                     files.extend([pair.certificate.clone(), pair.key.clone()]);
                 }
@@ -118,7 +119,10 @@ impl Reloader {
         let fixed = fixed(&self.booted, &new.config);
         if !fixed.is_empty() {
             let fixed = fixed.join(", ");
-            tracing::warn!(fixed, "these change only with a new process: send SIGUSR2 for a hand-over");
+            tracing::warn!(
+                fixed,
+                "these change only with a new process: send SIGUSR2 for a hand-over"
+            );
         }
         state.current = new;
         state.generation += 1;

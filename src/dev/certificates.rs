@@ -108,7 +108,8 @@ impl Issuer {
             alternative.dns(name);
         }
         alternative.ip("127.0.0.1").ip("::1");
-        let alternative = alternative.build(&builder.x509v3_context(Some(&self.certificate), None))?;
+        let alternative =
+            alternative.build(&builder.x509v3_context(Some(&self.certificate), None))?;
         builder.append_extension(alternative)?;
         builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
         builder.append_extension(ExtendedKeyUsage::new().server_auth().client_auth().build()?)?;

@@ -1,10 +1,13 @@
 //! Editors' own request shapes, as their plug-ins send them, over a pod that only knows OpenAI's.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
     client::{Whole, post},
+    eventually,
     fake_pod::{Act, FakePod},
     process::Edge,
 };
@@ -12,6 +15,7 @@ use crate::support::{
 const FIM: &str = "/v1/fim/completions";
 const INFILL: &str = "/infill";
 const COMPLETIONS: &str = "/v1/completions";
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn start() -> (FakePod, Edge) {
     let pod = FakePod::start(Act::Answer("let x = 1;\n"));
@@ -195,7 +199,14 @@ async fn a_warm_up_reads_the_prompt_and_shows_nothing() {
     // Its 2 ms do not end it.
     let answer = ask(&edge, INFILL, &body).await.json();
     assert_eq!((&answer["content"], &answer["stop"]), (&json!(""), &json!(true)));
+    // Nobody waits for the pod.
+    eventually("the pod reads the prompt", LIMIT, || {
+        let seen = pod.seen();
+        async move { (!seen.is_empty()).then_some(()) }
+    })
+    .await;
     assert_eq!(sent(&pod)["max_tokens"], 1);
+    assert_eq!(sent(&pod)["prompt"], "// Path: src/a.rs\npub fn a() {}\n\n");
     let mut nothing = body;
     nothing["response_fields"] = json!([""]);
     assert_eq!(ask(&edge, INFILL, &nothing).await.json(), json!({}));
@@ -243,7 +254,11 @@ async fn mistakes_are_told_in_the_contracts_shape_on_every_path() {
         (FIM, json!({"model": "fake", "prompt": "a", "min_tokens": 4}), "min_tokens"),
         (FIM, json!({"prompt": "a"}), "model"),
         (INFILL, json!({"input_suffix": ""}), "input_prefix"),
-        (INFILL, json!({"input_prefix": "", "input_suffix": "", "grammar": "root ::= a"}), "grammar"),
+        (
+            INFILL,
+            json!({"input_prefix": "", "input_suffix": "", "grammar": "root ::= a"}),
+            "grammar",
+        ),
         (COMPLETIONS, json!({"segments": {}}), "segments"),
         (COMPLETIONS, json!({"segments": {"prefix": ""}, "mode": "next_edit_suggestion"}), "mode"),
         (COMPLETIONS, json!({"model": "fake", "prompt": "a", "x": deep}), "body"),

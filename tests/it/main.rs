@@ -9,6 +9,8 @@ mod answers;
 mod bodies;
 mod command_line;
 mod disconnects;
+mod editors;
 mod failover;
 mod reuse;
 mod soak;
+mod transport;

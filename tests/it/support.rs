@@ -1,5 +1,6 @@
 //! What the specifications stand on.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod fake_pod;
 pub(crate) mod process;

@@ -113,39 +113,31 @@ fn nests_within(value: &str, max: usize) -> bool {
     true
 }
 
-/// The index after the quote that ends the text which began before `at`. Eight bytes a step: this
-/// is where most of a conversation is.
-fn after_text(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*eight);
-        let found = equal_bytes(word, b'"') | equal_bytes(word, b'\\');
-        if found == 0 {
-            at += 8;
-            continue;
-        }
-        at += found.trailing_zeros() as usize / 8;
-        match bytes[at] {
-            b'"' => return at + 1,
-            _escape => at += 2,
+/// The index after the quote that ends the text which began at `start`. A quote with an odd number
+/// of backslashes before it is part of the text.
+fn after_text(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(quote) = next_quote(bytes, at) {
+        let before = bytes[start..quote].iter().rev();
+        at = quote + 1;
+        if before.take_while(|byte| **byte == b'\\').count() % 2 == 0 {
+            break;
         }
     }
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
+    at
 }
 
-/// The high bit of every byte of `word` that is `byte`; above the lowest such byte there may be
-/// others set, below it none.
-const fn equal_bytes(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
-    let same = word ^ (ONES * byte as u64);
-    same.wrapping_sub(ONES) & !same & HIGHS
+/// Most of a conversation is skipped here, so that it goes in blocks for which compilers have
+/// instructions.
+fn next_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<32>) {
+        if block.iter().fold(false, |found, byte| found | (*byte == b'"')) {
+            break;
+        }
+        at += block.len();
+    }
+    let rest = bytes.get(at..)?;
+    Some(at + rest.iter().position(|byte| *byte == b'"')?)
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {

@@ -74,7 +74,11 @@ impl Access {
                 section.problem(what, format!("has {one} twice"), format!("Keep one {of}"));
             }
         };
-        twice("plans", "plan of a name", self.plans.iter().map(|plan| plan.name.as_str()).collect());
+        twice(
+            "plans",
+            "plan of a name",
+            self.plans.iter().map(|plan| plan.name.as_str()).collect(),
+        );
         let tenants: Vec<&str> = self.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         twice("tenants", "tenant of a name", tenants.clone());
         twice("keys", "key of a name", self.keys.iter().map(|key| key.name.as_str()).collect());
@@ -192,9 +196,11 @@ fn read_issuer(mut section: Section<'_>) -> Option<Issuer> {
     let jwks_url: Option<String> = section.required("jwks_url");
     let local = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
     let safe = |url: &str| {
-        url.starts_with("https://") || local.iter().any(|start| {
-            url.strip_prefix(start).is_some_and(|rest| rest.starts_with(':') || rest.starts_with('/'))
-        })
+        url.starts_with("https://")
+            || local.iter().any(|start| {
+                url.strip_prefix(start)
+                    .is_some_and(|rest| rest.starts_with(':') || rest.starts_with('/'))
+            })
     };
     if jwks_url.as_deref().is_some_and(|url| !safe(url)) {
         let fix = "Use an https URL: who can change the keys can sign for anybody";

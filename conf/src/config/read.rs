@@ -89,7 +89,10 @@ impl Log {
 impl Traces {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
         let endpoint: Option<String> = section.required("endpoint");
-        if endpoint.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        if endpoint
+            .as_deref()
+            .is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
             let fix = "Write the collector's URL, such as http://127.0.0.1:4318/v1/traces";
             section.problem("endpoint", "is no http URL", fix);
         }
@@ -232,10 +235,12 @@ impl Cors {
         let origins: Option<Vec<String>> = section.required("origins");
         let fine = |origin: &String| {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']))
+            origin == "*"
+                || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ']))
         };
         if origins.as_ref().is_some_and(|origins| !origins.iter().all(fine)) {
-            let fix = "Write them as a browser does, https://ide.example.com without a path, or `*`";
+            let fix =
+                "Write them as a browser does, https://ide.example.com without a path, or `*`";
             section.problem("origins", "are not all origins", fix);
         }
         let max_age = section.or("max_age", defaults::CORS_MAX_AGE);

@@ -135,7 +135,9 @@ fn access_is_one_list_from_two_files() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("access.yaml");
     let hash = "02".repeat(32);
-    let keys = format!("keys: [{{name: b, tenant: t, scopes: [chat], expires: '2027-01-31T00:00:00Z', hmac_sha256: '{hash}'}}]\n");
+    let keys = format!(
+        "keys: [{{name: b, tenant: t, scopes: [chat], expires: '2027-01-31T00:00:00Z', hmac_sha256: '{hash}'}}]\n"
+    );
     std::fs::write(&file, &keys).unwrap();
     let yaml = format!(
         "{}{EDGE}",
@@ -170,7 +172,9 @@ fn what_no_entry_can_know_is_judged_over_all() {
 #[test]
 fn keys_for_tokens_are_fetched_safely() {
     check(
-        &format!("access: {{issuers: [{{issuer: i, audience: a, jwks_url: 'http://example.com/keys'}}]}}\n{EDGE}"),
+        &format!(
+            "access: {{issuers: [{{issuer: i, audience: a, jwks_url: 'http://example.com/keys'}}]}}\n{EDGE}"
+        ),
         &expect![[r#"
             edge.yaml has 1 mistake:
               access.issuers[0].jwks_url: is not fetched safely. Use an https URL: who can change the keys can sign for anybody"#]],

@@ -126,7 +126,8 @@ impl Resets {
             true => packed + 1,
             false => (minute << 32) + 1,
         };
-        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |packed| Some(next(packed)));
+        let before =
+            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |packed| Some(next(packed)));
         next(before.unwrap_or_else(|packed| packed)) & u64::from(u32::MAX)
     }
 }

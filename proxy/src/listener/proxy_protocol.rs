@@ -84,9 +84,14 @@ mod tests {
         long[14] = 0xff;
         let mut version = whole.clone();
         version[12] = 0x31;
-        for wrong in
-            [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", &long, &version, &whole[..20], b""]
-        {
+        for wrong in [
+            &b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..],
+            b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n",
+            &long,
+            &version,
+            &whole[..20],
+            b"",
+        ] {
             assert!(check(wrong).await.is_err(), "{wrong:?}");
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum Target {
     Preflight(Vec<(HeaderName, HeaderValue)>),
     /// `/v1/models`.
     Models,
+    /// `/v1/health`, as Tabby's plug-ins ask.
+    TabbyHealth,
     /// A completion; its body comes next.
     Completion(Head),
 }
@@ -41,7 +43,6 @@ pub(crate) struct Head {
     pub(crate) no_cache: bool,
     kind: Option<Kind>,
     timeout: Option<Duration>,
-    pub(crate) traceparent: Option<HeaderValue>,
 }
 
 /// A request that may be answered: read once, trusted after.
@@ -84,6 +85,22 @@ pub(crate) fn new_request_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
+/// A path as it may stand in a log: what a client invents must not fill it.
+pub(crate) fn known_path(path: &str) -> &'static str {
+    const KNOWN: [&str; 9] = [
+        "/health",
+        "/v1/health",
+        "/v1/models",
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/fim/completions",
+        "/v1/infill",
+        "/infill",
+        "/peer/v1/view",
+    ];
+    KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
+}
+
 /// Judges what another edge asks for.
 pub(crate) fn peer_target(method: &Method, path: &str) -> Result<Target, Reject> {
     match (path, *method == Method::GET) {
@@ -108,7 +125,9 @@ pub(crate) fn target(
     if bytes > limits.headers.0 {
         return Err(Reject::HeadersTooLarge { limit: limits.headers.0 });
     }
-    if *method == Method::OPTIONS && let Some(answer) = live.cors.preflight(headers) {
+    if *method == Method::OPTIONS
+        && let Some(answer) = live.cors.preflight(headers)
+    {
         return Ok(Target::Preflight(answer));
     }
     let takes = |allowed: Method, name: &'static str| match *method == allowed {
@@ -121,6 +140,11 @@ pub(crate) fn target(
             takes(Method::GET, "GET")?;
             caller(headers, keys)?;
             return Ok(Target::Models);
+        }
+        "/v1/health" => {
+            takes(Method::GET, "GET")?;
+            caller(headers, keys)?;
+            return Ok(Target::TabbyHealth);
         }
         "/v1/completions" => Endpoint::Completions,
         "/v1/chat/completions" => Endpoint::Chat,
@@ -138,7 +162,6 @@ pub(crate) fn target(
         no_cache,
         kind: asked_kind(headers),
         timeout: asked_timeout(headers)?,
-        traceparent: headers.get("traceparent").cloned(),
     }))
 }
 

@@ -15,17 +15,28 @@ use tokio::sync::watch;
 use super::{
     Shared,
     admit::Admitted,
-    route::{self, Tried},
+    route::{self, Tried as Place},
 };
 use crate::{
     live::Live,
     reject::Reject,
+    trace::Trace,
     upstream::{
         exchange::{Exchange, Outgoing},
         outcome::{Failed, Outcome, Refused, Then},
         pods::{InFlight, Pod, Pods},
     },
 };
+
+/// One attempt, for the record.
+pub(crate) struct Tried {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) span: u64,
+    pub(crate) began: Instant,
+    /// Until its first content, or its end without any.
+    pub(crate) ended: Instant,
+    pub(crate) outcome: &'static str,
+}
 
 /// The attempts of one request.
 pub(crate) struct Attempts<'a> {
@@ -34,7 +45,10 @@ pub(crate) struct Attempts<'a> {
     admitted: &'a Admitted,
     outgoing: Outgoing,
     /// By the pods' places.
+    places: Vec<Place>,
+    /// What was tried and not taken yet.
     tried: Vec<Tried>,
+    trace: Trace,
     /// The pod of the last attempt.
     at: usize,
     made: usize,
@@ -47,7 +61,7 @@ impl<'a> Attempts<'a> {
         shared: &'a Shared,
         live: &'a Live,
         admitted: &'a Admitted,
-        request_id: &str,
+        (request_id, trace): (&str, &Trace),
     ) -> Result<Self, Reject> {
         let body = forward_body(&admitted.request, &admitted.body, &admitted.model.name)
             .map_err(Reject::Invalid)?;
@@ -55,11 +69,25 @@ impl<'a> Attempts<'a> {
             path: admitted.request.pod_path(),
             body: Bytes::from(body),
             request_id: request_id.to_owned(),
-            traceparent: admitted.head.traceparent.clone(),
+            traceparent: trace.header(),
+            tracestate: trace.state().cloned(),
             deadline: admitted.deadline,
         };
-        let tried = vec![Tried::No; shared.pods.iter().count()];
-        Ok(Self { shared, live, admitted, outgoing, tried, at: 0, made: 0, last: None })
+        let places = vec![Place::No; shared.pods.iter().count()];
+        let trace = trace.clone();
+        let tried = Vec::new();
+        Ok(Self {
+            shared,
+            live,
+            admitted,
+            outgoing,
+            places,
+            tried,
+            trace,
+            at: 0,
+            made: 0,
+            last: None,
+        })
     }
 
     /// The next pod that begins to answer.
@@ -73,7 +101,7 @@ impl<'a> Attempts<'a> {
             let candidate = (self.made < self.live.waits.attempts)
                 .then(|| {
                     let views = self.shared.pods.views();
-                    route::choose(&views, &self.tried, &self.admitted.model, fastrand::u64(..))
+                    route::choose(&views, &self.places, &self.admitted.model, fastrand::u64(..))
                 })
                 .flatten();
             let Some(candidate) = candidate else { return Err(self.exhausted()) };
@@ -87,7 +115,22 @@ impl<'a> Attempts<'a> {
                 candidate.others && self.made < self.live.waits.attempts,
             );
             let pod = self.shared.pods.get(candidate.pod);
-            match self.attempt(pod, until).await {
+            let span = fastrand::u64(1..);
+            self.outgoing.traceparent = self.trace.header_under(span);
+            // Written down first: this may be dropped where the client goes away.
+            self.tried.push(Tried {
+                pod: Arc::clone(pod),
+                span,
+                began: now,
+                ended: now,
+                outcome: "dropped",
+            });
+            let attempted = self.attempt(pod, until).await;
+            if let Some(tried) = self.tried.last_mut() {
+                tried.ended = clock::now();
+                tried.outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
+            }
+            match attempted {
                 Ok(generation) => return Ok(generation),
                 Err(Outcome::ClientFault { status, error }) => {
                     return Err(Reject::ClientFault { status, error });
@@ -95,6 +138,11 @@ impl<'a> Attempts<'a> {
                 Err(outcome) => self.lost(outcome),
             }
         }
+    }
+
+    /// What was tried since the last call.
+    pub(crate) fn tried(&mut self) -> Vec<Tried> {
+        std::mem::take(&mut self.tried)
     }
 
     /// An attempt was lost and another may follow.
@@ -106,9 +154,9 @@ impl<'a> Attempts<'a> {
             attempts = self.made,
             "attempt lost"
         );
-        self.tried[self.at] = match outcome {
-            Outcome::Refused(_) | Outcome::OurFault(_) => Tried::Refused,
-            _ => Tried::Lost,
+        self.places[self.at] = match outcome {
+            Outcome::Refused(_) | Outcome::OurFault(_) => Place::Refused,
+            _ => Place::Lost,
         };
         self.last = Some(outcome);
     }

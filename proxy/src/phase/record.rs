@@ -1,13 +1,23 @@
-//! What is remembered of a request, on every path: a guard that counts when it is dropped.
+//! What is remembered of a request, on every path: a guard that counts when it is dropped, writes
+//! the access line and hands its spans to the exporter. Never a prompt, an answer or a key.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use nearhop_admin::clock;
 use nearhop_wire::{Kind, Usage};
 
-use super::Shared;
-use crate::live::Live;
+use super::{Shared, attempt::Tried};
+use crate::{
+    client::Client,
+    export::{Exporter, Span, SpanKind},
+    live::Live,
+    trace::{Draw, TRACEPARENT, Trace},
+};
 
 /// Where an answer came from: `x-nearhop-source`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +26,8 @@ pub(crate) enum Source {
     Origin,
     /// The in-process cache had it.
     L1,
+    /// Nothing had it in time, and the client asked for whatever there is by then.
+    Degraded,
 }
 
 impl Source {
@@ -23,6 +35,7 @@ impl Source {
         match self {
             Self::Origin => "origin",
             Self::L1 => "l1",
+            Self::Degraded => "degraded",
         }
     }
 
@@ -51,11 +64,26 @@ pub(crate) struct Record<'a> {
     /// What the answer says to a browser.
     pub(crate) page: Vec<(HeaderName, HeaderValue)>,
     pub(crate) request_id: String,
+    pub(crate) trace: Trace,
     pub(crate) kind: Option<Kind>,
+    /// Whom and what for, where it came so far.
+    asked: Option<Asked>,
+    /// The pods that were tried, in order.
+    pub(crate) tried: Vec<Tried>,
+    usage: Option<Usage>,
     caller: Option<Arc<crate::keys::Caller>>,
     source: Option<Source>,
     first_content: Option<Instant>,
     end: End,
+}
+
+/// What the client says of itself.
+struct Asked {
+    client: IpAddr,
+    protocol: &'static str,
+    path: &'static str,
+    /// The edge that asks, where one does.
+    peer: Option<String>,
 }
 
 impl<'a> Record<'a> {
@@ -66,7 +94,11 @@ impl<'a> Record<'a> {
             arrived,
             page: Vec::new(),
             request_id: String::new(),
+            trace: Trace::of(&HeaderMap::new(), Draw::new(), 0.0),
             kind: None,
+            asked: None,
+            tried: Vec::new(),
+            usage: None,
             caller: None,
             source: None,
             first_content: None,
@@ -74,8 +106,21 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Whose request it is and what it belongs to, as its head says.
+    pub(crate) fn asked(&mut self, client: &impl Client) {
+        let sample = self.shared.exporter.as_ref().map_or(0.0, |exporter| exporter.sample);
+        self.trace = Trace::of(client.headers(), Draw::new(), sample);
+        self.asked = Some(Asked {
+            client: client.address(),
+            protocol: client.protocol(),
+            path: super::admit::known_path(client.path()),
+            peer: client.peer().map(str::to_owned),
+        });
+        self.allow_page(client.headers());
+    }
+
     /// Judges the page that a browser asks for, if it does.
-    pub(crate) fn allow_page(&mut self, headers: &HeaderMap) {
+    fn allow_page(&mut self, headers: &HeaderMap) {
         self.page = self.live.cors.answer(headers);
     }
 
@@ -95,7 +140,8 @@ impl<'a> Record<'a> {
     }
 
     /// Tokens were generated for it.
-    pub(crate) fn generated(&self, usage: Usage) {
+    pub(crate) fn generated(&mut self, usage: Usage) {
+        self.usage = Some(usage);
         let tokens = &self.shared.metrics.tokens;
         tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
         tokens.with_label_values(&["output"]).inc_by(usage.completion_tokens as u64);
@@ -123,22 +169,107 @@ impl Drop for Record<'_> {
         let metrics = &self.shared.metrics;
         metrics.requests.with_label_values(&[kind, source, status]).inc();
         let took = clock::now() - self.arrived;
-        if let (Some(source), Some(first)) = (self.source, self.first_content) {
+        let first = self.first_content.map(|first| first - self.arrived);
+        if let (Some(source), Some(first)) = (self.source, first) {
             let labels = [kind, source.name()];
-            let first = (first - self.arrived).as_secs_f64();
-            metrics.first_token_seconds.with_label_values(&labels).observe(first);
+            metrics.first_token_seconds.with_label_values(&labels).observe(first.as_secs_f64());
             metrics.duration_seconds.with_label_values(&labels).observe(took.as_secs_f64());
         }
-        tracing::debug!(
+        if self.live.access_log {
+            self.write_line(kind, source, status, took, first);
+        }
+        if self.trace.sampled
+            && let Some(exporter) = &self.shared.exporter
+        {
+            self.export(exporter, [kind, source, status], took);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    // Whole microseconds: more digits would only be noise.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl Record<'_> {
+    fn write_line(
+        &self,
+        kind: &str,
+        source: &str,
+        status: &str,
+        took: Duration,
+        first: Option<Duration>,
+    ) {
+        let asked = self.asked.as_ref();
+        let caller = self.caller.as_deref();
+        tracing::info!(
             target: "nearhop::access",
             request_id = self.request_id,
-            key = self.caller.as_ref().map(|caller| caller.key.as_str()),
-            tenant = self.caller.as_ref().map(|caller| caller.tenant.as_str()),
+            trace_id = %format_args!("{:032x}", self.trace.trace),
+            client = asked.map(|asked| tracing::field::display(asked.client)),
+            protocol = asked.map(|asked| asked.protocol),
+            path = asked.map(|asked| asked.path),
+            peer = asked.and_then(|asked| asked.peer.as_deref()),
+            tenant = caller.map(|caller| caller.tenant.as_str()),
+            key = caller.map(|caller| caller.key.as_str()),
             kind,
             source,
             status,
-            took_ms = took.as_secs_f64() * 1e3,
+            pod = self.tried.last().map(|tried| tried.pod.name.as_str()),
+            attempts = self.tried.len(),
+            prompt_tokens = self.usage.map(|usage| usage.prompt_tokens),
+            completion_tokens = self.usage.map(|usage| usage.completion_tokens),
+            first_ms = first.map(millis),
+            took_ms = millis(took),
             "request"
         );
+    }
+
+    fn export(&self, exporter: &Exporter, [kind, source, status]: [&str; 3], took: Duration) {
+        // Wall time is read once; the rest is counted from it, so that spans nest.
+        let end = clock::since_epoch();
+        let at = |moment: Instant| {
+            (end - took + moment.saturating_duration_since(self.arrived)).as_nanos()
+        };
+        let path = self.asked.as_ref().map_or("", |asked| asked.path);
+        let text = str::to_owned;
+        exporter.take(Span {
+            trace: self.trace.trace,
+            span: self.trace.span,
+            parent: self.trace.parent,
+            name: "completion",
+            kind: SpanKind::Server,
+            start: at(self.arrived),
+            end: end.as_nanos(),
+            failed: status.starts_with('5') || self.end == End::Broken,
+            attributes: vec![
+                ("http.route", text(path)),
+                ("http.response.status_code", text(status)),
+                ("nearhop.request_id", self.request_id.clone()),
+                ("nearhop.kind", text(kind)),
+                ("nearhop.source", text(source)),
+            ],
+        });
+        for tried in &self.tried {
+            exporter.take(Span {
+                trace: self.trace.trace,
+                span: tried.span,
+                parent: Some(self.trace.span),
+                name: "attempt",
+                kind: SpanKind::Client,
+                start: at(tried.began),
+                end: at(tried.ended),
+                failed: tried.outcome != "begun",
+                attributes: vec![
+                    ("nearhop.pod", tried.pod.name.clone()),
+                    ("nearhop.outcome", text(tried.outcome)),
+                ],
+            });
+        }
+    }
+
+    /// The header that tells the client its trace.
+    pub(crate) fn trace_header(&self) -> (HeaderName, HeaderValue) {
+        (TRACEPARENT, self.trace.header())
     }
 }

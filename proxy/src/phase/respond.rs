@@ -84,6 +84,19 @@ pub(crate) async fn models(client: &mut impl Client, record: &mut Record<'_>) ->
     send(client, record, StatusCode::OK, headers, body).await
 }
 
+/// Tabby's `/v1/health`: its plug-ins look there whether there is a model.
+pub(crate) async fn tabby_health(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+) -> Result<(), Gone> {
+    let Some(model) = record.shared.pods.model(None) else {
+        return reject(client, record, &Reject::NoPods).await;
+    };
+    let mut headers = common(record);
+    headers.push((header::CONTENT_TYPE, JSON));
+    send(client, record, StatusCode::OK, headers, nearhop_wire::tabby_health(&model.name)).await
+}
+
 /// No.
 pub(crate) async fn reject(
     client: &mut impl Client,
@@ -160,11 +173,13 @@ pub(crate) async fn hit(
     Ok(())
 }
 
-/// A warm-up's answer: nothing, at once.
-pub(crate) async fn warm_up(
+/// An answer without text: a warm-up's, which has no source, and what there is at the end of a
+/// time that the client named.
+pub(crate) async fn nothing(
     client: &mut impl Client,
     record: &mut Record<'_>,
     admitted: &Admitted,
+    source: Option<Source>,
 ) -> Result<(), Reject> {
     let head = AnswerHead {
         id: format!("cmpl-{}", record.request_id),
@@ -182,6 +197,10 @@ pub(crate) async fn warm_up(
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, content_type));
     headers.push((header::CACHE_CONTROL, NO_STORE));
+    if let Some(source) = source {
+        record.content(source, clock::now());
+        headers.push((SOURCE, source.header()));
+    }
     if send(client, record, StatusCode::OK, headers, body).await.is_err() {
         record.client_gone();
     }
@@ -379,6 +398,7 @@ fn common(record: &Record<'_>) -> Headers {
     let id = HeaderValue::try_from(record.request_id.as_str());
     headers.push((REQUEST_ID, id.expect("a request id is plain ASCII")));
     headers.push((REGION, record.shared.region.clone()));
+    headers.push(record.trace_header());
     headers.extend(record.page.iter().cloned());
     headers
 }

@@ -14,11 +14,12 @@ use pingora::{
     connectors::{ConnectorOptions, TransportConnector, http::Connector},
     http::RequestHeader,
     protocols::{
-        Stream, tls::CaType,
+        Stream,
         http::{
             client::HttpSession,
             v1::client::{HttpSession as Http1Session, http_req_header_to_wire},
         },
+        tls::CaType,
     },
     upstreams::peer::{HttpPeer, Peer as _},
     utils::tls::CertKey,

@@ -16,10 +16,11 @@ use nearhop_conf::Upstream;
 use nearhop_wire::{ApiError, SseReader};
 use pingora::{
     ErrorType, connectors::http::Connector, http::RequestHeader,
-    protocols::http::client::HttpSession,
-    upstreams::peer::HttpPeer,
+    protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
 use tokio::time::timeout_at;
+
+use crate::trace::{TRACEPARENT, TRACESTATE};
 
 use super::{
     connections::Connections,
@@ -40,7 +41,8 @@ pub(crate) struct Outgoing {
     pub(crate) path: &'static str,
     pub(crate) body: Bytes,
     pub(crate) request_id: String,
-    pub(crate) traceparent: Option<http::HeaderValue>,
+    pub(crate) traceparent: http::HeaderValue,
+    pub(crate) tracestate: Option<http::HeaderValue>,
     /// When the whole answer must be there; the pod is told.
     pub(crate) deadline: Instant,
 }
@@ -207,8 +209,9 @@ fn completion_header(pod: &Pod, outgoing: &Outgoing) -> pingora::Result<Box<Requ
     header.insert_header("x-request-id", outgoing.request_id.as_str())?;
     let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis();
     header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
-    if let Some(traceparent) = &outgoing.traceparent {
-        header.insert_header("traceparent", traceparent.clone())?;
+    header.insert_header(TRACEPARENT, outgoing.traceparent.clone())?;
+    if let Some(tracestate) = &outgoing.tracestate {
+        header.insert_header(TRACESTATE, tracestate.clone())?;
     }
     Ok(header)
 }

@@ -248,12 +248,14 @@ impl Pods {
         if back {
             tracing::info!(pod = pod.name, "pod is back");
         }
+        pod.metrics.probes.with_label_values(&[&pod.name, "ok"]).inc();
         pod.metrics.probe_seconds.with_label_values(&[&pod.name]).set((now - began).as_secs_f64());
         pod.changed(None);
     }
 
     /// A check of `pod` that began at `began` failed.
     pub(crate) fn probe_failed(&self, pod: &Pod, began: Instant, now: Instant) {
+        pod.metrics.probes.with_label_values(&[&pod.name, "failed"]).inc();
         let last = self.is_last(pod);
         let owes = pod.in_flight.load(Ordering::Acquire) > 0;
         let ejected = pod.state(|state| {

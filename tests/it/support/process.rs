@@ -1,7 +1,7 @@
 //! The binary as a child process, ended with the test.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -46,23 +46,27 @@ pub(crate) struct Dev {
 
 /// A role that says when it is ready.
 fn start(arguments: &[&str]) -> (Child, Value) {
-    let mut child = Command::new(BINARY)
-        .args(arguments)
-        .current_dir(root())
-        .env(
-            "RUST_LOG",
-            "warn,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off",
-        )
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(if arguments[0] == "edge" { Stdio::piped() } else { Stdio::inherit() })
-        .spawn()
-        .unwrap();
+    let mut child = spawn(arguments);
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let ready = serde_json::from_str(&line)
         .unwrap_or_else(|error| panic!("{arguments:?} is not ready: {error}: {line:?}"));
     (child, ready)
+}
+
+fn spawn(arguments: &[&str]) -> Child {
+    Command::new(BINARY)
+        .args(arguments)
+        .current_dir(root())
+        .env(
+            "RUST_LOG",
+            "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off",
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(if arguments[0] == "edge" { Stdio::piped() } else { Stdio::inherit() })
+        .spawn()
+        .unwrap()
 }
 
 impl Dev {
@@ -90,7 +94,13 @@ impl Dev {
     }
 
     fn address(&self, field: &str) -> String {
-        self.ready[field].as_str().unwrap().trim_start_matches("http://").to_owned()
+        let url = self.ready[field].as_str().unwrap();
+        url.trim_start_matches("http://").trim_start_matches("https://").to_owned()
+    }
+
+    /// What it said when it was ready.
+    pub(crate) fn ready(&self) -> &Value {
+        &self.ready
     }
 
     /// `127.0.0.1:port` of the edge.
@@ -169,6 +179,31 @@ impl Edge {
 
     /// `change` may alter the whole file, and put others beside it.
     pub(crate) fn with(pods: &[SocketAddr], change: impl FnOnce(&mut Value, &Path)) -> Self {
+        Self::launch(pods, change, true)
+    }
+
+    /// One that may never be ready; its listeners are open when this returns.
+    pub(crate) fn unready(pods: &[SocketAddr], change: impl FnOnce(&mut Value)) -> Self {
+        let free = || {
+            let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            held.local_addr().unwrap().to_string()
+        };
+        let (listen, admin) = (free(), free());
+        let change = |config: &mut Value, _: &Path| {
+            config["edge"]["listen"] = json!(listen);
+            config["edge"]["admin"]["listen"] = json!(admin);
+            change(&mut config["edge"]);
+        };
+        let edge = Self::launch(pods, change, false);
+        let deadline = super::now() + std::time::Duration::from_secs(30);
+        while std::net::TcpStream::connect(&edge.admin).is_err() {
+            assert!(super::now() < deadline, "the edge does not listen");
+            std::thread::yield_now();
+        }
+        edge
+    }
+
+    fn launch(pods: &[SocketAddr], change: impl FnOnce(&mut Value, &Path), wait: bool) -> Self {
         let pods: Vec<Value> = pods
             .iter()
             .enumerate()
@@ -188,28 +223,33 @@ impl Edge {
         change(&mut config, folder.path());
         let path = folder.path().join("edge.yaml");
         std::fs::write(&path, config.to_string()).unwrap();
-        let (mut child, ready) =
-            start(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+        let mut child =
+            spawn(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
         // Ends with the process, and with its successors, which have the same standard error.
         std::thread::spawn(move || {
             for line in BufReader::new(lines).lines().map_while(Result::ok) {
-                let _ = writeln!(std::io::stderr(), "{line}");
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
                 kept.push('\n');
             }
         });
-        Self {
+        let mut edge = Self {
             child,
-            address: ready["listen"].as_str().unwrap().to_owned(),
-            admin: ready["admin"].as_str().unwrap().to_owned(),
-            ready,
+            address: config["edge"]["listen"].as_str().unwrap().to_owned(),
+            admin: config["edge"]["admin"]["listen"].as_str().unwrap().to_owned(),
+            ready: Value::Null,
             folder,
             config,
             log,
+        };
+        if wait {
+            edge.ready = edge.next_ready();
+            edge.address = edge.ready["listen"].as_str().unwrap().to_owned();
+            edge.admin = edge.ready["admin"].as_str().unwrap().to_owned();
         }
+        edge
     }
 
     /// The folder of its configuration.
@@ -245,8 +285,16 @@ impl Edge {
     /// The next line it, or its successor, says when it is ready.
     pub(crate) fn next_ready(&mut self) -> Value {
         let mut line = String::new();
-        BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
+        // A byte at a time: what a later process says must not be read with it.
+        for byte in self.child.stdout.as_mut().unwrap().bytes() {
+            line.push(char::from(byte.unwrap()));
+            if line.ends_with('\n') {
+                break;
+            }
+        }
+        serde_json::from_str(&line).unwrap_or_else(|error| {
+            panic!("the edge is not ready: {error}: {line:?}\n{}", self.log())
+        })
     }
 
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
@@ -276,11 +324,17 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn start() -> Self {
-        let config = json!({"origin": {
+        Self::with(|_| {})
+    }
+
+    /// `change` may alter the `origin` section.
+    pub(crate) fn with(change: impl FnOnce(&mut Value)) -> Self {
+        let mut config = json!({"origin": {
             "listen": "127.0.0.1:0",
             "admin": {"listen": "127.0.0.1:0"},
             "model": root().join("origin-inference/tests/fixtures/tiny"),
         }});
+        change(&mut config["origin"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("origin.yaml");
         std::fs::write(&path, config.to_string()).unwrap();

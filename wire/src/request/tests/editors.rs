@@ -157,6 +157,45 @@ fn mistakes_name_the_field_in_every_shape() {
 }
 
 #[test]
+fn what_plug_ins_send_is_known_to_the_last_field() {
+    let bodies = [
+        // Continue, for a model it does not know: the stop strings of several models at once.
+        (
+            Endpoint::Fim,
+            r#"{"model":"m","prompt":"p","suffix":"s","max_tokens":4096,"temperature":0.01,"stop":["<fim_prefix>","<fim_suffix>","<fim_middle>","<file_sep>","<|endoftext|>","</fim_middle>","</code>","\n\n","\r\n\r\n","/src/","\u0023- coding: utf-8","```"],"stream":true}"#,
+        ),
+        // Zed's Codestral provider.
+        (
+            Endpoint::Fim,
+            r#"{"model":"m","prompt":"p","suffix":null,"max_tokens":350,"temperature":0.2,"top_p":1.0,"stream":false,"stop":null,"random_seed":null,"min_tokens":null}"#,
+        ),
+        // minuet-ai.nvim, by either of its ways.
+        (
+            Endpoint::Fim,
+            r#"{"model":"m","prompt":"p","suffix":"s","stream":true,"max_tokens":256,"stop":["\n\n"]}"#,
+        ),
+        (
+            Endpoint::Completions,
+            r#"{"model":"m","prompt":"p","suffix":"s","stream":true,"max_tokens":256,"top_p":0.9}"#,
+        ),
+        // llama.vscode.
+        (
+            Endpoint::Infill,
+            r#"{"input_prefix":"p","input_suffix":"s","input_extra":[{"text":"t","time":1,"filename":"f"}],"prompt":"x","n_predict":128,"top_k":40,"top_p":0.99,"stream":false,"samplers":["top_k","top_p","infill"],"cache_prompt":true,"n_indent":4,"t_max_prompt_ms":500,"t_max_predict_ms":500}"#,
+        ),
+        // cmp-ai's Tabby.
+        (
+            Endpoint::Completions,
+            r#"{"language":"lua","segments":{"prefix":"p","suffix":"s","filepath":"/a.lua"},"user":"u","temperature":0.2}"#,
+        ),
+    ];
+    for (endpoint, body) in bodies {
+        let request = CompletionRequest::parse(endpoint, body.as_bytes()).unwrap();
+        assert!(request.unknown.is_empty() && request.unsupported.is_empty(), "{body}");
+    }
+}
+
+#[test]
 fn over_sixty_four_snippets_are_refused() {
     let extra = vec![r#"{"text":"x"}"#; 65].join(",");
     let body = format!(r#"{{"input_prefix":"","input_suffix":"","input_extra":[{extra}]}}"#);
