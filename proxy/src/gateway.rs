@@ -94,15 +94,18 @@ impl HttpServerApp for Gateway {
             }
         }
         let live = self.shared.live.load_full();
-        prepare(&mut session, &live.limits, *shutdown.borrow());
-        let mut client = Downstream::new(&mut session, &connection);
+        prepare(&mut session, &live.limits);
+        let mut client = Downstream {
+            session: &mut session,
+            connection: &connection,
+            shutdown,
+            given_up: false,
+        };
         phase::run(&self.shared, &live, self.side, &mut client).await;
         if client.given_up && session.is_http2() {
             connection.given_up(live.limits.h2_resets, clock::now());
         }
-        if *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
+        // A connection whose last answer did not say `close` gets one more, which does.
         let settings = HttpPersistentSettings::for_session(&session);
         let reusable = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
@@ -144,11 +147,11 @@ async fn idle_too_long(shutdown: &ShutdownWatch) {
 
 /// Sets what Pingora leaves open: idle connections live for ever, pipelined requests are dropped
 /// and a byte after a body cancels the answer, reads and writes may take for ever.
-fn prepare(session: &mut ServerSession, limits: &Limits, stopping: bool) {
+fn prepare(session: &mut ServerSession, limits: &Limits) {
     session.set_pipelining_enabled(true);
     // Only where the client's version and `Connection` header left it on.
     if session.get_keepalive().is_some() {
-        session.set_keepalive((!stopping).then(|| limits.keepalive.as_secs()));
+        session.set_keepalive(Some(limits.keepalive.as_secs()));
     }
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));
@@ -162,14 +165,11 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 struct Downstream<'a> {
     session: &'a mut ServerSession,
     connection: &'a Connection,
+    shutdown: &'a ShutdownWatch,
     given_up: bool,
 }
 
-impl<'a> Downstream<'a> {
-    fn new(session: &'a mut ServerSession, connection: &'a Connection) -> Self {
-        Self { session, connection, given_up: false }
-    }
-
+impl Downstream<'_> {
     async fn read_body(&mut self, limit: usize, held: &mut Held) -> Result<Bytes, BodyError> {
         let session = &mut *self.session;
         let expects = session.req_header().headers.get(header::EXPECT);
@@ -259,6 +259,10 @@ impl Client for Downstream<'_> {
     async fn send_head(&mut self, head: ResponseHead) -> Result<(), Gone> {
         // HTTP/2 frames by itself; HTTP/1.0 knows no chunks, its stream ends with the connection.
         let chunked = self.session.req_header().version == Version::HTTP_11;
+        if *self.shutdown.borrow() {
+            // Said in this answer, so that the client opens another connection for its next one.
+            self.session.set_keepalive(None);
+        }
         let response = build(&head, chunked).map_err(|_invalid| Gone)?;
         self.session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
     }

@@ -7,6 +7,7 @@ mod support;
 
 mod answers;
 mod bodies;
+mod changes;
 mod command_line;
 mod disconnects;
 mod editors;

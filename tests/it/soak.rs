@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::support::{
     client::{Broken, request, send},
     eventually, now,
-    process::{Dev, has_ort, signal},
+    process::{Dev, has_ort, signal, soaking},
     unique,
 };
 
@@ -83,7 +83,7 @@ async fn soak_killing_a_pod_is_not_noticed() {
     if !has_ort() {
         return;
     }
-    let rounds = if nearhop_conf::source::process_env("NEARHOP_SOAK").is_some() { 20 } else { 1 };
+    let rounds = if soaking() { 20 } else { 1 };
     let (mut stop_detected, mut stop_back) = (Vec::new(), Vec::new());
     let (mut kill_detected, mut kill_back) = (Vec::new(), Vec::new());
     for _ in 0..rounds {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 
 /// No request of a test takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// An answer whose head has arrived.
 pub(crate) struct Answer {

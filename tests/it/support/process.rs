@@ -33,6 +33,11 @@ pub(crate) fn has_ort() -> bool {
     found
 }
 
+/// Whether the long tests run: `make soak`.
+pub(crate) fn soaking() -> bool {
+    nearhop_conf::source::process_env("NEARHOP_SOAK").is_some()
+}
+
 /// Said aloud: what `eprintln!` says is heard of failed tests only.
 pub(crate) fn say(what: &str) {
     let _ = writeln!(std::io::stderr(), "\n*** {what} ***\n");
@@ -46,7 +51,7 @@ pub(crate) struct Dev {
 
 /// A role that says when it is ready.
 fn start(arguments: &[&str]) -> (Child, Value) {
-    let mut child = spawn(arguments);
+    let mut child = spawn(arguments, None);
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let ready = serde_json::from_str(&line)
@@ -54,8 +59,12 @@ fn start(arguments: &[&str]) -> (Child, Value) {
     (child, ready)
 }
 
-fn spawn(arguments: &[&str]) -> Child {
-    Command::new(BINARY)
+fn spawn(arguments: &[&str], manager: Option<&Path>) -> Child {
+    let mut command = Command::new(BINARY);
+    if let Some(socket) = manager {
+        command.env("NOTIFY_SOCKET", socket);
+    }
+    command
         .args(arguments)
         .current_dir(root())
         .env(
@@ -179,7 +188,12 @@ impl Edge {
 
     /// `change` may alter the whole file, and put others beside it.
     pub(crate) fn with(pods: &[SocketAddr], change: impl FnOnce(&mut Value, &Path)) -> Self {
-        Self::launch(pods, change, true)
+        Self::launch(pods, change, (true, None))
+    }
+
+    /// One that tells a service manager which listens at `socket`.
+    pub(crate) fn notifying(pods: &[SocketAddr], socket: &Path) -> Self {
+        Self::launch(pods, |_, _| {}, (true, Some(socket)))
     }
 
     /// One that may never be ready; its listeners are open when this returns.
@@ -194,7 +208,7 @@ impl Edge {
             config["edge"]["admin"]["listen"] = json!(admin);
             change(&mut config["edge"]);
         };
-        let edge = Self::launch(pods, change, false);
+        let edge = Self::launch(pods, change, (false, None));
         let deadline = super::now() + std::time::Duration::from_secs(30);
         while std::net::TcpStream::connect(&edge.admin).is_err() {
             assert!(super::now() < deadline, "the edge does not listen");
@@ -203,7 +217,11 @@ impl Edge {
         edge
     }
 
-    fn launch(pods: &[SocketAddr], change: impl FnOnce(&mut Value, &Path), wait: bool) -> Self {
+    fn launch(
+        pods: &[SocketAddr],
+        change: impl FnOnce(&mut Value, &Path),
+        (wait, manager): (bool, Option<&Path>),
+    ) -> Self {
         let pods: Vec<Value> = pods
             .iter()
             .enumerate()
@@ -224,7 +242,7 @@ impl Edge {
         let path = folder.path().join("edge.yaml");
         std::fs::write(&path, config.to_string()).unwrap();
         let mut child =
-            spawn(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+            spawn(&["edge", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()], manager);
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
         // Ends with the process, and with its successors, which have the same standard error.
@@ -307,6 +325,16 @@ impl Edge {
 
     pub(crate) async fn pods(&self) -> Value {
         self.admin("/pods").await
+    }
+
+    /// Sets something below `/admin/v1`.
+    pub(crate) async fn put(&self, path: &str, text: &str) -> client::Whole {
+        let request = http::Request::put(format!("/admin/v1{path}"))
+            .header("host", "nearhop")
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
+            .body(bytes::Bytes::copy_from_slice(text.as_bytes()))
+            .unwrap();
+        client::send(&self.admin, request).await.unwrap().whole().await.unwrap()
     }
 
     /// The value of a metric, by its whole name with labels.
