@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
+use nearhop_admission::hash_key;
 use nearhop_conf::{Config, Secret};
-use nearhop_proxy::hash_key;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -53,7 +53,7 @@ pub(crate) fn random_hex() -> anyhow::Result<String> {
 
 /// A key's hash, as the configuration wants it.
 pub(crate) fn hash_hex(secret: &Secret, key: &str) -> String {
-    hex(&hash_key(secret.reveal().as_bytes(), key.as_bytes()))
+    hex(&hash_key(secret, key.as_bytes()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -74,8 +74,10 @@ impl Identity {
     pub fn read(files: &Certificate) -> Result<Self, TlsError> {
         let chain = read_certificates(&files.certificate)?;
         let pem = read(&files.key)?;
-        let key = PKey::private_key_from_pem(&pem)
-            .map_err(|_| TlsError::NotPem { path: files.key.clone(), what: "private key" })?;
+        let key = PKey::private_key_from_pem(&pem).map_err(|_not_pem| TlsError::NotPem {
+            path: files.key.clone(),
+            what: "private key",
+        })?;
         let same = chain[0].public_key()?.public_eq(&key);
         same.then_some(Self { chain, key }).ok_or_else(|| TlsError::Mismatch {
             certificate: files.certificate.clone(),
@@ -129,7 +131,9 @@ pub fn acceptor(tls: &Tls) -> Result<SslAcceptor, TlsError> {
             .find(|(names, _)| names.iter().any(|pattern| name_matches(pattern, name)))
             .map(|(_, context)| context);
         match named {
-            Some(context) => ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL),
+            Some(context) => {
+                ssl.set_ssl_context(context).map_err(|_unusable| SniError::ALERT_FATAL)
+            }
             // The first certificate, which the client may refuse: better than no reason.
             None => Ok(()),
         }

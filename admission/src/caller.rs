@@ -9,6 +9,8 @@ use nearhop_conf::{Egress, Plan, Scope};
 pub struct Caller {
     /// The key's name; for a token its issuer's host and its subject. Never the credential.
     pub key: String,
+    /// The same for metrics, of which there may only be so many: a token's is its issuer's host.
+    pub label: String,
     /// Whose it is.
     pub tenant: String,
     /// Who uses it, where that is known.

@@ -99,6 +99,7 @@ impl Directory {
             let Some((plan, egress)) = directory.tenant(&key.tenant) else { continue };
             let caller = Caller {
                 key: key.name.clone(),
+                label: key.name.clone(),
                 tenant: key.tenant.clone(),
                 user: key.user.clone(),
                 scopes: key.scopes.clone(),
@@ -146,6 +147,12 @@ impl Directory {
         }
     }
 
+    /// Whose keys must be fetched.
+    #[must_use]
+    pub fn issuers(&self) -> &[nearhop_conf::Issuer] {
+        &self.issuers
+    }
+
     fn identify_token(
         &self,
         credential: &[u8],
@@ -171,6 +178,7 @@ impl Directory {
         let (plan, egress) = self.tenant(&claims.tenant).ok_or(Denied::UnknownTenant)?;
         Ok(Caller {
             key: claims.subject,
+            label: claims.host,
             tenant: claims.tenant,
             user: claims.user,
             scopes: claims.scopes,

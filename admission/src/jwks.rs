@@ -30,7 +30,8 @@ use crate::directory::Generation;
 const KEYS_MAX: usize = 64;
 /// Bytes of a key set that are read.
 pub const KEY_SET_BYTES_MAX: usize = 256 << 10;
-/// Between two attempts that failed, and between two that an unknown key asked for, seconds.
+/// Between two attempts that failed, and between two that an unknown key asked for, seconds; less
+/// where the issuer's keys are fetched more often anyway.
 const AGAIN: u64 = 30;
 /// NIST SP 800-131A.
 const RSA_BITS_MIN: u32 = 2048;
@@ -225,8 +226,9 @@ impl Jwks {
             let due = |issuer: &&'a Issuer| {
                 let held = held.entry(issuer.issuer.clone()).or_default();
                 held.stale = issuer.stale.as_secs();
-                let old = now >= held.fetched.saturating_add(issuer.refresh.as_secs());
-                let again = now >= held.tried.saturating_add(AGAIN) || held.tried == 0;
+                let refresh = issuer.refresh.as_secs();
+                let again = now >= held.tried.saturating_add(AGAIN.min(refresh)) || held.tried == 0;
+                let old = now >= held.fetched.saturating_add(refresh);
                 let due = (held.keys.is_none() || old || held.wanted) && again;
                 if due {
                     held.tried = now;

@@ -22,6 +22,8 @@ const NAME_MAX: usize = 128;
 pub(crate) struct Claims {
     /// `host#sub`: who it is, in logs and limits.
     pub(crate) subject: String,
+    /// The issuer's.
+    pub(crate) host: String,
     pub(crate) tenant: String,
     pub(crate) user: Option<String>,
     pub(crate) scopes: Vec<Scope>,
@@ -45,7 +47,7 @@ pub(crate) fn verify(
     if credential.len() > BYTES_MAX {
         return Err(Denied::Wrong);
     }
-    let text = std::str::from_utf8(credential).map_err(|_| Denied::Wrong)?;
+    let text = std::str::from_utf8(credential).map_err(|_malformed| Denied::Wrong)?;
     let (signed, signature) = text.rsplit_once('.').ok_or(Denied::Wrong)?;
     let (header, payload) = signed.split_once('.').ok_or(Denied::Wrong)?;
     let (header, payload) = (object(header)?, object(payload)?);
@@ -59,7 +61,7 @@ pub(crate) fn verify(
     if ["jwk", "jku", "x5c", "x5u", "crit"].iter().any(|name| header.contains_key(*name)) {
         return Err(Denied::Wrong);
     }
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Denied::Wrong)?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_malformed| Denied::Wrong)?;
     check_signature(
         &issuer.issuer,
         (algorithm, text_of(&header, "kid")),
@@ -91,8 +93,8 @@ fn check_signature(
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Denied> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Denied::Wrong)?;
-    serde_json::from_slice(&bytes).map_err(|_| Denied::Wrong)
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_malformed| Denied::Wrong)?;
+    serde_json::from_slice(&bytes).map_err(|_malformed| Denied::Wrong)
 }
 
 fn text_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
@@ -139,6 +141,7 @@ fn judge(issuer: &Issuer, payload: &Map<String, Value>, now: u64) -> Result<Clai
     let user = text_of(payload, &issuer.user_claim);
     Ok(Claims {
         subject,
+        host: host.to_owned(),
         tenant: tenant.ok_or(Denied::UnknownTenant)?.to_owned(),
         user: user.map(|user| user.chars().take(NAME_MAX).collect()),
         scopes: scopes(payload),

@@ -35,7 +35,9 @@ pub enum Served {
 }
 
 impl Served {
-    const fn name(self) -> &'static str {
+    /// Its name in the accounts and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Generated => "generated",
             Self::Cached => "cached",
@@ -86,7 +88,9 @@ impl Counts {
 pub struct Usage {
     counts: Arc<Mutex<Counts>>,
     healthy: Arc<AtomicBool>,
-    writer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    /// Whether there is a file.
+    kept: bool,
+    writer: Mutex<Option<(mpsc::Sender<()>, JoinHandle<()>)>>,
 }
 
 /// Why the accounts cannot be opened.
@@ -128,7 +132,9 @@ impl Usage {
     pub fn open(file: Option<&Path>) -> Result<Self, UsageError> {
         let counts: Arc<Mutex<Counts>> = Arc::default();
         let healthy = Arc::new(AtomicBool::new(true));
-        let Some(path) = file else { return Ok(Self { counts, healthy, writer: None }) };
+        let Some(path) = file else {
+            return Ok(Self { counts, healthy, kept: false, writer: Mutex::default() });
+        };
         let error = |source| UsageError { path: path.to_owned(), source };
         let mut connection = open(path).map_err(error)?;
         read_back(&connection, &counts, clock::since_epoch()).map_err(error)?;
@@ -150,8 +156,9 @@ impl Usage {
             }
         };
         let thread = std::thread::Builder::new().name("nearhop-usage".to_owned());
-        let thread = thread.spawn(write).map_err(|_| error(rusqlite::Error::InvalidQuery))?;
-        Ok(Self { counts, healthy, writer: Some((stop, thread)) })
+        let thread =
+            thread.spawn(write).map_err(|_no_thread| error(rusqlite::Error::InvalidQuery))?;
+        Ok(Self { counts, healthy, kept: true, writer: Mutex::new(Some((stop, thread))) })
     }
 
     /// Adds an answer that `key` of `tenant` was given at Unix time `now`.
@@ -170,7 +177,7 @@ impl Usage {
                 *counts.fresh.entry(tenant.to_owned()).or_default() +=
                     prompt_tokens + completion_tokens;
             }
-            if self.writer.is_none() && served == Served::Cached {
+            if !self.kept && served == Served::Cached {
                 return;
             }
             if counts.waiting.len() < WAITING_MAX || counts.waiting.contains_key(&line) {
@@ -193,6 +200,30 @@ impl Usage {
         (spent, until_next_month(now))
     }
 
+    /// Writes what waits, for the last time, within SQLite's own time-out.
+    pub fn close(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((stop, thread)) = writer {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+
+    /// What every tenant has used of the month of `now`, by name.
+    #[must_use]
+    pub fn all_spent(&self, now: Duration) -> Vec<(String, u64)> {
+        let mut all = locked(&self.counts, |counts| {
+            counts.turn_to(month(now));
+            let mut all = counts.written.clone();
+            for (tenant, tokens) in &counts.fresh {
+                *all.entry(tenant.clone()).or_default() += tokens;
+            }
+            all.into_iter().collect::<Vec<_>>()
+        });
+        all.sort();
+        all
+    }
+
     /// Whether what is used is also written down.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
@@ -202,11 +233,7 @@ impl Usage {
 
 impl Drop for Usage {
     fn drop(&mut self) {
-        if let Some((stop, thread)) = self.writer.take() {
-            drop(stop);
-            // It writes once more, within SQLite's own time-out.
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 

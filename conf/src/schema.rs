@@ -144,10 +144,11 @@ fn comments(yaml: &str) -> BTreeMap<String, String> {
             continue;
         }
         path.retain(|(depth, _)| *depth < indent);
-        if item && let Some((_, parent)) = path.last_mut() {
-            if !parent.ends_with("[]") {
-                parent.push_str("[]");
-            }
+        if item
+            && let Some((_, parent)) = path.last_mut()
+            && !parent.ends_with("[]")
+        {
+            parent.push_str("[]");
         }
         path.push((indent, name.to_owned()));
         if let Some((_, comment)) = rest.split_once(" # ") {

@@ -46,6 +46,7 @@ pub(crate) struct App {
     model: Arc<Model>,
     engine: Engine,
     ready: Check,
+    slots: usize,
     counters: Counters,
     tokenizing: Arc<Semaphore>,
     started: u64,
@@ -60,7 +61,12 @@ struct Counters {
 }
 
 impl App {
-    pub(crate) fn new(model: Arc<Model>, engine: Engine, ready: Check, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        (engine, slots): (Engine, usize),
+        ready: Check,
+        metrics: &Metrics,
+    ) -> Self {
         let counters = Counters {
             requests: metrics.counters(
                 "nearhop_pod_requests_total",
@@ -82,6 +88,7 @@ impl App {
             model,
             engine,
             ready,
+            slots,
             counters,
             tokenizing: Arc::new(Semaphore::new(TOKENIZING_MAX)),
             started: clock::since_epoch().as_secs(),
@@ -295,7 +302,9 @@ async fn models(State(app): State<App>) -> Response {
 
 async fn readyz(State(app): State<App>) -> Response {
     match (app.ready)() {
-        Ok(()) => Json(PodReport { models: vec![app.model.report()] }).into_response(),
+        Ok(()) => {
+            Json(PodReport { models: vec![app.model.report()], slots: app.slots }).into_response()
+        }
         Err(reason) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             Refusal::new(status, ErrorKind::Server, "not_ready", reason).respond()

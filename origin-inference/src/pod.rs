@@ -88,7 +88,7 @@ impl Pod {
             true => Err("stopping".to_owned()),
             false => alive(),
         });
-        let app = App::new(model, engine, Arc::clone(&ready), &metrics).router();
+        let app = App::new(model, (engine, origin.slots), Arc::clone(&ready), &metrics).router();
         let token = origin.admin.token.as_ref();
         let admin_app = admin_router(Checks { live, ready }, metrics, token, axum::Router::new());
         Ok(Self { serving, admin, app, admin_app, draining, drain: origin.drain, tls: None })

@@ -17,6 +17,7 @@ use nearhop_admin::{
     BindError, Checks, Metrics, ServeLimits, admin_router, bind, clock, serve,
     tls::{Files, TlsError, acceptor, keep_fresh, mutual_acceptor, mutual_files},
 };
+use nearhop_admission::{Gate, Jwks, KEY_SET_BYTES_MAX, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::Memory;
 use nearhop_geo::RegionId;
@@ -33,6 +34,7 @@ use tokio::{
 use crate::{
     buffer::Budget,
     export::Exporter,
+    fetch::{Question, fetch},
     gateway::{Gateway, Side},
     handover::{self, Inherited, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
@@ -59,6 +61,9 @@ pub enum EdgeError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file of the accounts cannot be used.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// The operating system refused something else, such as a thread.
     #[error("the edge cannot run: {0}")]
     System(#[from] std::io::Error),
@@ -165,6 +170,10 @@ impl Edge {
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
+            jwks: Jwks::default(),
+            limiter: Limiter::default(),
+            usage: Usage::open(config.access.usage_file.as_deref())?,
+            gate: Gate::new(1, edge.limits.requests / 4),
             buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, edge.l1.ttl),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
@@ -223,7 +232,9 @@ impl Edge {
     pub fn run(self, on_ready: impl FnOnce(Ready) + Send + 'static) -> Result<(), EdgeError> {
         let requests = runtime("edge", self.threads)?;
         let operations = runtime("operations", 1)?;
+        let shared = Arc::clone(&self.shared);
         let stopped = requests.block_on(self.serve(&operations, on_ready));
+        shared.usage.close();
         operations.shutdown_timeout(Duration::from_millis(200));
         requests.shutdown_timeout(Duration::from_secs(1));
         stopped
@@ -274,6 +285,7 @@ impl Edge {
         if let Some(exporting) = self.exporting.take() {
             operations.spawn(exporting);
         }
+        operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         operations.spawn(Arc::clone(&self.shared.pods).keep_fresh());
 
@@ -402,6 +414,42 @@ async fn watch_files(reloader: Arc<Reloader>) {
         if now != paths {
             paths = now;
             files = Files::new(paths.clone());
+        }
+    }
+}
+
+/// Fetches the keys of token issuers whenever they are due.
+async fn fetch_keys(shared: Arc<Shared>) {
+    const WITHIN: Duration = Duration::from_secs(5);
+    let mut tick = interval(Duration::from_millis(500));
+    loop {
+        tick.tick().await;
+        let live = shared.live.load_full();
+        for issuer in shared.jwks.due(live.directory.issuers(), clock::since_epoch().as_secs()) {
+            let (shared, issuer) = (Arc::clone(&shared), issuer.clone());
+            tokio::spawn(async move {
+                let question = Question {
+                    url: &issuer.jwks_url,
+                    ca: issuer.ca.as_deref(),
+                    body: None,
+                    limit: KEY_SET_BYTES_MAX,
+                    within: WITHIN,
+                };
+                let answer = fetch(question).await;
+                let now = clock::since_epoch().as_secs();
+                let result = match shared.jwks.fetched(&issuer.issuer, answer, now) {
+                    Ok(()) => "taken",
+                    Err(reason) => {
+                        tracing::warn!(
+                            issuer = issuer.issuer,
+                            reason,
+                            "an issuer's keys cannot be had"
+                        );
+                        "failed"
+                    }
+                };
+                shared.metrics.jwks.with_label_values(&[result]).inc();
+            });
         }
     }
 }

@@ -20,7 +20,6 @@ mod export;
 mod fetch;
 mod gateway;
 mod handover;
-mod keys;
 mod listener;
 mod live;
 mod metrics;
@@ -33,5 +32,4 @@ mod upstream;
 
 pub use edge::{Edge, EdgeError, Ready, Start};
 pub use handover::{Inherited, Successor};
-pub use keys::hash as hash_key;
 pub use reload::SetLevel;

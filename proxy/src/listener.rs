@@ -153,8 +153,8 @@ async fn welcome(
     let stream: pingora::protocols::Stream = match security {
         Security::Plain => Box::new(Guarded::new(l4, &connection, limits, deadline)),
         Security::Tls(acceptor) | Security::Mutual(acceptor, _) => {
-            let ssl = Ssl::new(acceptor.load().context()).map_err(|_| "tls")?;
-            let mut stream = SslStream::new(ssl, l4).map_err(|_| "tls")?;
+            let ssl = Ssl::new(acceptor.load().context()).map_err(|_openssl| "tls")?;
+            let mut stream = SslStream::new(ssl, l4).map_err(|_openssl| "tls")?;
             let left = deadline.saturating_duration_since(clock::now());
             match timeout(left, Pin::new(&mut stream).accept()).await {
                 Ok(Ok(())) => {}

@@ -1,9 +1,10 @@
 //! What may change while the edge runs: one immutable snapshot, swapped whole. A request keeps the
 //! one it began with.
 
+use nearhop_admission::Directory;
 use nearhop_conf::{Config, Deadlines, Edge, IpNet, Limits};
 
-use crate::{cors::Origins, keys::Keys};
+use crate::cors::Origins;
 
 /// The live part of a configuration.
 #[derive(Debug)]
@@ -11,7 +12,7 @@ pub(crate) struct Live {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) waits: Waits,
-    pub(crate) keys: Keys,
+    pub(crate) directory: Directory,
     pub(crate) proxy_protocol: Vec<IpNet>,
     pub(crate) cors: Origins,
     /// Whether each request is a line of the log.
@@ -36,7 +37,7 @@ impl Live {
                 next_token: edge.upstream.next_token,
                 attempts: edge.upstream.attempts,
             },
-            keys: Keys::new(&config.access),
+            directory: Directory::new(&config.access),
             proxy_protocol: edge.proxy_protocol.clone(),
             cors: Origins::new(edge.cors.as_ref()),
             access_log: config.log.access,

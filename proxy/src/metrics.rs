@@ -10,6 +10,9 @@ pub(crate) struct EdgeMetrics {
     pub(crate) duration_seconds: HistogramVec,
     pub(crate) first_token_seconds: HistogramVec,
     pub(crate) tokens: IntCounterVec,
+    pub(crate) usage: IntCounterVec,
+    pub(crate) limited: IntCounterVec,
+    pub(crate) jwks: IntCounterVec,
     pub(crate) in_progress: IntGauge,
     pub(crate) buffered: IntGauge,
     pub(crate) connections: IntGauge,
@@ -53,6 +56,21 @@ impl EdgeMetrics {
                 "gen_ai_client_token_usage_total",
                 "Tokens of generated answers by type; answers from a cache are not in it.",
                 &["gen_ai_token_type"],
+            ),
+            usage: metrics.counters(
+                "nearhop_usage_tokens_total",
+                "Tokens by whom they were for; a token's subjects count as their issuer.",
+                &["tenant", "key", "served", "type"],
+            ),
+            limited: metrics.counters(
+                "nearhop_limited_total",
+                "Requests that a limit of a key or tenant refused, by which.",
+                &["limit", "of"],
+            ),
+            jwks: metrics.counters(
+                "nearhop_jwks_fetches_total",
+                "Fetches of issuers' keys by result.",
+                &["result"],
             ),
             in_progress: metrics.gauge("nearhop_requests_in_progress", "Requests being answered."),
             buffered: metrics

@@ -20,14 +20,23 @@ use crate::{
 
 /// The edge's routes for the admin router.
 pub(crate) fn routes(shared: &Arc<Shared>, reloader: &Arc<Reloader>) -> Router {
-    let shared = Arc::clone(shared);
+    let (accounts, shared) = (Arc::clone(shared), Arc::clone(shared));
     let (shown, reloaded, level) =
         (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
     Router::new()
         .route("/pods", get(move || async move { Json(pods(&shared)) }))
+        .route("/usage", get(move || async move { Json(usage(&accounts)) }))
         .route("/config", get(move || async move { Json(shown.describe()) }))
         .route("/config/reload", post(move || reload(reloaded)))
         .route("/log-level", put(move |text: String| async move { set_level(&level, &text) }))
+}
+
+/// What every tenant has used this month, and whether it is written down.
+fn usage(shared: &Shared) -> Value {
+    let spent = shared.usage.all_spent(nearhop_admin::clock::since_epoch());
+    let tenants: serde_json::Map<String, Value> =
+        spent.into_iter().map(|(tenant, tokens)| (tenant, json!({ "tokens": tokens }))).collect();
+    json!({ "written": shared.usage.is_healthy(), "month": tenants })
 }
 
 /// Reads the configuration files again; what is wrong with them is the answer.

@@ -3,6 +3,7 @@
 //! | phase | does | gives |
 //! |---|---|---|
 //! | [`admit`] | id, API key → tenant, limits, body → request, deadline, model → revision | `Admitted` or `Reject` |
+//! | [`limit`] | what key and tenant may use: reserved before, settled after | a reservation, or `Reject` |
 //! | [`lookup`] | the key, and the cache under it | `Hit`, or `Miss` with a ticket to store |
 //! | [`route`] | pure: which pod next, and why | `Candidate` |
 //! | [`attempt`] | walks the pods under one deadline until one begins to answer | `Generation` |
@@ -11,6 +12,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod attempt;
+pub(crate) mod limit;
 pub(crate) mod lookup;
 pub(crate) mod record;
 pub(crate) mod respond;
@@ -28,6 +30,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
+use nearhop_admission::{Gate, Jwks, Limiter, NoPlace, Permit, Usage};
 use nearhop_edge_cache::Memory;
 use tokio::sync::Semaphore;
 
@@ -39,7 +42,7 @@ use self::{
     respond::Next,
 };
 use crate::{
-    buffer::{Budget, Held},
+    buffer::Budget,
     client::{BodyError, Client, Gone, ResponseHead},
     export::Exporter,
     gateway::Side,
@@ -54,6 +57,11 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) region: HeaderValue,
     pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) jwks: Jwks,
+    pub(crate) limiter: Limiter,
+    pub(crate) usage: Usage,
+    /// Places for requests that a pod works on.
+    pub(crate) gate: Gate,
     pub(crate) buffered: Arc<Budget>,
     pub(crate) l1: Memory,
     pub(crate) pods: Arc<Pods>,
@@ -97,7 +105,7 @@ pub(crate) async fn run(
     record.request_id = admit::request_id(headers);
     record.asked(client);
     let target = match side {
-        Side::Public => admit::target(method, path, headers, live),
+        Side::Public => admit::target(method, path, headers, (live, &shared.jwks, unix_now())),
         Side::Peer => admit::peer_target(method, path),
     };
     let answered = match target {
@@ -133,9 +141,9 @@ async fn completion(
 ) -> Result<(), Reject> {
     let (shared, live) = (record.shared, record.live);
     let limits = &live.limits;
+    record.caller(&head.caller);
     let _place = Place::take(shared, limits.requests).ok_or(Reject::Overloaded)?;
-    let mut held = Held::new(&shared.buffered, limits.buffered.0);
-    let body = match client.body(limits.body.0, limits.body_read, &mut held).await {
+    let body = match client.body(limits.body.0, limits.body_read, &mut record.held).await {
         Ok(body) => body,
         Err(BodyError::NoRoom) => return Err(Reject::Overloaded),
         Err(BodyError::TooLarge) => return Err(Reject::BodyTooLarge { limit: limits.body.0 }),
@@ -147,18 +155,47 @@ async fn completion(
             return Ok(());
         }
     };
-    record.caller(&head.caller);
     let admitted = admit::request(head, body, shared, live, record.arrived)?;
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
+        limit::reserve(record, &admitted, 0)?;
         respond::nothing(client, record, &admitted, None).await?;
         warm_up(shared, live, admitted, (&record.request_id, record.trace.clone()));
         return Ok(());
     }
     match lookup::find(shared, &admitted, clock::now()) {
-        Lookup::Hit(hit) => respond::hit(client, record, &admitted, &hit).await,
-        Lookup::Miss(ticket) => generate(client, record, &admitted, &ticket, &mut held).await,
+        Lookup::Hit(hit) => {
+            // A hit uses no tokens, and is a request like any other.
+            limit::reserve(record, &admitted, 0)?;
+            respond::hit(client, record, &admitted, &hit).await
+        }
+        Lookup::Miss(ticket) => {
+            limit::reserve(record, &admitted, limit::tokens_at_most(&admitted))?;
+            generate(client, record, &admitted, &ticket).await
+        }
     }
+}
+
+/// A place among the requests that pods work on, in its tenant's turn.
+async fn enter(shared: &Shared, live: &Live, admitted: &Admitted) -> Result<Permit, Reject> {
+    let _waiting = attempt::Waiting::new(&shared.metrics.queue_depth);
+    shared.gate.resize(places(shared.pods.slots(), live.limits.requests));
+    let caller = &admitted.head.caller;
+    let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
+    entered.map_err(|none| match none {
+        NoPlace::Full => Reject::Overloaded,
+        NoPlace::Late => Reject::Deadline,
+    })
+}
+
+/// Requests that pods work on at once: what they compute together, and as many that wait at them,
+/// so that a pod always has its next. The others wait here, where tenants take turns.
+fn places(slots: Option<usize>, requests: usize) -> usize {
+    slots.map_or(requests / 2, |slots| 2 * slots).clamp(1, requests)
+}
+
+fn unix_now() -> u64 {
+    clock::since_epoch().as_secs()
 }
 
 /// Warm-ups in progress at once: they are a kindness to a later request, not a request.
@@ -204,9 +241,16 @@ async fn generate(
     record: &mut Record<'_>,
     admitted: &Admitted,
     ticket: &lookup::Ticket,
-    held: &mut Held,
 ) -> Result<(), Reject> {
     let (shared, live) = (record.shared, record.live);
+    let entered = tokio::select! {
+        entered = enter(shared, live, admitted) => entered?,
+        () = client.gone() => {
+            record.client_gone();
+            return Ok(());
+        }
+    };
+    let _entered: Permit = entered;
     let mut attempts = Attempts::new(shared, live, admitted, (&record.request_id, &record.trace))?;
     loop {
         let begun = tokio::select! {
@@ -214,6 +258,7 @@ async fn generate(
             () = client.gone() => None,
         };
         record.tried.append(&mut attempts.tried());
+        record.begun(limit::prompt_guess(admitted));
         let Some(begun) = begun else {
             record.client_gone();
             return Ok(());
@@ -227,7 +272,7 @@ async fn generate(
         };
         let next = match admitted.request.stream {
             true => respond::stream(client, record, admitted, ticket, generation).await,
-            false => respond::whole(client, record, admitted, ticket, generation, held).await,
+            false => respond::whole(client, record, admitted, ticket, generation).await,
         };
         match next {
             Next::Answered => return Ok(()),

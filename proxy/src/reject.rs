@@ -3,13 +3,27 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use nearhop_wire::{ApiError, ErrorKind};
+use nearhop_admission::{Limited, What};
+use nearhop_conf::Scope;
+use nearhop_wire::{ApiError, ErrorKind, Kind};
 
 /// Why a request gets no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reject {
-    /// The API key is missing or wrong.
+    /// The API key or token is missing or wrong.
     BadKey,
+    /// It has expired.
+    ExpiredKey,
+    /// The credential's tenant is not among ours.
+    UnknownTenant,
+    /// The credential is not for requests of this kind.
+    Scope { needed: Scope },
+    /// The tenant's requests may not be answered in this region.
+    Region,
+    /// Whether the token holds cannot be known: its issuer's keys could not be had yet.
+    IssuerUnavailable,
+    /// A limit of the key or the tenant is used up.
+    Limited(Limited),
     /// Nothing is at that path.
     NotFound,
     /// The path takes another method.
@@ -45,7 +59,12 @@ pub(crate) enum Reject {
 impl Reject {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadKey => StatusCode::UNAUTHORIZED,
+            Self::BadKey | Self::ExpiredKey => StatusCode::UNAUTHORIZED,
+            Self::UnknownTenant | Self::Scope { .. } | Self::Region => StatusCode::FORBIDDEN,
+            Self::Limited(limited) if limited.what == What::Request => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeadersTooLarge { .. } | Self::TooManyHeaders { .. } => {
@@ -60,7 +79,7 @@ impl Reject {
             }
             Self::Invalid(_) | Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::ClientFault { status, .. } => *status,
-            Self::Overloaded | Self::AllBusy { .. } | Self::NoPods => {
+            Self::IssuerUnavailable | Self::Overloaded | Self::AllBusy { .. } | Self::NoPods => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::AllFailed => StatusCode::BAD_GATEWAY,
@@ -70,8 +89,49 @@ impl Reject {
 
     /// What the client is told. Nothing of it is internal: no address, no cause.
     pub(crate) fn error(&self) -> ApiError {
-        use ErrorKind::{Authentication, InvalidRequest, Overloaded, Server};
+        use ErrorKind::{Authentication, InvalidRequest, Overloaded, RateLimit, Server};
         match self {
+            Self::ExpiredKey => ApiError::new(
+                Authentication,
+                "expired_api_key",
+                "the API key or token has expired; ask your operator for another",
+            ),
+            Self::UnknownTenant => ApiError::new(
+                Authentication,
+                "unknown_tenant",
+                "the credential is good, and its tenant is not served here",
+            ),
+            Self::Scope { needed } => ApiError::new(
+                Authentication,
+                "insufficient_scope",
+                format!("the credential is not for this; it needs the scope `{}`", needed.name()),
+            ),
+            Self::Region => ApiError::new(
+                Authentication,
+                "region_not_allowed",
+                "your tenant's requests may not be answered in this region",
+            ),
+            Self::IssuerUnavailable => ApiError::new(
+                Server,
+                "issuer_unavailable",
+                "tokens cannot be checked at the moment; try again shortly",
+            ),
+            Self::Limited(limited) => {
+                let whose = if limited.of_key { "this key" } else { "your tenant" };
+                let (kind, code, what) = match limited.what {
+                    What::Requests => (RateLimit, "rate_limit_exceeded", "requests a minute are"),
+                    What::Tokens => (RateLimit, "rate_limit_exceeded", "tokens a minute are"),
+                    What::Concurrency => (RateLimit, "rate_limit_exceeded", "requests at once are"),
+                    What::Month => (RateLimit, "insufficient_quota", "tokens of the month are"),
+                    What::Request => {
+                        let message = format!(
+                            "the request may use more tokens than {whose} has in a minute; send less context or a lower max_tokens"
+                        );
+                        return ApiError::new(InvalidRequest, "tokens_over_limit", message);
+                    }
+                };
+                ApiError::new(kind, code, format!("the {what} used up for {whose}"))
+            }
             Self::BadKey => ApiError::new(
                 Authentication,
                 "invalid_api_key",
@@ -151,22 +211,68 @@ impl Reject {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::AllBusy { retry_after } => Some(retry_after.as_secs().max(1)),
-            Self::Overloaded | Self::NoPods => Some(1),
+            Self::Limited(limited) if limited.what != What::Request => {
+                // Rounded up: a moment too early would be refused again.
+                Some(
+                    limited
+                        .retry_after
+                        .as_millis()
+                        .div_ceil(1000)
+                        .try_into()
+                        .unwrap_or(u64::MAX)
+                        .max(1),
+                )
+            }
+            Self::Overloaded | Self::NoPods | Self::IssuerUnavailable => Some(1),
             Self::ClientFault { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Some(1),
             _ => None,
         }
     }
 }
 
+impl Reject {
+    /// Whether a client that tries again by itself can only hurt: SDKs do so twice on every 429
+    /// and 5xx, unless `x-should-retry` says no.
+    pub(crate) fn retry_hurts(&self, kind: Option<Kind>) -> bool {
+        match self {
+            Self::Limited(limited) => matches!(limited.what, What::Month | What::Request),
+            // Nobody waits any more for code that was not there in time.
+            Self::Deadline => kind.is_some_and(Kind::is_code),
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use nearhop_admission::Standing;
+
     use super::*;
+
+    fn limited(what: What) -> Reject {
+        Reject::Limited(Limited {
+            what,
+            of_key: true,
+            retry_after: Duration::from_millis(1500),
+            standing: Standing::default(),
+        })
+    }
 
     fn all() -> Vec<Reject> {
         let second = Duration::from_secs(1);
         let error = ApiError::invalid("n", "n must be less");
         vec![
             Reject::BadKey,
+            Reject::ExpiredKey,
+            Reject::UnknownTenant,
+            Reject::Scope { needed: Scope::Chat },
+            Reject::Region,
+            Reject::IssuerUnavailable,
+            limited(What::Requests),
+            limited(What::Tokens),
+            limited(What::Concurrency),
+            limited(What::Month),
+            limited(What::Request),
             Reject::NotFound,
             Reject::MethodNotAllowed { allowed: "POST" },
             Reject::BadRequest,
@@ -201,8 +307,19 @@ mod tests {
     #[test]
     fn only_a_bad_key_is_401() {
         for reject in all() {
-            assert_eq!(reject == Reject::BadKey, reject.status() == StatusCode::UNAUTHORIZED);
+            let bad = matches!(reject, Reject::BadKey | Reject::ExpiredKey);
+            assert_eq!(bad, reject.status() == StatusCode::UNAUTHORIZED, "{reject:?}");
         }
+    }
+
+    #[test]
+    fn a_retry_is_asked_for_only_where_it_can_help() {
+        assert_eq!(limited(What::Requests).retry_after(), Some(2), "rounded up");
+        assert!(limited(What::Month).retry_hurts(None));
+        assert!(!limited(What::Tokens).retry_hurts(None));
+        assert!(Reject::Deadline.retry_hurts(Some(Kind::Fim)));
+        assert!(!Reject::Deadline.retry_hurts(Some(Kind::Chat)));
+        assert!(!Reject::Overloaded.retry_hurts(Some(Kind::Fim)));
     }
 
     #[test]

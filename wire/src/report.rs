@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct PodReport {
     /// The models it serves.
     pub models: Vec<ModelReport>,
+    /// Sequences that it computes together; 0 where it does not say.
+    #[serde(default)]
+    pub slots: usize,
 }
 
 /// One model on one pod.

@@ -8,6 +8,7 @@ use super::*;
 fn caller(key: &str, tenant: &str, plan: &Plan) -> Caller {
     Caller {
         key: key.to_owned(),
+        label: key.to_owned(),
         tenant: tenant.to_owned(),
         user: None,
         scopes: Vec::new(),

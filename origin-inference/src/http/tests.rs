@@ -35,7 +35,7 @@ fn pod_over(session: Box<dyn Session>, queue: usize) -> Pod {
     let counters = worker::Counters::new(&metrics);
     let limits = Limits { slots: 2, chunk: 64 };
     let engine = Engine::start(session, Arc::clone(&model), limits, entrance, counters).unwrap();
-    let app = App::new(model, engine, Arc::new(|| Ok(())), &metrics);
+    let app = App::new(model, (engine, 2), Arc::new(|| Ok(())), &metrics);
     Pod { router: app.router(), metrics }
 }
 

@@ -16,6 +16,7 @@ fn origin() -> Origin {
     let any = "127.0.0.1:0".parse().unwrap();
     Origin {
         listen: any,
+        tls: None,
         admin: Admin { listen: any, token: None },
         model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny"),
         slots: 1,

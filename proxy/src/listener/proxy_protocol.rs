@@ -27,7 +27,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     }
     header.resize(FIXED + rest, 0);
     stream.read_exact(&mut header[FIXED..]).await?;
-    let header = Header::try_from(header.as_slice()).map_err(|_| wrong())?;
+    let header = Header::try_from(header.as_slice()).map_err(|_malformed| wrong())?;
     Ok(match (header.command, header.addresses) {
         (Command::Local, _) => None,
         (Command::Proxy, Addresses::IPv4(ip)) => {

@@ -7,15 +7,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use nearhop_conf::Deadlines;
+use nearhop_admission::{Caller, Denied, Jwks, credential};
+use nearhop_conf::{Deadlines, Scope};
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
 use super::Shared;
-use crate::{
-    keys::{Caller, Keys},
-    live::Live,
-    reject::Reject,
-};
+use crate::{live::Live, reject::Reject};
 
 /// What a request's head asks for.
 #[derive(Debug)]
@@ -115,9 +112,10 @@ pub(crate) fn target(
     method: &Method,
     path: &str,
     headers: &HeaderMap,
-    live: &Live,
+    (live, jwks, now): (&Live, &Jwks, u64),
 ) -> Result<Target, Reject> {
-    let (limits, keys) = (&live.limits, &live.keys);
+    let limits = &live.limits;
+    let caller = |headers| caller(headers, live, jwks, now);
     if headers.len() > limits.header_count {
         return Err(Reject::TooManyHeaders { limit: limits.header_count });
     }
@@ -138,12 +136,12 @@ pub(crate) fn target(
         "/health" => return takes(Method::GET, "GET").map(|()| Target::Health),
         "/v1/models" => {
             takes(Method::GET, "GET")?;
-            caller(headers, keys)?;
+            caller(headers)?;
             return Ok(Target::Models);
         }
         "/v1/health" => {
             takes(Method::GET, "GET")?;
-            caller(headers, keys)?;
+            caller(headers)?;
             return Ok(Target::TabbyHealth);
         }
         "/v1/completions" => Endpoint::Completions,
@@ -153,7 +151,7 @@ pub(crate) fn target(
         _ => return Err(Reject::NotFound),
     };
     takes(Method::POST, "POST")?;
-    let caller = caller(headers, keys)?;
+    let caller = caller(headers)?;
     let (no_store, no_cache) = cache_directives(headers);
     Ok(Target::Completion(Head {
         caller,
@@ -165,9 +163,16 @@ pub(crate) fn target(
     }))
 }
 
-fn caller(headers: &HeaderMap, keys: &Keys) -> Result<Arc<Caller>, Reject> {
-    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    keys.find(authorization).cloned().ok_or(Reject::BadKey)
+/// Whose request it is; `now` is Unix time in seconds.
+fn caller(headers: &HeaderMap, live: &Live, jwks: &Jwks, now: u64) -> Result<Arc<Caller>, Reject> {
+    let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let given = credential(value("authorization"), value("x-api-key").or_else(|| value("api-key")));
+    live.directory.identify(given, jwks, now).map_err(|denied| match denied {
+        Denied::Missing | Denied::Wrong => Reject::BadKey,
+        Denied::Expired => Reject::ExpiredKey,
+        Denied::UnknownTenant => Reject::UnknownTenant,
+        Denied::KeysUnavailable => Reject::IssuerUnavailable,
+    })
 }
 
 /// `no-store` and `no-cache` of the request (RFC 9111, section 5.2.1).
@@ -223,6 +228,15 @@ pub(crate) fn request(
             _ => Reject::NoPods,
         });
     };
+    let needed = if request.kind().is_code() { Scope::Completions } else { Scope::Chat };
+    if !head.caller.may(needed) {
+        return Err(Reject::Scope { needed });
+    }
+    let here =
+        |regions: &Vec<String>| regions.iter().any(|region| shared.region == region.as_str());
+    if !head.caller.egress.regions.as_ref().is_none_or(here) {
+        return Err(Reject::Region);
+    }
     let kind = clamp(request.kind(), head.kind);
     let own = total(&live.deadlines, kind, None);
     let asked = [head.timeout, request.time_limit].into_iter().flatten().min();
@@ -252,7 +266,8 @@ mod tests {
     use super::*;
 
     fn live() -> Live {
-        let hash = crate::keys::hash(b"0123456789abcdef", b"k");
+        let secret = nearhop_conf::Secret::new("0123456789abcdef");
+        let hash = nearhop_admission::hash_key(&secret, b"k");
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let yaml = format!(
             "access: {{key_secret: 0123456789abcdef, keys: [{{name: k, tenant: t, hmac_sha256: '{hash}'}}]}}\nedge: {{listen: '127.0.0.1:0', admin: {{listen: '127.0.0.1:0'}}, pods: [{{name: p, address: '127.0.0.1:1'}}]}}"
@@ -270,7 +285,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        target(&method, path, &map, &live())
+        target(&method, path, &map, (&live(), &Jwks::default(), 0))
     }
 
     const KEY: (&str, &str) = ("authorization", "Bearer k");

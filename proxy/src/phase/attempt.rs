@@ -400,10 +400,10 @@ impl Drop for Running<'_> {
 }
 
 /// A request that waits for a pod's first content.
-struct Waiting<'a>(&'a IntGauge);
+pub(super) struct Waiting<'a>(&'a IntGauge);
 
 impl<'a> Waiting<'a> {
-    fn new(gauge: &'a IntGauge) -> Self {
+    pub(super) fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -9,10 +9,12 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use nearhop_admin::clock;
+use nearhop_admission::{Caller, Reservation, Served, Standing};
 use nearhop_wire::{Kind, Usage};
 
 use super::{Shared, attempt::Tried};
 use crate::{
+    buffer::Held,
     client::Client,
     export::{Exporter, Span, SpanKind},
     live::Live,
@@ -71,7 +73,15 @@ pub(crate) struct Record<'a> {
     /// The pods that were tried, in order.
     pub(crate) tried: Vec<Tried>,
     usage: Option<Usage>,
-    caller: Option<Arc<crate::keys::Caller>>,
+    caller: Option<Arc<Caller>>,
+    reservation: Option<Reservation>,
+    /// What it holds of the common budget of bytes.
+    pub(crate) held: Held,
+    /// How the caller's limits stand, for the answer.
+    pub(crate) standing: Standing,
+    /// Tokens that came before the usage was told, and what the prompt is thought to be.
+    seen: u64,
+    guess: u64,
     source: Option<Source>,
     first_content: Option<Instant>,
     end: End,
@@ -100,6 +110,11 @@ impl<'a> Record<'a> {
             tried: Vec::new(),
             usage: None,
             caller: None,
+            reservation: None,
+            held: Held::new(&shared.buffered, live.limits.buffered.0),
+            standing: Standing::default(),
+            seen: 0,
+            guess: 0,
             source: None,
             first_content: None,
             end: End::Open,
@@ -124,8 +139,29 @@ impl<'a> Record<'a> {
         self.page = self.live.cors.answer(headers);
     }
 
-    pub(crate) fn caller(&mut self, caller: &Arc<crate::keys::Caller>) {
+    pub(crate) fn caller(&mut self, caller: &Arc<Caller>) {
         self.caller = Some(Arc::clone(caller));
+    }
+
+    /// The caller's limits have room for it.
+    pub(crate) fn reserved(&mut self, reservation: Reservation) {
+        self.standing = reservation.standing;
+        self.reservation = Some(reservation);
+    }
+
+    /// A pod works on it, whose prompt is thought to have so many tokens.
+    pub(crate) fn begun(&mut self, guess: u64) {
+        self.guess = guess;
+    }
+
+    /// Tokens came.
+    pub(crate) fn saw(&mut self, tokens: usize) {
+        self.seen += tokens as u64;
+    }
+
+    /// A stored answer has this usage, which is counted and costs nothing.
+    pub(crate) fn cached(&mut self, usage: Usage) {
+        self.usage = Some(usage);
     }
 
     /// The head of the answer is about to be sent.
@@ -158,6 +194,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
+        self.settle();
         let kind = self.kind.map_or("none", Kind::name);
         let source = self.source.map_or("none", Source::name);
         let status = match &self.end {
@@ -176,7 +213,7 @@ impl Drop for Record<'_> {
             metrics.duration_seconds.with_label_values(&labels).observe(took.as_secs_f64());
         }
         if self.live.access_log {
-            self.write_line(kind, source, status, took, first);
+            self.write_line([kind, source, status], took, first);
         }
         if self.trace.sampled
             && let Some(exporter) = &self.shared.exporter
@@ -186,17 +223,41 @@ impl Drop for Record<'_> {
     }
 }
 
+fn count(usage: Usage) -> (u64, u64) {
+    (usage.prompt_tokens as u64, usage.completion_tokens as u64)
+}
+
 fn millis(duration: Duration) -> f64 {
     // Whole microseconds: more digits would only be noise.
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl Record<'_> {
+    /// Gives back what was reserved and not used, and writes what was into the accounts.
+    fn settle(&mut self) {
+        let Some(reservation) = self.reservation.take() else { return };
+        let Some(caller) = self.caller.as_deref() else { return };
+        let (served, tokens) = match (self.source, self.usage) {
+            (Some(Source::L1), Some(usage)) => (Served::Cached, count(usage)),
+            (_, Some(usage)) => (Served::Generated, count(usage)),
+            // Given up half-way: a pod worked for it all the same.
+            (_, None) if self.guess > 0 => (Served::Generated, (self.guess, self.seen)),
+            (_, None) => return,
+        };
+        let used = if served == Served::Cached { 0 } else { tokens.0 + tokens.1 };
+        reservation.settle(used);
+        let owner = (caller.tenant.as_str(), caller.key.as_str());
+        self.shared.usage.add(owner, served, tokens, clock::since_epoch());
+        let usage = &self.shared.metrics.usage;
+        let by =
+            |kind| usage.with_label_values(&[&caller.tenant, &caller.label, served.name(), kind]);
+        by("input").inc_by(tokens.0);
+        by("output").inc_by(tokens.1);
+    }
+
     fn write_line(
         &self,
-        kind: &str,
-        source: &str,
-        status: &str,
+        [kind, source, status]: [&str; 3],
         took: Duration,
         first: Option<Duration>,
     ) {
@@ -212,6 +273,7 @@ impl Record<'_> {
             peer = asked.and_then(|asked| asked.peer.as_deref()),
             tenant = caller.map(|caller| caller.tenant.as_str()),
             key = caller.map(|caller| caller.key.as_str()),
+            user = caller.and_then(|caller| caller.user.as_deref()),
             kind,
             source,
             status,

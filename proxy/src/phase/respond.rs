@@ -2,9 +2,12 @@
 
 mod collect;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
+use nearhop_admission::Standing;
 use nearhop_wire::{
     Answer, ApiError, Choice, CompletionRequest, Delta, ErrorKind, EventWriter, Finish,
     Head as AnswerHead, Usage,
@@ -19,7 +22,6 @@ use super::{
     record::{Record, Source},
 };
 use crate::{
-    buffer::Held,
     client::{Client, Gone, ResponseHead},
     reject::Reject,
     upstream::outcome::Outcome,
@@ -28,6 +30,7 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SOURCE: HeaderName = HeaderName::from_static("x-nearhop-source");
 const REGION: HeaderName = HeaderName::from_static("x-nearhop-region");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const POD: HeaderName = HeaderName::from_static("x-nearhop-pod");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -115,6 +118,12 @@ pub(crate) fn rejection(record: &mut Record<'_>, reject: &Reject) -> (ResponseHe
     if let Some(seconds) = reject.retry_after() {
         headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
     }
+    if reject.retry_hurts(record.kind) {
+        headers.push((SHOULD_RETRY, HeaderValue::from_static("false")));
+    }
+    if let Reject::Limited(limited) = reject {
+        headers.extend(standing_headers(&limited.standing));
+    }
     let body = reject.error().body();
     let status = reject.status();
     record.answered(status);
@@ -165,6 +174,7 @@ pub(crate) async fn hit(
         false => (JSON, hit.entry.answer.body_for(request)),
     };
     record.content(Source::L1, clock::now());
+    record.cached(hit.entry.answer.usage);
     let mut headers = answer_headers(record, Source::L1, content_type, hit.cache_status());
     headers.push(timing(record, "l1"));
     if send(client, record, StatusCode::OK, headers, body).await.is_err() {
@@ -230,6 +240,7 @@ pub(crate) async fn stream(
             }
             Ok(())
         });
+        record.saw(std::mem::take(&mut writer.tokens));
         match taken {
             Err(outcome) if !begun => return again(generation, outcome),
             Err(outcome) => {
@@ -280,6 +291,8 @@ struct StreamWriter {
     collector: Collector,
     /// What was written and not sent yet.
     out: BytesMut,
+    /// Tokens that came since somebody counted.
+    tokens: usize,
     /// The whole answer, after the terminator.
     answer: Option<Answer>,
 }
@@ -290,6 +303,7 @@ impl StreamWriter {
             collector: Collector::new(head.clone(), request.sampling.n),
             events: EventWriter::new(head, request),
             out: BytesMut::new(),
+            tokens: 0,
             answer: None,
         }
     }
@@ -298,6 +312,7 @@ impl StreamWriter {
         self.collector.take(&event)?;
         match event {
             Event::Delta(delta) => {
+                self.tokens += delta.token_ids.len().max(1);
                 let delta = Delta { token_ids: Vec::new(), ..delta };
                 self.events.delta(&delta, &mut self.out);
             }
@@ -339,7 +354,6 @@ pub(crate) async fn whole(
     admitted: &Admitted,
     ticket: &Ticket,
     mut generation: Generation<'_>,
-    held: &mut Held,
 ) -> Next {
     let mut collector = Collector::new(generation.head(admitted), admitted.request.sampling.n);
     loop {
@@ -350,7 +364,8 @@ pub(crate) async fn whole(
         match event.and_then(|event| collector.take(&event).map(|()| event)) {
             Ok(Event::Done) => break,
             Ok(Event::Delta(delta)) => {
-                held.hold(delta.text.len());
+                record.held.hold(delta.text.len());
+                record.saw(delta.token_ids.len().max(1));
             }
             Ok(Event::Usage(_)) => {}
             Err(outcome) => return again(generation, outcome),
@@ -414,7 +429,40 @@ fn answer_headers(
     headers.push((header::CACHE_CONTROL, NO_STORE));
     headers.push((SOURCE, source.header()));
     headers.push((CACHE_STATUS, cache_status));
+    headers.extend(standing_headers(&record.standing));
     headers
+}
+
+/// How the caller's limits stand, in OpenAI's words.
+fn standing_headers(standing: &Standing) -> Headers {
+    let mut headers = Headers::new();
+    let names = [
+        [
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ],
+        ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+    ];
+    for (left, [limit, remaining, reset]) in [standing.requests, standing.tokens].iter().zip(names)
+    {
+        let Some(left) = left else { continue };
+        headers.push((HeaderName::from_static(limit), HeaderValue::from(left.limit)));
+        headers.push((HeaderName::from_static(remaining), HeaderValue::from(left.remaining)));
+        let time = HeaderValue::try_from(short_time(left.reset)).expect("plain ASCII");
+        headers.push((HeaderName::from_static(reset), time));
+    }
+    headers
+}
+
+/// `6m0s`, `1.5s` or `120ms`, as OpenAI writes times.
+fn short_time(time: Duration) -> String {
+    let millis = time.as_millis();
+    match (millis / 60_000, millis % 60_000) {
+        (0, millis) if millis < 1000 => format!("{millis}ms"),
+        (0, millis) => format!("{}s", millis as f64 / 1e3),
+        (minutes, millis) => format!("{minutes}m{}s", millis / 1000),
+    }
 }
 
 fn origin_headers(record: &Record<'_>, generation: &Generation<'_>) -> Headers {
@@ -442,4 +490,20 @@ async fn send(
     let head = ResponseHead { status, headers, length: Some(body.len()) };
     client.send_head(head).await?;
     client.send_body(body, true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_openai_does() {
+        let check =
+            |millis, expected| assert_eq!(short_time(Duration::from_millis(millis)), expected);
+        check(0, "0ms");
+        check(120, "120ms");
+        check(1500, "1.5s");
+        check(60_000, "1m0s");
+        check(366_500, "6m6s");
+    }
 }

@@ -116,7 +116,7 @@ mod tests {
 
     fn pod(ready: bool, in_flight: usize) -> PodView {
         let standing = if ready { Standing::Ready } else { Standing::Out(Reason::Dead) };
-        let report = Some(Arc::new(PodReport { models: vec![model("1")] }));
+        let report = Some(Arc::new(PodReport { models: vec![model("1")], slots: 8 }));
         PodView { standing, report, in_flight }
     }
 
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn only_pods_with_the_pinned_revision_serve() {
         let mut other = pod(true, 0);
-        other.report = Some(Arc::new(PodReport { models: vec![model("2")] }));
+        other.report = Some(Arc::new(PodReport { models: vec![model("2")], slots: 8 }));
         let mut unknown = pod(true, 0);
         unknown.report = None;
         assert_eq!(chosen(&[other, unknown, pod(true, 9)], &[NO; 3]), Some((2, Why::OnlyReady)));

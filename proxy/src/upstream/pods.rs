@@ -207,6 +207,13 @@ impl Pods {
         self.pods.iter().any(|pod| pod.is_ready())
     }
 
+    /// How many sequences the ready pods compute together; `None` where one does not say.
+    pub(crate) fn slots(&self) -> Option<usize> {
+        let ready = self.pods.iter().map(|pod| pod.view()).filter(PodView::is_ready);
+        let slots = ready.map(|view| view.report.map_or(0, |report| report.slots));
+        slots.map(|slots| (slots > 0).then_some(slots)).sum()
+    }
+
     fn is_last(&self, pod: &Pod) -> bool {
         !self.pods.iter().any(|other| other.address != pod.address && other.is_ready())
     }
@@ -307,7 +314,7 @@ mod tests {
             max_tokens: 64,
             context_length: 1024,
         });
-        Arc::new(PodReport { models: models.collect() })
+        Arc::new(PodReport { models: models.collect(), slots: 8 })
     }
 
     fn check(reports: &[Arc<PodReport>], expected: &[(&str, &str)]) {

@@ -304,11 +304,12 @@ impl Edge {
     pub(crate) fn next_ready(&mut self) -> Value {
         let mut line = String::new();
         // A byte at a time: what a later process says must not be read with it.
-        for byte in self.child.stdout.as_mut().unwrap().bytes() {
-            line.push(char::from(byte.unwrap()));
-            if line.ends_with('\n') {
+        let mut byte = [0];
+        while !line.ends_with('\n') {
+            if self.child.stdout.as_mut().unwrap().read_exact(&mut byte).is_err() {
                 break;
             }
+            line.push(char::from(byte[0]));
         }
         serde_json::from_str(&line).unwrap_or_else(|error| {
             panic!("the edge is not ready: {error}: {line:?}\n{}", self.log())
@@ -316,7 +317,11 @@ impl Edge {
     }
 
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
-        self.child.wait().unwrap()
+        // Waiting would close it, which is a lifeline's end.
+        let lifeline = self.child.stdin.take();
+        let status = self.child.wait().unwrap();
+        drop(lifeline);
+        status
     }
 
     pub(crate) fn pid(&self) -> u64 {

@@ -1,0 +1,48 @@
+//! What a key and its tenant may use: reserved before a request is dispatched, settled when it ends.
+
+use nearhop_admin::clock;
+
+use super::{admit::Admitted, record::Record};
+use crate::reject::Reject;
+
+/// The most tokens that a request can use, without a tokenizer: no token is shorter than a byte.
+pub(crate) fn tokens_at_most(admitted: &Admitted) -> u64 {
+    let sampling = &admitted.request.sampling;
+    let answer = sampling.max_tokens.unwrap_or(admitted.model.max_tokens);
+    // Prompt and answer share the model's window, however much text was sent.
+    let answer = answer.min(admitted.model.context_length).saturating_mul(sampling.n);
+    let prompt = admitted.request.input.bytes().min(admitted.model.context_length);
+    (prompt as u64).saturating_add(answer as u64)
+}
+
+/// The tokens of a prompt whose request is given up before its pod tells: code has about four
+/// bytes a token.
+pub(crate) fn prompt_guess(admitted: &Admitted) -> u64 {
+    const BYTES_A_TOKEN: usize = 4;
+    let prompt = admitted.request.input.bytes() / BYTES_A_TOKEN;
+    prompt.clamp(1, admitted.model.context_length.max(1)) as u64
+}
+
+/// Takes a request with so many tokens from its caller's limits; the record settles it.
+pub(crate) fn reserve(
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+    tokens: u64,
+) -> Result<(), Reject> {
+    let shared = record.shared;
+    let caller = &admitted.head.caller;
+    let spent = shared.usage.spent(&caller.tenant, clock::since_epoch());
+    let now = shared.age(clock::now());
+    match shared.limiter.reserve(caller, tokens, spent, now) {
+        Ok(reservation) => {
+            record.reserved(reservation);
+            Ok(())
+        }
+        Err(limited) => {
+            let whose = if limited.of_key { "key" } else { "tenant" };
+            let what = limited.what.name();
+            shared.metrics.limited.with_label_values(&[what, whose]).inc();
+            Err(Reject::Limited(limited))
+        }
+    }
+}
