@@ -38,14 +38,15 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl)
+test_packages=(nginx-light wrk curl openssl nghttp2-client)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
 program_of() {
     case $1 in
-    cmake | pkg-config | python3 | wrk | curl) echo "$1" ;;
+    cmake | pkg-config | python3 | wrk | curl | openssl) echo "$1" ;;
     nginx-light) echo nginx ;;
+    nghttp2-client) echo h2load ;;
     esac
 }
 
@@ -107,7 +108,7 @@ other_systems() {
     printf 'setup: missing: %s\n' "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
     if [[ $(uname -s) == Darwin ]]; then
         fail "packages are installed for you on Debian and Ubuntu only; this is $system, where Homebrew has them" \
-            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl"
+            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl nghttp2"
     fi
     fail "packages are installed for you on Debian and Ubuntu only; this is $system: install them its own way" \
         "make setup    (again, afterwards)"

@@ -26,7 +26,9 @@ use tokio::{
 use self::{certificates::Certificates, child::Child};
 use crate::{
     key::{hash_hex, random_hex},
-    lifeline, log, print_line,
+    lifeline,
+    log::Logging,
+    print_line,
 };
 
 #[derive(clap::Args)]
@@ -63,7 +65,7 @@ const POD_ADMIN_OFFSET: u16 = 100;
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let _set_level = log::start(&Log::default());
+    let _logging = Logging::start(&Log::default());
     let model = find_model(args.model.as_deref())?;
     for port in &args.pod_ports {
         reserve(local(*port), "a pod", "--pod-ports")?;

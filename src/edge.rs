@@ -7,19 +7,20 @@ use nearhop_conf::{Loaded, source::process_env};
 use nearhop_proxy::{Edge, Inherited, Ready, Start, Successor};
 use serde_json::json;
 
-use crate::{RoleArgs, lifeline, log, print_line};
+use crate::{RoleArgs, lifeline, log::Logging, print_line};
 
 pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
     // First: what was handed over must not be taken for files of ours.
     let inherited = Inherited::take();
     let loaded = Loaded::read(&args.config, &process_env)?;
-    let set_level = log::start(&loaded.config.log);
+    let logging = Logging::start(&loaded.config.log);
+    let set_level = Arc::new(logging.set_level());
     // The path, not the file: a hand-over runs what was installed there meanwhile.
     let successor = Successor {
         binary: std::env::current_exe().context("this binary's own path")?,
         arguments: std::env::args_os().skip(1).collect(),
     };
-    let edge = Edge::new(Start { loaded, inherited, successor, set_level: Arc::new(set_level) })?;
+    let edge = Edge::new(Start { loaded, inherited, successor, set_level })?;
     if args.lifeline {
         lifeline::hold(|| std::process::exit(0))?;
     }

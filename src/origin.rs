@@ -6,11 +6,11 @@ use nearhop_origin_inference::{Pod, run as serve};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{RoleArgs, lifeline, log, print_line, read_config};
+use crate::{RoleArgs, lifeline, log::Logging, print_line, read_config};
 
 pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
     let config = read_config(&args.config)?;
-    let _set_level = log::start(&config.log);
+    let _logging = Logging::start(&config.log);
     let origin = config.origin.context("the configuration has no `origin` section")?;
     let pod = Pod::start(&origin, &source::process_env)?;
     let (listen, admin) = pod.addresses()?;

@@ -13,6 +13,8 @@ mod access;
 mod config;
 mod defaults;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod loaded;
 mod reader;
 mod schema;

@@ -185,6 +185,37 @@ fn what_does_not_hold_is_refused() {
     assert!(signing.check(&edge, NOW).is_ok(), "clocks differ by less than a minute");
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// Whatever is sent as a token, it is judged, and nothing unsigned is ever good.
+    #[test]
+    fn nothing_unsigned_is_good(
+        header in "[ -~]{0,80}",
+        payload in "[ -~]{0,120}",
+        signature in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
+        form in 0u8..3,
+    ) {
+        let jwks = Jwks::default();
+        let text = match form {
+            0 => format!("{header}.{payload}.{}", encode(&signature)),
+            1 => format!("{}.{}.{}", encode(&header), encode(&payload), encode(&signature)),
+            _ => {
+                let header = json!({"alg": header, "kid": payload});
+                let payload = json!({"iss": ISSUER, "exp": NOW + 1});
+                format!("{}.{}.{}", encode(header.to_string()), encode(payload.to_string()), encode(&signature))
+            }
+        };
+        proptest::prop_assert!(verify(text.as_bytes(), &[issuer(&ALL)], &jwks, NOW).is_err());
+    }
+
+    /// Whatever an issuer's URL answers, it is a key set or a reason.
+    #[test]
+    fn a_key_set_is_read_or_refused(body in "[{}\\[\\]\",:a-zA-Z0-9_-]{0,200}") {
+        let _ = crate::KeySet::parse(body.as_bytes());
+    }
+}
+
 #[test]
 fn scopes_are_ours_among_those_it_names() {
     let signing = signing(Algorithm::EdDsa);

@@ -77,6 +77,18 @@ mod tests {
         assert_eq!(client, None);
     }
 
+    proptest::proptest! {
+        /// Whatever comes, it is a header or not, and no more is read than it says.
+        #[test]
+        fn any_bytes_are_judged(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), real in proptest::prelude::any::<bool>()) {
+            if real {
+                bytes.splice(0..bytes.len().min(12), ppp::v2::PROTOCOL_PREFIX.iter().copied());
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _ = runtime.block_on(check(&bytes));
+        }
+    }
+
     #[tokio::test]
     async fn anything_else_is_no_header() {
         let whole = header(Command::Proxy);

@@ -313,6 +313,32 @@ mod tests {
         assert!(matches!(judge(Method::GET, "/v1/models", &[KEY]), Ok(Target::Models)));
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+        /// Whatever the head of a request says, it is judged; and without the key nothing is let in.
+        #[test]
+        fn any_head_is_judged(
+            path in "/(v1/)?[a-z/]{0,20}",
+            names in proptest::collection::vec("(x-[a-z-]{1,12}|authorization|cache-control|traceparent|origin|x-nearhop-[a-z-]{1,12}|access-control-request-method)", 0..8),
+            values in proptest::collection::vec("[ -~]{0,60}", 8),
+            post in proptest::prelude::any::<bool>(),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in names.iter().zip(&values) {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                headers.append(name, value.parse().unwrap());
+            }
+            let method = if post { Method::POST } else { Method::OPTIONS };
+            let judged = target(&method, &path, &headers, (&live(), &Jwks::default(), 0));
+            proptest::prop_assert!(!matches!(judged, Ok(Target::Completion(_) | Target::Models)));
+            let id = request_id(&headers);
+            proptest::prop_assert!(HeaderValue::try_from(id).is_ok());
+            let trace = crate::trace::Trace::of(&headers, crate::trace::Draw::new(), 0.5);
+            proptest::prop_assert_eq!(trace.header().len(), 55);
+        }
+    }
+
     #[test]
     fn headers_have_a_limit() {
         let long = "x".repeat(33 << 10);
