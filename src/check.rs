@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
+use nearhop_admin::tls::{TlsError, acceptor, mutual_acceptor};
 use nearhop_conf::Config;
 
 #[derive(clap::Args)]
@@ -9,22 +11,61 @@ pub(crate) struct Args {
     /// The configuration file; - for standard input
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Check the file alone, not the certificates that it names
+    #[arg(long)]
+    no_certificates: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = crate::read_config(&args.config)?;
+    if !args.no_certificates {
+        let mistakes = certificates(&config);
+        if !mistakes.is_empty() {
+            bail!(
+                "{} names files that cannot be used:\n{}",
+                args.config.display(),
+                mistakes.join("\n")
+            );
+        }
+    }
     crate::print_line(&format!("{}: ok. {}", args.config.display(), describe(&config)));
     Ok(())
+}
+
+/// What is wrong with the certificates, each with its field.
+fn certificates(config: &Config) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    let mut check = |field: &str, built: Result<(), TlsError>| {
+        if let Err(error) = built {
+            mistakes.push(format!("  {field}: {error}"));
+        }
+    };
+    if let Some(edge) = &config.edge {
+        if let Some(tls) = &edge.tls {
+            check("edge.tls", acceptor(tls).map(drop));
+        }
+        if let Some(peer) = &edge.peer {
+            check("edge.peer.tls", mutual_acceptor(&peer.tls).map(drop));
+        }
+        if let Some(tls) = &edge.upstream.tls {
+            check("edge.upstream.tls", mutual_acceptor(tls).map(drop));
+        }
+    }
+    if let Some(tls) = config.origin.as_ref().and_then(|origin| origin.tls.as_ref()) {
+        check("origin.tls", mutual_acceptor(tls).map(drop));
+    }
+    mistakes
 }
 
 /// What the file would run, so that a file of the wrong role is noticed.
 fn describe(config: &Config) -> String {
     let edge = config.edge.as_ref().map(|edge| {
         format!(
-            "an edge on {} with {} pods and {} keys",
+            "an edge on {} with {} pods, {} keys and {} token issuers",
             edge.listen,
             edge.pods.len(),
-            config.access.keys.len()
+            config.access.keys.len(),
+            config.access.issuers.len()
         )
     });
     let origin = config.origin.as_ref().map(|origin| {

@@ -46,6 +46,31 @@ fn a_good_configuration_passes_the_check() {
 }
 
 #[test]
+fn the_schema_knows_the_default_file() {
+    let schema = run(&["config", "schema"], "");
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let limits = &schema["properties"]["edge"]["properties"]["limits"]["properties"];
+    assert!(limits.as_object().unwrap().len() > 10, "{limits}");
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_with_its_field() {
+    let default = String::from_utf8(run(&["config", "default"], "").stdout).unwrap();
+    let with = default.replacen(
+        "  proxy_protocol: []",
+        "  tls: {certificates: [{certificate: /nowhere.pem, key: /nowhere-key.pem}]}\n  proxy_protocol: []",
+        1,
+    );
+    let output = run(&["check", "-c", "-"], &with);
+    assert!(!output.status.success());
+    let said = words(&output);
+    assert!(said.contains("edge.tls") && said.contains("/nowhere.pem"), "{said}");
+    assert!(run(&["check", "--no-certificates", "-c", "-"], &with).status.success());
+}
+
+#[test]
 fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
     let output = run(&["check", "-c", "-"], "edge: {listen: here}\nregion: a b\n");
     assert_eq!(output.status.code(), Some(64));

@@ -13,6 +13,7 @@ mod command_line;
 mod disconnects;
 mod editors;
 mod failover;
+mod observed;
 mod reuse;
 mod soak;
 mod transport;

@@ -332,6 +332,12 @@ impl Upstream {
             idle_connections: count(&mut section, "idle_connections", default.idle_connections),
             idle_timeout: section.or("idle_timeout", default.idle_timeout),
         };
+        let one = |tls: &MutualTls| matches!(&tls.names[..], [name] if !name.starts_with("*."));
+        if upstream.tls.as_ref().is_some_and(|tls| !one(tls)) {
+            let fix =
+                "Write the one name that every pod's certificate has, such as pods.example.com";
+            section.problem("tls.names", "is not one name to ask pods for", fix);
+        }
         section.finish();
         upstream
     }
