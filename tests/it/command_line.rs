@@ -48,7 +48,7 @@ fn a_good_configuration_passes_the_check() {
 #[test]
 fn the_schema_knows_the_default_file() {
     let schema = run(&["config", "schema"], "");
-    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let limits = &schema["properties"]["edge"]["properties"]["limits"]["properties"];
     assert!(limits.as_object().unwrap().len() > 10, "{limits}");

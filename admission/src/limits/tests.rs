@@ -124,10 +124,9 @@ proptest! {
                 held.push((reservation, used, settle));
             }
             prop_assert!(held.len() <= 4, "the tenant has four places");
-            if held.len() == 4 || used % 3 == 0 {
-                if let Some((reservation, used, settle)) = held.pop() {
-                    if settle { reservation.settle(used) } else { drop(reservation) }
-                }
+            let ends = (held.len() == 4 || used % 3 == 0).then(|| held.pop()).flatten();
+            if let Some((reservation, used, settle)) = ends {
+                if settle { reservation.settle(used) } else { drop(reservation) }
             }
         }
         drop(held);
