@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use crate::{
     buffer::Held,
     client::{BodyError, Client, Gone, ResponseHead},
+    framing,
     listener::connection::{Connection, Phase},
     phase::{self, Shared},
 };
@@ -93,6 +94,16 @@ impl HttpServerApp for Gateway {
                 return None;
             }
         }
+        let judged = session.as_http1().map_or(Ok(()), |session| {
+            let head = session.req_header();
+            framing::judge(&session.get_headers_raw_bytes(), &head.headers, head.version)
+        });
+        if let Err(reason) = judged {
+            tracing::debug!(reason, "ambiguous request");
+            refuse(&mut session, &self.shared).await;
+            session.shutdown().await;
+            return None;
+        }
         let live = self.shared.live.load_full();
         prepare(&mut session, &live.limits);
         let mut client = Downstream {
@@ -149,9 +160,12 @@ async fn idle_too_long(shutdown: &ShutdownWatch) {
 /// and a byte after a body cancels the answer, reads and writes may take for ever.
 fn prepare(session: &mut ServerSession, limits: &Limits) {
     session.set_pipelining_enabled(true);
-    // Only where the client's version and `Connection` header left it on.
+    // Only where the client's version and `Connection` header left it on. A chunked request is the
+    // last of its connection: the parser takes an empty chunk size for the last chunk, and what
+    // followed would be a request that others take for its body. Clients of ours send a length.
+    let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
     if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(limits.keepalive.as_secs()));
+        session.set_keepalive((!chunked).then(|| limits.keepalive.as_secs()));
     }
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));

@@ -18,6 +18,7 @@ mod cors;
 mod edge;
 mod export;
 mod fetch;
+mod framing;
 mod gateway;
 mod handover;
 mod listener;

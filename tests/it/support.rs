@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod fake_pod;
+pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod keep_alive;
 pub(crate) mod process;

@@ -128,7 +128,9 @@ pub(crate) fn target(
     {
         return Ok(Target::Preflight(answer));
     }
-    let takes = |allowed: Method, name: &'static str| match *method == allowed {
+    // What is said to a GET is said to a HEAD, less the body (RFC 9110, section 9.3.2).
+    let meant = if *method == Method::HEAD { Method::GET } else { method.clone() };
+    let takes = |allowed: Method, name: &'static str| match meant == allowed {
         true => Ok(()),
         false => Err(Reject::MethodNotAllowed { allowed: name }),
     };

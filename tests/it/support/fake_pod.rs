@@ -23,6 +23,8 @@ pub(crate) enum Act {
     Answer(&'static str),
     /// The same, with a pause before the last piece: a stream that cannot be sent as a whole.
     Slow(&'static str),
+    /// So many pieces of a kilobyte.
+    Long(usize),
     /// Another status, with an error of that code.
     Status(u16, &'static str),
     /// Closes without a word.
@@ -206,6 +208,19 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             event(stream, &piece("", Some("stop"))).await?;
             let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
                 {"prompt_tokens": 1, "completion_tokens": groups.len(), "total_tokens": groups.len() + 1}});
+            event(stream, &usage.to_string()).await?;
+            event(stream, "[DONE]").await?;
+            chunk(stream, "").await
+        }
+        Act::Long(pieces) => {
+            begin(stream).await?;
+            let kilobyte = "x".repeat(1024);
+            for _ in 0..*pieces {
+                event(stream, &piece(&kilobyte, None)).await?;
+            }
+            event(stream, &piece("", Some("stop"))).await?;
+            let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
+                {"prompt_tokens": 1, "completion_tokens": pieces, "total_tokens": pieces + 1}});
             event(stream, &usage.to_string()).await?;
             event(stream, "[DONE]").await?;
             chunk(stream, "").await
