@@ -165,9 +165,12 @@ impl Gate {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the number of places. Those that are held stay held.
-    pub fn resize(&self, places: usize) {
-        let changed = self.shares(|shares| std::mem::replace(&mut shares.places, places) != places);
+    /// Changes the number of places, and of those that may wait. Those that are held stay held.
+    pub fn resize(&self, places: usize, waiting_max: usize) {
+        let changed = self.shares(|shares| {
+            shares.waiting_max = waiting_max;
+            std::mem::replace(&mut shares.places, places) != places
+        });
         if changed {
             self.admit();
         }

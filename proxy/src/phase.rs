@@ -179,7 +179,8 @@ async fn completion(
 /// A place among the requests that pods work on, in its tenant's turn.
 async fn enter(shared: &Shared, live: &Live, admitted: &Admitted) -> Result<Permit, Reject> {
     let _waiting = attempt::Waiting::new(&shared.metrics.queue_depth);
-    shared.gate.resize(places(shared.pods.slots(), live.limits.requests));
+    let requests = live.limits.requests;
+    shared.gate.resize(places(shared.pods.slots(), requests), requests / 4);
     let caller = &admitted.head.caller;
     let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
     entered.map_err(|none| match none {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
-    client::{complete, get, post},
+    client::{complete, get, post, request},
     eventually,
     fake_pod::{Act, FakePod},
     keep_alive::KeepAlive,
@@ -235,6 +235,33 @@ async fn hand_overs_under_load_fail_no_request() {
     // The last of them is nobody's child of ours.
     signal(pid, "TERM");
     eventually("the last process is gone", LIMIT, || async { (!alive(pid)).then_some(()) }).await;
+}
+
+/// RFC 9113, section 6.8.
+#[tokio::test]
+async fn over_http2_a_stopping_edge_says_goaway_and_finishes_what_runs() {
+    let pod = FakePod::start(Act::Slow("hello"));
+    let mut edge = Edge::start(&[pod.address], |_| {});
+    let stream = tokio::net::TcpStream::connect(&edge.address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let streamed = json!({"model": "fake", "prompt": unique(), "stream": true});
+    let (mut parts, body) = request("/v1/completions", &streamed, &[]).into_parts();
+    parts.headers.remove("host");
+    parts.uri = "http://nearhop/v1/completions".parse().unwrap();
+    let request = http::Request::from_parts(parts, http_body_util::Full::new(body));
+    let answer = tokio::spawn(sender.send_request(request));
+    eventually("it runs", LIMIT, || async { (!pod.seen().is_empty()).then_some(()) }).await;
+    signal(edge.pid(), "TERM");
+    let body = answer.await.unwrap().unwrap().into_body();
+    let whole = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    assert!(whole.ends_with(b"data: [DONE]\n\n"), "{whole:?}");
+    // Ended by the edge, and in order.
+    timeout(LIMIT, connection).await.unwrap().unwrap().unwrap();
+    assert!(edge.wait().success());
 }
 
 #[tokio::test]

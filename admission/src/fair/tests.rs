@@ -173,7 +173,7 @@ async fn who_waits_is_let_in_told_or_late_and_leaves_no_trace() {
     drop(tokio::time::timeout(Duration::from_millis(1), gate.enter("b", 0, soon())).await);
     assert_eq!(gate.waiting(), 0);
     drop(held);
-    gate.resize(2);
+    gate.resize(2, 1);
     let _two =
         (gate.enter("a", 0, soon()).await.unwrap(), gate.enter("b", 0, soon()).await.unwrap());
 }
