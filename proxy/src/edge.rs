@@ -5,7 +5,6 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -14,10 +13,10 @@ use std::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use nearhop_admin::{
-    BindError, Checks, Metrics, ServeLimits, admin_router, bind, clock, serve,
-    tls::{Files, TlsError, acceptor, keep_fresh, mutual_acceptor, mutual_files},
+    BindError, Checks, Metrics, admin_router, bind, clock,
+    tls::{TlsError, acceptor, keep_fresh, mutual_acceptor, mutual_files},
 };
-use nearhop_admission::{Gate, Jwks, KEY_SET_BYTES_MAX, Limiter, Usage, UsageError};
+use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::Memory;
 use nearhop_geo::RegionId;
@@ -25,16 +24,15 @@ use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
 use crate::{
+    background::{fetch_keys, reload, serve_admin, watch_files},
     buffer::Budget,
     export::Exporter,
-    fetch::{Question, fetch},
     gateway::{Gateway, Side},
     handover::{self, Inherited, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
@@ -43,6 +41,7 @@ use crate::{
     operator,
     phase::Shared,
     reload::{Reloader, SetLevel},
+    signals::{Heard, Signals},
     upstream::{exchange::Exchanges, pods::Pods, probe},
 };
 
@@ -383,83 +382,6 @@ async fn idle(shared: &Shared, keeper: &Doorkeeper) {
     }
 }
 
-async fn serve_admin(
-    listener: TcpListener,
-    app: axum::Router,
-    stopped: impl Future<Output = ()> + Send + 'static,
-) {
-    let limits = ServeLimits {
-        connections: 64,
-        header_read: Duration::from_secs(30),
-        drain: Duration::from_secs(1),
-    };
-    serve(listener, app, limits, None, stopped).await;
-}
-
-/// How often files are looked at: a revoked key is refused within a second.
-const LOOK: Duration = Duration::from_millis(300);
-
-/// Reads the configuration again whenever a file of it changed.
-async fn watch_files(reloader: Arc<Reloader>) {
-    let mut paths: Vec<PathBuf> = reloader.files();
-    let mut files = Files::new(paths.clone());
-    let mut tick = interval(LOOK);
-    loop {
-        tick.tick().await;
-        if !files.changed() {
-            continue;
-        }
-        reload(Arc::clone(&reloader)).await;
-        let now = reloader.files();
-        if now != paths {
-            paths = now;
-            files = Files::new(paths.clone());
-        }
-    }
-}
-
-/// Fetches the keys of token issuers whenever they are due.
-async fn fetch_keys(shared: Arc<Shared>) {
-    const WITHIN: Duration = Duration::from_secs(5);
-    let mut tick = interval(Duration::from_millis(500));
-    loop {
-        tick.tick().await;
-        let live = shared.live.load_full();
-        for issuer in shared.jwks.due(live.directory.issuers(), clock::since_epoch().as_secs()) {
-            let (shared, issuer) = (Arc::clone(&shared), issuer.clone());
-            tokio::spawn(async move {
-                let question = Question {
-                    url: &issuer.jwks_url,
-                    ca: issuer.ca.as_deref(),
-                    body: None,
-                    limit: KEY_SET_BYTES_MAX,
-                    within: WITHIN,
-                };
-                let answer = fetch(question).await;
-                let now = clock::since_epoch().as_secs();
-                let result = match shared.jwks.fetched(&issuer.issuer, answer, now) {
-                    Ok(()) => "taken",
-                    Err(reason) => {
-                        tracing::warn!(
-                            issuer = issuer.issuer,
-                            reason,
-                            "an issuer's keys cannot be had"
-                        );
-                        "failed"
-                    }
-                };
-                shared.metrics.jwks.with_label_values(&[result]).inc();
-            });
-        }
-    }
-}
-
-/// Away from the threads of requests: files are read and certificates parsed.
-async fn reload(reloader: Arc<Reloader>) {
-    // What went wrong was logged, counted and kept for the operator.
-    let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-}
-
 /// Starts the successor; `None` where it does not serve, and this process goes on.
 async fn hand_over(successor: &Successor, handles: &[(&'static str, TcpListener)]) -> Option<u32> {
     let listeners: std::io::Result<Vec<_>> = handles
@@ -479,41 +401,5 @@ async fn hand_over(successor: &Successor, handles: &[(&'static str, TcpListener)
             None
         }
         Err(_) => None,
-    }
-}
-
-/// What a signal means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    Stop,
-    StopNow,
-    Reload,
-    HandOver,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    user: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            user: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Heard {
-        tokio::select! {
-            _ = self.interrupt.recv() => Heard::StopNow,
-            _ = self.terminate.recv() => Heard::Stop,
-            _ = self.hangup.recv() => Heard::Reload,
-            _ = self.user.recv() => Heard::HandOver,
-        }
     }
 }

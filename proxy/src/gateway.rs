@@ -165,7 +165,7 @@ fn prepare(session: &mut ServerSession, limits: &Limits) {
     // followed would be a request that others take for its body. Clients of ours send a length.
     let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
     if session.get_keepalive().is_some() {
-        session.set_keepalive((!chunked).then(|| limits.keepalive.as_secs()));
+        session.set_keepalive((!chunked).then_some(limits.keepalive.as_secs()));
     }
     session.set_read_timeout(Some(limits.body_read));
     session.set_write_timeout(Some(limits.client_write));

@@ -12,6 +12,7 @@
 //!
 //! Absent on purpose: tokenizers and models. The edge counts bytes.
 
+mod background;
 mod buffer;
 mod client;
 mod cors;
@@ -28,6 +29,7 @@ mod operator;
 mod phase;
 mod reject;
 mod reload;
+mod signals;
 mod trace;
 mod upstream;
 

@@ -1,20 +1,24 @@
 //! The answer to the client, and into the cache after its terminator.
 
 mod collect;
-
-use std::time::Duration;
+mod headers;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
-use nearhop_admission::Standing;
 use nearhop_wire::{
     Answer, ApiError, Choice, CompletionRequest, Delta, ErrorKind, EventWriter, Finish,
     Head as AnswerHead, Usage,
 };
 use serde_json::json;
 
-use self::collect::Collector;
+use self::{
+    collect::Collector,
+    headers::{
+        Headers, JSON, NO_STORE, SHOULD_RETRY, SOURCE, SSE, answer_headers, common, origin_headers,
+        standing_headers, timing,
+    },
+};
 use super::{
     admit::Admitted,
     attempt::{Committed, Event, Generation},
@@ -26,18 +30,6 @@ use crate::{
     reject::Reject,
     upstream::outcome::Outcome,
 };
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const SOURCE: HeaderName = HeaderName::from_static("x-nearhop-source");
-const REGION: HeaderName = HeaderName::from_static("x-nearhop-region");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-const POD: HeaderName = HeaderName::from_static("x-nearhop-pod");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const SSE: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
-/// Answers are somebody's code: no cache between here and the editor keeps them.
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What follows a begun generation.
 pub(crate) enum Next {
@@ -405,80 +397,6 @@ fn again(generation: Generation<'_>, outcome: Outcome) -> Next {
     Next::Again(outcome)
 }
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
-
-/// On every answer, good or bad.
-fn common(record: &Record<'_>) -> Headers {
-    let mut headers = Headers::with_capacity(10);
-    let id = HeaderValue::try_from(record.request_id.as_str());
-    headers.push((REQUEST_ID, id.expect("a request id is plain ASCII")));
-    headers.push((REGION, record.shared.region.clone()));
-    headers.push(record.trace_header());
-    headers.extend(record.page.iter().cloned());
-    headers
-}
-
-fn answer_headers(
-    record: &Record<'_>,
-    source: Source,
-    content_type: HeaderValue,
-    cache_status: HeaderValue,
-) -> Headers {
-    let mut headers = common(record);
-    headers.push((header::CONTENT_TYPE, content_type));
-    headers.push((header::CACHE_CONTROL, NO_STORE));
-    headers.push((SOURCE, source.header()));
-    headers.push((CACHE_STATUS, cache_status));
-    headers.extend(standing_headers(&record.standing));
-    headers
-}
-
-/// How the caller's limits stand, in OpenAI's words.
-fn standing_headers(standing: &Standing) -> Headers {
-    let mut headers = Headers::new();
-    let names = [
-        [
-            "x-ratelimit-limit-requests",
-            "x-ratelimit-remaining-requests",
-            "x-ratelimit-reset-requests",
-        ],
-        ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-    ];
-    for (left, [limit, remaining, reset]) in [standing.requests, standing.tokens].iter().zip(names)
-    {
-        let Some(left) = left else { continue };
-        headers.push((HeaderName::from_static(limit), HeaderValue::from(left.limit)));
-        headers.push((HeaderName::from_static(remaining), HeaderValue::from(left.remaining)));
-        let time = HeaderValue::try_from(short_time(left.reset)).expect("plain ASCII");
-        headers.push((HeaderName::from_static(reset), time));
-    }
-    headers
-}
-
-/// `6m0s`, `1.5s` or `120ms`, as OpenAI writes times.
-fn short_time(time: Duration) -> String {
-    let millis = time.as_millis();
-    match (millis / 60_000, millis % 60_000) {
-        (0, millis) if millis < 1000 => format!("{millis}ms"),
-        (0, millis) => format!("{}s", millis as f64 / 1e3),
-        (minutes, millis) => format!("{minutes}m{}s", millis / 1000),
-    }
-}
-
-fn origin_headers(record: &Record<'_>, generation: &Generation<'_>) -> Headers {
-    let pod = HeaderValue::try_from(generation.pod());
-    let mut headers: Headers = pod.ok().map(|pod| (POD, pod)).into_iter().collect();
-    headers.push(timing(record, "origin"));
-    headers
-}
-
-/// Time since the request's header, under the name of what it was spent on (W3C Server Timing).
-fn timing(record: &Record<'_>, what: &str) -> (HeaderName, HeaderValue) {
-    let millis = (clock::now() - record.arrived).as_secs_f64() * 1e3;
-    let value = HeaderValue::try_from(format!("{what};dur={millis:.3}"));
-    (SERVER_TIMING, value.expect("plain ASCII"))
-}
-
 async fn send(
     client: &mut impl Client,
     record: &mut Record<'_>,
@@ -490,20 +408,4 @@ async fn send(
     let head = ResponseHead { status, headers, length: Some(body.len()) };
     client.send_head(head).await?;
     client.send_body(body, true).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_openai_does() {
-        let check =
-            |millis, expected| assert_eq!(short_time(Duration::from_millis(millis)), expected);
-        check(0, "0ms");
-        check(120, "120ms");
-        check(1500, "1.5s");
-        check(60_000, "1m0s");
-        check(366_500, "6m6s");
-    }
 }

@@ -1,0 +1,92 @@
+//! What runs beside requests, on a runtime of its own: the operator's listener, the watched files,
+//! the keys of token issuers.
+
+use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+
+use nearhop_admin::{ServeLimits, clock, serve, tls::Files};
+use nearhop_admission::KEY_SET_BYTES_MAX;
+use tokio::time::interval;
+
+use crate::{
+    fetch::{Question, fetch},
+    phase::Shared,
+    reload::Reloader,
+};
+
+/// The operator's listener, until `stopped` ends.
+pub(crate) async fn serve_admin(
+    listener: TcpListener,
+    app: axum::Router,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) {
+    let limits = ServeLimits {
+        connections: 64,
+        header_read: Duration::from_secs(30),
+        drain: Duration::from_secs(1),
+    };
+    serve(listener, app, limits, None, stopped).await;
+}
+
+/// How often files are looked at: a revoked key is refused within a second.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Reads the configuration again whenever a file of it changed.
+pub(crate) async fn watch_files(reloader: Arc<Reloader>) {
+    let mut paths: Vec<PathBuf> = reloader.files();
+    let mut files = Files::new(paths.clone());
+    let mut tick = interval(LOOK);
+    loop {
+        tick.tick().await;
+        if !files.changed() {
+            continue;
+        }
+        reload(Arc::clone(&reloader)).await;
+        let now = reloader.files();
+        if now != paths {
+            paths = now;
+            files = Files::new(paths.clone());
+        }
+    }
+}
+
+/// Fetches the keys of token issuers whenever they are due.
+pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
+    const WITHIN: Duration = Duration::from_secs(5);
+    let mut tick = interval(Duration::from_millis(500));
+    loop {
+        tick.tick().await;
+        let live = shared.live.load_full();
+        for issuer in shared.jwks.due(live.directory.issuers(), clock::since_epoch().as_secs()) {
+            let (shared, issuer) = (Arc::clone(&shared), issuer.clone());
+            tokio::spawn(async move {
+                let question = Question {
+                    url: &issuer.jwks_url,
+                    ca: issuer.ca.as_deref(),
+                    body: None,
+                    limit: KEY_SET_BYTES_MAX,
+                    within: WITHIN,
+                };
+                let answer = fetch(question).await;
+                let now = clock::since_epoch().as_secs();
+                let result = match shared.jwks.fetched(&issuer.issuer, answer, now) {
+                    Ok(()) => "taken",
+                    Err(reason) => {
+                        tracing::warn!(
+                            issuer = issuer.issuer,
+                            reason,
+                            "an issuer's keys cannot be had"
+                        );
+                        "failed"
+                    }
+                };
+                shared.metrics.jwks.with_label_values(&[result]).inc();
+            });
+        }
+    }
+}
+
+/// Away from the threads of requests: files are read and certificates parsed.
+pub(crate) async fn reload(reloader: Arc<Reloader>) {
+    // What went wrong was logged, counted and kept for the operator.
+    let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+}
