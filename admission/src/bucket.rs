@@ -79,10 +79,11 @@ impl Bucket {
         time_for(self.used, per_minute)
     }
 
-    /// Whether there is anything to remember.
-    pub(crate) fn is_empty(&mut self, per_minute: u64, now: Duration) -> bool {
-        self.leak(per_minute, now);
-        self.used == 0
+    /// Whether there is nothing to remember, whatever its limit is.
+    pub(crate) fn is_empty(&self, now: Duration) -> bool {
+        let mut slowest = *self;
+        slowest.leak(1, now);
+        slowest.used == 0
     }
 }
 

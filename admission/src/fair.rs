@@ -151,6 +151,8 @@ pub struct Gate(Arc<Mutex<Shares<Waiter>>>);
 pub struct Permit {
     gate: Gate,
     tenant: String,
+    /// Whether its place is still to be given back.
+    held: bool,
 }
 
 impl Gate {
@@ -215,18 +217,18 @@ impl Gate {
     }
 
     fn permit(&self, tenant: &str) -> Permit {
-        Permit { gate: self.clone(), tenant: tenant.to_owned() }
+        Permit { gate: self.clone(), tenant: tenant.to_owned(), held: true }
     }
 
     /// Lets those in whose turn it is.
     fn admit(&self) {
         while let Some((tenant, waiter)) = self.shares(Shares::next) {
-            let permit = Permit { gate: self.clone(), tenant };
-            if let Err(Ok(permit)) = waiter.send(Ok(permit)) {
-                // It has gone away; its place is the next one's. Not by dropping the permit, which
-                // would come back here.
+            let permit = Permit { gate: self.clone(), tenant, held: true };
+            if let Err(Ok(mut permit)) = waiter.send(Ok(permit)) {
+                // It has gone away; its place is the next one's. Given back here: dropping the
+                // permit would come back to this loop, once for each that has gone.
+                permit.held = false;
                 self.shares(|shares| shares.release(&permit.tenant));
-                std::mem::forget(permit);
             }
         }
     }
@@ -234,8 +236,10 @@ impl Gate {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.shares(|shares| shares.release(&self.tenant));
-        self.gate.admit();
+        if self.held {
+            self.gate.shares(|shares| shares.release(&self.tenant));
+            self.gate.admit();
+        }
     }
 }
 

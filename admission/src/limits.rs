@@ -145,9 +145,8 @@ impl Meter {
         }
     }
 
-    fn is_idle(&mut self, now: Duration) -> bool {
-        // Whatever the limit is now: at one a minute nothing is forgotten too early.
-        self.in_progress == 0 && self.requests.is_empty(1, now) && self.tokens.is_empty(1, now)
+    fn is_idle(&self, now: Duration) -> bool {
+        self.in_progress == 0 && self.requests.is_empty(now) && self.tokens.is_empty(now)
     }
 }
 

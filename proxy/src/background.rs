@@ -27,6 +27,8 @@ pub(crate) async fn serve_admin(
     serve(listener, app, limits, None, stopped).await;
 }
 
+/// How often a refused configuration is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How often files are looked at: a revoked key is refused within a second.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -35,11 +37,14 @@ pub(crate) async fn watch_files(reloader: Arc<Reloader>) {
     let mut paths: Vec<PathBuf> = reloader.files();
     let mut files = Files::new(paths.clone());
     let mut tick = interval(LOOK);
+    let mut tried = clock::now();
     loop {
         tick.tick().await;
-        if !files.changed() {
+        let again = reloader.is_refused() && clock::now() > tried + AGAIN;
+        if !files.changed() && !again {
             continue;
         }
+        tried = clock::now();
         reload(Arc::clone(&reloader)).await;
         let now = reloader.files();
         if now != paths {

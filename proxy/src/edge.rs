@@ -273,7 +273,10 @@ impl Edge {
                 security: Security::Mutual(Arc::clone(&peer.acceptor), names),
                 gateway: Arc::new(Gateway::new(&self.shared, Side::Peer, &limits)),
             };
-            accepting.spawn(listener::accept(listener, keeper.clone(), closed(closing_seen)));
+            // Places of their own: clients that take all of theirs must not cut regions off.
+            let slots = Arc::new(Semaphore::new(PEER_CONNECTIONS));
+            let keeper = Doorkeeper { slots, ..keeper.clone() };
+            accepting.spawn(listener::accept(listener, keeper, closed(closing_seen)));
             let paths = mutual_files(&peer.tls);
             operations.spawn(keep_fresh(paths, peer.acceptor, move || mutual_acceptor(&peer.tls)));
         }
@@ -352,6 +355,9 @@ impl Edge {
         Ok(handles)
     }
 }
+
+/// Connections of other edges; a region has a few of them, each with one or two.
+const PEER_CONNECTIONS: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaving {

@@ -30,8 +30,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_admission::{Gate, Jwks, Limiter, NoPlace, Permit, Usage};
+use nearhop_admission::{Gate, Jwks, Limiter, NoPlace, Permit, Reservation, Served, Usage};
 use nearhop_edge_cache::Memory;
+use nearhop_wire::Kind;
 use tokio::sync::Semaphore;
 
 use self::{
@@ -158,9 +159,10 @@ async fn completion(
     let admitted = admit::request(head, body, shared, live, record.arrived)?;
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
-        limit::reserve(record, &admitted, 0)?;
+        limit::reserve(record, &admitted, limit::tokens_at_most(&admitted))?;
         respond::nothing(client, record, &admitted, None).await?;
-        warm_up(shared, live, admitted, (&record.request_id, record.trace.clone()));
+        let (reservation, trace) = (record.hand_on(), record.trace.clone());
+        warm_up(shared, live, admitted, (&record.request_id, trace, reservation));
         return Ok(());
     }
     match lookup::find(shared, &admitted, clock::now()) {
@@ -201,26 +203,35 @@ fn unix_now() -> u64 {
 
 /// Warm-ups in progress at once: they are a kindness to a later request, not a request.
 const WARM_UPS_MAX: usize = 16;
+/// How long one waits for a place; later it would come after the request that it is for.
+const WARM_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// Has a pod read a prompt that will be asked about soon. Nobody waits for it: where too many run,
-/// or every pod is busy, it does not happen.
+/// or every place is taken, it does not happen. What it uses is its caller's all the same.
 fn warm_up(
     shared: &Arc<Shared>,
     live: &Arc<Live>,
     admitted: Admitted,
-    (request_id, trace): (&str, Trace),
+    (request_id, trace, reservation): (&str, Trace, Option<Reservation>),
 ) {
     let Ok(place) = Arc::clone(&shared.warm_ups).try_acquire_owned() else { return };
     let (shared, live, request_id) = (Arc::clone(shared), Arc::clone(live), request_id.to_owned());
     tokio::spawn(async move {
+        let mut used = None;
         let warmed = async {
+            let soon = clock::now() + WARM_UP_WAIT;
+            let caller = &admitted.head.caller;
+            let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
+            let _entered = entered.map_err(|_none| Reject::Overloaded)?;
             let mut attempts = Attempts::new(&shared, &live, &admitted, (&request_id, &trace))?;
             let mut generation = attempts.begin().await?;
+            used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.
             loop {
                 match generation.next(Committed::Yes).await {
                     Ok(Event::Done) => break generation.finish().await,
-                    Ok(_) => {}
+                    Ok(Event::Usage(usage)) => used = Some(record::count(usage)),
+                    Ok(Event::Delta(_)) => {}
                     Err(outcome) => {
                         generation.lost(&outcome);
                         return Err(Reject::AllFailed);
@@ -230,6 +241,10 @@ fn warm_up(
             Ok::<_, Reject>(())
         };
         let result = if warmed.await.is_ok() { "done" } else { "refused" };
+        if let (Some(reservation), Some(tokens)) = (reservation, used) {
+            let caller = &admitted.head.caller;
+            limit::settle(&shared, caller, reservation, (Served::Generated, tokens));
+        }
         shared.metrics.warm_ups.with_label_values(&[result]).inc();
         drop(place);
     });

@@ -93,8 +93,10 @@ impl Reloader {
 
     /// Reads the files again and takes what they say, or keeps what there is and says why.
     pub(crate) fn reload(&self) -> Result<(), ReloadError> {
-        let result = self.state(|state| self.take(state));
+        let (before, result) = self.state(|state| (state.refused.clone(), self.take(state)));
         match &result {
+            // Said once, however often it is tried.
+            Err(error) if before == Some(error.to_string()) => {}
             Ok(()) => self.metrics.reloads.with_label_values(&["taken"]).inc(),
             Err(error) => {
                 self.metrics.reloads.with_label_values(&["refused"]).inc();
@@ -145,6 +147,11 @@ impl Reloader {
             (self.set_level)(&new.config.log.level).map_err(ReloadError::Level)?;
         }
         Ok((new, live, acceptor))
+    }
+
+    /// Whether the last file was refused. What it lacked may be in a file that nobody watches yet.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state(|state| state.refused.is_some())
     }
 
     /// Sets what is logged until the file says otherwise.

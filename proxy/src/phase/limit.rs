@@ -1,8 +1,9 @@
 //! What a key and its tenant may use: reserved before a request is dispatched, settled when it ends.
 
 use nearhop_admin::clock;
+use nearhop_admission::{Caller, Reservation, Served};
 
-use super::{admit::Admitted, record::Record};
+use super::{Shared, admit::Admitted, record::Record};
 use crate::reject::Reject;
 
 /// The most tokens that a request can use, without a tokenizer: no token is shorter than a byte.
@@ -45,4 +46,23 @@ pub(crate) fn reserve(
             Err(Reject::Limited(limited))
         }
     }
+}
+
+/// Gives back what was reserved and not used, and writes what was into the accounts: tokens of the
+/// prompt and of the answer.
+pub(crate) fn settle(
+    shared: &Shared,
+    caller: &Caller,
+    reservation: Reservation,
+    (served, (prompt, answer)): (Served, (u64, u64)),
+) {
+    reservation.settle(if served == Served::Cached { 0 } else { prompt + answer });
+    let owner = (caller.tenant.as_str(), caller.key.as_str());
+    shared.usage.add(owner, served, (prompt, answer), clock::since_epoch());
+    let by = |kind| {
+        let labels = [&caller.tenant, &caller.label, served.name(), kind];
+        shared.metrics.usage.with_label_values(&labels)
+    };
+    by("input").inc_by(prompt);
+    by("output").inc_by(answer);
 }

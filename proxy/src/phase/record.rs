@@ -149,6 +149,11 @@ impl<'a> Record<'a> {
         self.reservation = Some(reservation);
     }
 
+    /// What was reserved is settled by somebody else.
+    pub(crate) fn hand_on(&mut self) -> Option<Reservation> {
+        self.reservation.take()
+    }
+
     /// A pod works on it, whose prompt is thought to have so many tokens.
     pub(crate) fn begun(&mut self, guess: u64) {
         self.guess = guess;
@@ -223,7 +228,8 @@ impl Drop for Record<'_> {
     }
 }
 
-fn count(usage: Usage) -> (u64, u64) {
+/// Tokens of the prompt, and of the answer.
+pub(super) fn count(usage: Usage) -> (u64, u64) {
     (usage.prompt_tokens as u64, usage.completion_tokens as u64)
 }
 
@@ -244,15 +250,7 @@ impl Record<'_> {
             (_, None) if self.guess > 0 => (Served::Generated, (self.guess, self.seen)),
             (_, None) => return,
         };
-        let used = if served == Served::Cached { 0 } else { tokens.0 + tokens.1 };
-        reservation.settle(used);
-        let owner = (caller.tenant.as_str(), caller.key.as_str());
-        self.shared.usage.add(owner, served, tokens, clock::since_epoch());
-        let usage = &self.shared.metrics.usage;
-        let by =
-            |kind| usage.with_label_values(&[&caller.tenant, &caller.label, served.name(), kind]);
-        by("input").inc_by(tokens.0);
-        by("output").inc_by(tokens.1);
+        super::limit::settle(self.shared, caller, reservation, (served, tokens));
     }
 
     fn write_line(
