@@ -35,4 +35,4 @@ bench: ## measure the edge beside nginx
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test
-	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture soak
+	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: floods:: under_load

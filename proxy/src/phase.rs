@@ -173,7 +173,13 @@ async fn completion(
         }
         Lookup::Miss(ticket) => {
             limit::reserve(record, &admitted, limit::tokens_at_most(&admitted))?;
-            generate(client, record, &admitted, &ticket).await
+            match generate(client, record, &admitted, &ticket).await {
+                // The client named a time by which it takes what there is.
+                Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
+                    respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
+                }
+                answered => answered,
+            }
         }
     }
 }
@@ -279,13 +285,7 @@ async fn generate(
             record.client_gone();
             return Ok(());
         };
-        let generation = match begun {
-            // The client named a time by which it takes what there is.
-            Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
-                return respond::nothing(client, record, admitted, Some(Source::Degraded)).await;
-            }
-            begun => begun?,
-        };
+        let generation = begun?;
         let next = match admitted.request.stream {
             true => respond::stream(client, record, admitted, ticket, generation).await,
             false => respond::whole(client, record, admitted, ticket, generation).await,

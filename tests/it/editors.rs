@@ -281,3 +281,32 @@ async fn a_field_nobody_knows_keeps_an_editors_request_out_of_the_cache() {
     }
     assert!(sent(&pod)["brand_new"].is_null());
 }
+
+#[tokio::test]
+async fn at_the_end_of_its_time_an_infill_has_what_there_is() {
+    let pod = FakePod::start(Act::Hang);
+    let edge = Edge::start(&[pod.address], |_| {});
+    let mut body = infill(false);
+    (body["t_max_prompt_ms"], body["t_max_predict_ms"]) = (json!(100), json!(100));
+    let answer = ask(&edge, INFILL, &body).await;
+    assert_eq!(answer.header("x-nearhop-source"), "degraded");
+    assert_eq!(answer.json()["content"], "");
+    pod.act(Act::Answer("x"));
+    body["t_max_predict_ms"] = json!(30_000);
+    eventually("nothing was stored", LIMIT, || async {
+        let again = post(&edge.address, INFILL, &body, &[]).await;
+        (again.status == StatusCode::OK && again.json()["content"] == "x").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tabbys_plug_ins_find_a_model() {
+    let (_pod, edge) = start();
+    let headers = [("authorization", "Bearer nh-dev")];
+    let health = crate::support::client::get(&edge.address, "/v1/health", &headers).await.unwrap();
+    assert_eq!(health.json()["model"], "fake");
+    assert!(health.json()["version"].is_object(), "{:?}", health.body);
+    let nobody = crate::support::client::get(&edge.address, "/v1/health", &[]).await.unwrap();
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+}
