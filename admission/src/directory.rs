@@ -8,8 +8,8 @@ use std::{
     },
 };
 
+use hmac::{Hmac, Mac as _};
 use nearhop_conf::{Access, Egress, Plan, Scope, Secret};
-use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
@@ -42,7 +42,8 @@ const REMEMBER: u64 = 60;
 
 /// Every credential of the configuration.
 pub struct Directory {
-    secret: Option<Secret>,
+    /// HMAC with the secret already in it.
+    hash: Option<Hmac<Sha256>>,
     keys: HashMap<[u8; 32], (Arc<Caller>, Option<u64>)>,
     tenants: HashMap<String, (Arc<Plan>, Arc<Egress>)>,
     issuers: Vec<nearhop_conf::Issuer>,
@@ -66,13 +67,16 @@ impl std::fmt::Debug for Directory {
 /// HMAC-SHA-256 (RFC 2104) of an API key: what is stored of it.
 #[must_use]
 pub fn hash_key(secret: &Secret, key: &[u8]) -> [u8; 32] {
-    let hash = || {
-        let secret = PKey::hmac(secret.reveal().as_bytes())?;
-        let mut signer = Signer::new(MessageDigest::sha256(), &secret)?;
-        signer.sign_oneshot_to_vec(key)
-    };
-    let hash: Vec<u8> = hash().expect("HMAC takes every key and every text");
-    hash.try_into().expect("SHA-256 has 32 bytes")
+    hash_with(keyed(secret), key)
+}
+
+fn keyed(secret: &Secret) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret.reveal().as_bytes()).expect("HMAC takes keys of every length")
+}
+
+fn hash_with(mut hash: Hmac<Sha256>, key: &[u8]) -> [u8; 32] {
+    hash.update(key);
+    hash.finalize().into_bytes().into()
 }
 
 impl Directory {
@@ -88,7 +92,7 @@ impl Directory {
             (tenant.name.clone(), (Arc::clone(plan), Arc::new(tenant.egress.clone())))
         });
         let mut directory = Self {
-            secret: access.key_secret.clone(),
+            hash: access.key_secret.as_ref().map(keyed),
             keys: HashMap::new(),
             tenants: tenants.collect(),
             issuers: access.issuers.clone(),
@@ -136,11 +140,10 @@ impl Directory {
         if !self.issuers.is_empty() && token::looks_like_one(credential) {
             return self.identify_token(credential, jwks, now);
         }
-        let secret = self.secret.as_ref().ok_or(Denied::Wrong)?;
+        let hash = self.hash.clone().ok_or(Denied::Wrong)?;
         // The time of this look-up tells nothing: who steers it would have to find keys with
         // chosen hashes under a secret.
-        let (caller, expires) =
-            self.keys.get(&hash_key(secret, credential)).ok_or(Denied::Wrong)?;
+        let (caller, expires) = self.keys.get(&hash_with(hash, credential)).ok_or(Denied::Wrong)?;
         match expires {
             Some(expires) if *expires <= now => Err(Denied::Expired),
             _ => Ok(Arc::clone(caller)),

@@ -194,6 +194,12 @@ impl Limiter {
         now: Duration,
     ) -> Result<Reservation, Limited> {
         let plan = &caller.plan;
+        if plan.tenant == Rates::default()
+            && plan.key == Rates::default()
+            && plan.tokens_per_month.is_none()
+        {
+            return Ok(Reservation { meters: None, tokens, standing: Standing::default() });
+        }
         let tenant = self.meter(&caller.tenant, None, now);
         let key = self.meter(&caller.tenant, Some(&caller.key), now);
         let standing = || {
@@ -226,14 +232,15 @@ impl Limiter {
             return Err(limited(why, false));
         }
         let standing = standing();
-        Ok(Reservation { meters: [(key, plan.key), (tenant, plan.tenant)], tokens, standing })
+        Ok(Reservation { meters: Some([(key, plan.key), (tenant, plan.tenant)]), tokens, standing })
     }
 }
 
 /// What a request has taken. Dropped without a word it used no tokens; that it asked stays counted.
 #[derive(Debug)]
 pub struct Reservation {
-    meters: [(Shared, Rates); 2],
+    /// The key's and the tenant's; `None` where nothing is limited.
+    meters: Option<[(Shared, Rates); 2]>,
     tokens: u64,
     /// How its limits stood after it.
     pub standing: Standing,
@@ -242,7 +249,7 @@ pub struct Reservation {
 impl Reservation {
     /// So many tokens were used: the rest is given back, or what is over charged.
     pub fn settle(mut self, used: u64) {
-        for (meter, rates) in &self.meters {
+        for (meter, rates) in self.meters.iter().flatten() {
             if rates.tokens_per_minute.is_some() {
                 locked(meter, |meter| match used.checked_sub(self.tokens) {
                     Some(over) => meter.tokens.charge(over),
@@ -256,7 +263,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        for (meter, rates) in &self.meters {
+        for (meter, rates) in self.meters.iter().flatten() {
             locked(meter, |meter| {
                 meter.in_progress -= 1;
                 if rates.tokens_per_minute.is_some() {

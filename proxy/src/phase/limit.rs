@@ -32,7 +32,10 @@ pub(crate) fn reserve(
 ) -> Result<(), Reject> {
     let shared = record.shared;
     let caller = &admitted.head.caller;
-    let spent = shared.usage.spent(&caller.tenant, clock::since_epoch());
+    let spent = match caller.plan.tokens_per_month {
+        Some(_) => shared.usage.spent(&caller.tenant, clock::since_epoch()),
+        None => Default::default(),
+    };
     let now = shared.age(clock::now());
     match shared.limiter.reserve(caller, tokens, spent, now) {
         Ok(reservation) => {
