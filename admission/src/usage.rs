@@ -130,11 +130,9 @@ impl Usage {
     /// # Errors
     /// [`UsageError`], where the file cannot be opened or is something else.
     pub fn open(file: Option<&Path>) -> Result<Self, UsageError> {
+        let Some(path) = file else { return Ok(Self::memory()) };
         let counts: Arc<Mutex<Counts>> = Arc::default();
         let healthy = Arc::new(AtomicBool::new(true));
-        let Some(path) = file else {
-            return Ok(Self { counts, healthy, kept: false, writer: Mutex::default() });
-        };
         let error = |source| UsageError { path: path.to_owned(), source };
         let mut connection = open(path).map_err(error)?;
         read_back(&connection, &counts, clock::since_epoch()).map_err(error)?;
@@ -161,6 +159,11 @@ impl Usage {
         Ok(Self { counts, healthy, kept: true, writer: Mutex::new(Some((stop, thread))) })
     }
 
+    fn memory() -> Self {
+        let healthy = Arc::new(AtomicBool::new(true));
+        Self { counts: Arc::default(), healthy, kept: false, writer: Mutex::default() }
+    }
+
     /// Adds an answer that `key` of `tenant` was given at Unix time `now`.
     pub fn add(
         &self,
@@ -169,17 +172,23 @@ impl Usage {
         (prompt_tokens, completion_tokens): (u64, u64),
         now: Duration,
     ) {
-        let line =
-            Line { month: month(now), tenant: tenant.to_owned(), key: key.to_owned(), served };
+        if !self.kept && served == Served::Cached {
+            return;
+        }
+        let month = month(now);
         locked(&self.counts, |counts| {
-            counts.turn_to(line.month);
+            counts.turn_to(month);
             if served == Served::Generated {
-                *counts.fresh.entry(tenant.to_owned()).or_default() +=
-                    prompt_tokens + completion_tokens;
+                let tokens = prompt_tokens + completion_tokens;
+                match counts.fresh.get_mut(tenant) {
+                    Some(fresh) => *fresh += tokens,
+                    None => drop(counts.fresh.insert(tenant.to_owned(), tokens)),
+                }
             }
-            if !self.kept && served == Served::Cached {
+            if !self.kept {
                 return;
             }
+            let line = Line { month, tenant: tenant.to_owned(), key: key.to_owned(), served };
             if counts.waiting.len() < WAITING_MAX || counts.waiting.contains_key(&line) {
                 let sum = counts.waiting.entry(line).or_default();
                 sum.requests += 1;
@@ -402,7 +411,8 @@ mod tests {
     fn what_cannot_be_written_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let mut connection = open(&folder.path().join("usage.db")).unwrap();
-        let usage = Usage::open(None).unwrap();
+        let mut usage = Usage::memory();
+        usage.kept = true;
         add(&usage, 10, NOW);
         connection.execute_batch("ALTER TABLE usage RENAME TO away").unwrap();
         assert!(write(&mut connection, &usage.counts, NOW).is_err());

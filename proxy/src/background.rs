@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use crate::{
     fetch::{Question, fetch},
-    phase::Shared,
+    phase::{Shared, places},
     reload::Reloader,
 };
 
@@ -51,6 +51,16 @@ pub(crate) async fn watch_files(reloader: Arc<Reloader>) {
             paths = now;
             files = Files::new(paths.clone());
         }
+    }
+}
+
+/// Gives pods as many requests as they compute, whenever pods come, go or say otherwise.
+pub(crate) async fn size_gate(shared: Arc<Shared>) {
+    let mut tick = interval(Duration::from_millis(100));
+    loop {
+        tick.tick().await;
+        let requests = shared.live.load().limits.requests;
+        shared.gate.resize(places(shared.pods.slots(), requests), requests / 4);
     }
 }
 

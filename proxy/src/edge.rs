@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    background::{fetch_keys, reload, serve_admin, watch_files},
+    background::{fetch_keys, reload, serve_admin, size_gate, watch_files},
     buffer::Budget,
     export::Exporter,
     gateway::{Gateway, Side},
@@ -39,7 +39,7 @@ use crate::{
     live::Live,
     metrics::EdgeMetrics,
     operator,
-    phase::Shared,
+    phase::{Shared, places},
     reload::{Reloader, SetLevel},
     signals::{Heard, Signals},
     upstream::{exchange::Exchanges, pods::Pods, probe},
@@ -172,7 +172,7 @@ impl Edge {
             jwks: Jwks::default(),
             limiter: Limiter::default(),
             usage: Usage::open(config.access.usage_file.as_deref())?,
-            gate: Gate::new(1, edge.limits.requests / 4),
+            gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
             buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, edge.l1.ttl),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
@@ -287,6 +287,7 @@ impl Edge {
         if let Some(exporting) = self.exporting.take() {
             operations.spawn(exporting);
         }
+        operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         operations.spawn(Arc::clone(&self.shared.pods).keep_fresh());
@@ -322,7 +323,7 @@ impl Edge {
             handover::notify(&[NotifyState::Stopping]);
             tokio::select! {
                 () = sleep(self.lame_duck) => {}
-                heard = signals.next() => if heard == Heard::StopNow { return Ok(()) },
+                () = signals.stop() => return Ok(()),
             }
         }
         drop(handles);
@@ -337,7 +338,7 @@ impl Edge {
                 let left = self.shared.in_progress.load(Ordering::Acquire);
                 tracing::warn!(left, "stopped with requests in progress");
             },
-            heard = signals.next() => tracing::info!(?heard, "stopped at once"),
+            () = signals.stop() => tracing::warn!("stopped at once"),
         }
         closing.send_replace(true);
         Ok(())

@@ -21,7 +21,7 @@ use pingora::{
     },
     server::ShutdownWatch,
 };
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     buffer::Held,
@@ -75,12 +75,7 @@ impl HttpServerApp for Gateway {
         if !session.is_http2() && connection.phase() == Phase::Open {
             connection.set_phase(Phase::Idle);
         }
-        let read = tokio::select! {
-            // First: bytes that have come are a request, which is not thrown away.
-            biased;
-            read = session.read_request() => read,
-            () = idle_too_long(shutdown) => return None,
-        };
+        let read = session.read_request().await;
         connection.set_phase(Phase::Open);
         match read {
             Ok(true) => {}
@@ -145,15 +140,6 @@ async fn refuse(session: &mut ServerSession, shared: &Arc<Shared>) {
 fn connection_of(session: &ServerSession) -> Option<Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>().cloned()
-}
-
-/// Resolves a moment after the edge began to stop: a connection that lies idle may still send a
-/// request, which is answered with `Connection: close`. Closing at once would race it.
-async fn idle_too_long(shutdown: &ShutdownWatch) {
-    const LAST_CHANCE: Duration = Duration::from_secs(1);
-    let mut shutdown = shutdown.clone();
-    let _ = shutdown.wait_for(|stopping| *stopping).await;
-    sleep(LAST_CHANCE).await;
 }
 
 /// Sets what Pingora leaves open: idle connections live for ever, pipelined requests are dropped

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 use self::{
-    connection::{Addresses, Connection},
+    connection::{Addresses, Connection, Phase},
     guard::Guarded,
 };
 use crate::{gateway::Gateway, live::Live, metrics::EdgeMetrics};
@@ -192,7 +192,23 @@ async fn converse(
     shutdown: &ShutdownWatch,
 ) -> Option<&'static str> {
     tokio::select! {
+        // First: bytes that have come are a request, which is not thrown away.
+        biased;
         _ = gateway.process_new(stream, shutdown) => connection.broken_limit(),
         reason = connection.ended() => Some(reason),
+        () = idle_too_long(connection, shutdown) => None,
+    }
+}
+
+/// Resolves when the edge stops and the connection has lain idle for a moment: it may still send a
+/// request, which is answered with `Connection: close`. Closing at once would race it. HTTP/2 says
+/// GOAWAY by itself.
+async fn idle_too_long(connection: &Connection, shutdown: &ShutdownWatch) {
+    const LAST_CHANCE: Duration = Duration::from_secs(1);
+    let mut shutdown = shutdown.clone();
+    let _ = shutdown.wait_for(|stopping| *stopping).await;
+    sleep(LAST_CHANCE).await;
+    while connection.phase() != Phase::Idle {
+        sleep(Duration::from_millis(50)).await;
     }
 }

@@ -185,10 +185,8 @@ async fn completion(
 }
 
 /// A place among the requests that pods work on, in its tenant's turn.
-async fn enter(shared: &Shared, live: &Live, admitted: &Admitted) -> Result<Permit, Reject> {
+async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit, Reject> {
     let _waiting = attempt::Waiting::new(&shared.metrics.queue_depth);
-    let requests = live.limits.requests;
-    shared.gate.resize(places(shared.pods.slots(), requests), requests / 4);
     let caller = &admitted.head.caller;
     let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
     entered.map_err(|none| match none {
@@ -199,7 +197,7 @@ async fn enter(shared: &Shared, live: &Live, admitted: &Admitted) -> Result<Perm
 
 /// Requests that pods work on at once: what they compute together, and as many that wait at them,
 /// so that a pod always has its next. The others wait here, where tenants take turns.
-fn places(slots: Option<usize>, requests: usize) -> usize {
+pub(crate) fn places(slots: Option<usize>, requests: usize) -> usize {
     slots.map_or(requests / 2, |slots| 2 * slots).clamp(1, requests)
 }
 
@@ -266,7 +264,7 @@ async fn generate(
 ) -> Result<(), Reject> {
     let (shared, live) = (record.shared, record.live);
     let entered = tokio::select! {
-        entered = enter(shared, live, admitted) => entered?,
+        entered = enter(shared, admitted) => entered?,
         () = client.gone() => {
             record.client_gone();
             return Ok(());

@@ -28,6 +28,11 @@ impl Signals {
         })
     }
 
+    /// Asked to stop; for one that is stopping already, at once.
+    pub(crate) async fn stop(&mut self) {
+        while !matches!(self.next().await, Heard::Stop | Heard::StopNow) {}
+    }
+
     pub(crate) async fn next(&mut self) -> Heard {
         tokio::select! {
             _ = self.interrupt.recv() => Heard::StopNow,

@@ -12,7 +12,7 @@ use nearhop_conf::{Deadlines, Scope};
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
 use super::Shared;
-use crate::{live::Live, reject::Reject};
+use crate::{live::Live, reject::Reject, trace::hex};
 
 /// What a request's head asks for.
 #[derive(Debug)]
@@ -79,7 +79,9 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
 }
 
 pub(crate) fn new_request_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    let mut text = [0; 32];
+    hex(&mut text, &fastrand::u128(..).to_be_bytes());
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A path as it may stand in a log: what a client invents must not fill it.
