@@ -18,6 +18,7 @@ mod fuzz;
 mod loaded;
 mod reader;
 mod schema;
+mod shape;
 pub mod source;
 mod units;
 

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Algorithm, ByteSize, ConfigError, LogFormat, Problem, Protocol, Scope, Secret, TlsVersion,
-    schema::{Shape, Shapes},
+    shape::{Shape, Shapes},
     source::Env,
     units,
 };
@@ -147,6 +147,10 @@ impl Field for IpNet {
     }
 }
 
+fn shape<T: Field>(required: bool) -> Shape {
+    Shape { expected: T::EXPECTED, list: T::LIST, words: T::words(), required }
+}
+
 /// Several, in the file as a list.
 impl<T: Field> Field for Vec<T> {
     const EXPECTED: &'static str = T::EXPECTED;
@@ -244,7 +248,7 @@ impl<'a> Section<'a> {
 
     /// A field that may be left out.
     pub(crate) fn optional<T: Field>(&mut self, name: &'static str) -> Option<T> {
-        self.problems.asked(|| self.path_of(name), Shape::of::<T>);
+        self.problems.asked(|| self.path_of(name), || shape::<T>(false));
         let value = self.take(name)?;
         let parsed = T::parse(&value);
         if parsed.is_none() {
@@ -268,7 +272,7 @@ impl<'a> Section<'a> {
 
     /// A field that must be there.
     pub(crate) fn required<T: Field>(&mut self, name: &'static str) -> Option<T> {
-        self.problems.asked(|| self.path_of(name), || Shape::of::<T>().required());
+        self.problems.asked(|| self.path_of(name), || shape::<T>(true));
         if !self.has(name) {
             self.asked.push(name);
             self.problem(name, "is missing", format!("Add it: {}", T::EXPECTED));

@@ -7,36 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Config, defaults::DEFAULT_YAML, reader::Field};
-
-/// What was asked for, by path: `edge.pods[].name`.
-#[derive(Debug, Default)]
-pub(crate) struct Shapes(BTreeMap<String, Shape>);
-
-impl Shapes {
-    pub(crate) fn insert(&mut self, path: String, shape: Shape) {
-        self.0.entry(path).or_insert(shape);
-    }
-}
-
-/// The form of one field.
-#[derive(Debug)]
-pub(crate) struct Shape {
-    expected: &'static str,
-    list: bool,
-    words: Vec<&'static str>,
-    required: bool,
-}
+use crate::{Config, defaults::DEFAULT_YAML, shape::Shape};
 
 impl Shape {
-    pub(crate) fn of<T: Field>() -> Self {
-        Self { expected: T::EXPECTED, list: T::LIST, words: T::words(), required: false }
-    }
-
-    pub(crate) fn required(self) -> Self {
-        Self { required: true, ..self }
-    }
-
     fn schema(&self) -> Map<String, Value> {
         let item = match (self.words.as_slice(), self.expected) {
             ([], "true or false") => json!({ "type": "boolean" }),

@@ -17,6 +17,15 @@ pub(crate) struct ResponseHead {
     pub(crate) length: Option<usize>,
 }
 
+/// Which listener a connection came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Clients.
+    Public,
+    /// Other edges, whose certificate was seen.
+    Peer,
+}
+
 /// The client does not listen any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
@@ -45,6 +54,9 @@ pub(crate) trait Client: Send {
 
     /// Where it is; behind a trusted load balancer, as that says.
     fn address(&self) -> IpAddr;
+
+    /// The listener that it came by.
+    fn side(&self) -> Side;
 
     /// The name of the edge that asks, where its certificate says so.
     fn peer(&self) -> Option<&str>;

@@ -32,8 +32,9 @@ use tokio::{
 use crate::{
     background::{fetch_keys, reload, serve_admin, size_gate, watch_files},
     buffer::Budget,
+    client::Side,
     export::Exporter,
-    gateway::{Gateway, Side},
+    gateway::Gateway,
     handover::{self, Inherited, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
     live::Live,

@@ -25,20 +25,11 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::{
     buffer::Held,
-    client::{BodyError, Client, Gone, ResponseHead},
+    client::{BodyError, Client, Gone, ResponseHead, Side},
     framing,
     listener::connection::{Connection, Phase},
     phase::{self, Shared},
 };
-
-/// Which listener a connection came by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Clients.
-    Public,
-    /// Other edges, whose certificate was seen.
-    Peer,
-}
 
 /// Answers the requests of a listener.
 pub(crate) struct Gateway {
@@ -104,10 +95,11 @@ impl HttpServerApp for Gateway {
         let mut client = Downstream {
             session: &mut session,
             connection: &connection,
+            side: self.side,
             shutdown,
             given_up: false,
         };
-        phase::run(&self.shared, &live, self.side, &mut client).await;
+        phase::run(&self.shared, &live, &mut client).await;
         if client.given_up && session.is_http2() {
             connection.given_up(live.limits.h2_resets, clock::now());
         }
@@ -165,6 +157,7 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 struct Downstream<'a> {
     session: &'a mut ServerSession,
     connection: &'a Connection,
+    side: Side,
     shutdown: &'a ShutdownWatch,
     given_up: bool,
 }
@@ -219,6 +212,10 @@ impl Client for Downstream<'_> {
 
     fn address(&self) -> std::net::IpAddr {
         self.connection.client.ip()
+    }
+
+    fn side(&self) -> Side {
+        self.side
     }
 
     fn peer(&self) -> Option<&str> {

@@ -44,9 +44,8 @@ use self::{
 };
 use crate::{
     buffer::Budget,
-    client::{BodyError, Client, Gone, ResponseHead},
+    client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
-    gateway::Side,
     live::Live,
     metrics::EdgeMetrics,
     reject::Reject,
@@ -94,18 +93,13 @@ impl Shared {
 
 /// Answers one request. Every path ends with an answer to the client or with the client gone, and
 /// every path is recorded.
-pub(crate) async fn run(
-    shared: &Arc<Shared>,
-    live: &Arc<Live>,
-    side: Side,
-    client: &mut impl Client,
-) {
+pub(crate) async fn run(shared: &Arc<Shared>, live: &Arc<Live>, client: &mut impl Client) {
     let arrived = clock::now();
     let mut record = Record::new(shared, live, arrived);
     let (method, path, headers) = (client.method(), client.path(), client.headers());
     record.request_id = admit::request_id(headers);
     record.asked(client);
-    let target = match side {
+    let target = match client.side() {
         Side::Public => admit::target(method, path, headers, (live, &shared.jwks, unix_now())),
         Side::Peer => admit::peer_target(method, path),
     };
@@ -159,7 +153,7 @@ async fn completion(
     let admitted = admit::request(head, body, shared, live, record.arrived)?;
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
-        limit::reserve(record, &admitted, limit::tokens_at_most(&admitted))?;
+        record.reserved(limit::reserve(shared, &admitted, limit::tokens_at_most(&admitted))?);
         respond::nothing(client, record, &admitted, None).await?;
         let (reservation, trace) = (record.hand_on(), record.trace.clone());
         warm_up(shared, live, admitted, (&record.request_id, trace, reservation));
@@ -168,11 +162,12 @@ async fn completion(
     match lookup::find(shared, &admitted, clock::now()) {
         Lookup::Hit(hit) => {
             // A hit uses no tokens, and is a request like any other.
-            limit::reserve(record, &admitted, 0)?;
+            record.reserved(limit::reserve(shared, &admitted, 0)?);
             respond::hit(client, record, &admitted, &hit).await
         }
         Lookup::Miss(ticket) => {
-            limit::reserve(record, &admitted, limit::tokens_at_most(&admitted))?;
+            let most = limit::tokens_at_most(&admitted);
+            record.reserved(limit::reserve(shared, &admitted, most)?);
             match generate(client, record, &admitted, &ticket).await {
                 // The client named a time by which it takes what there is.
                 Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Access, ByteSize, ConfigError, defaults,
     reader::{Problems, Section, expand, parse_yaml, read_secret},
-    schema::Shapes,
+    shape::Shapes,
     source::Env,
     units::http_token,
 };

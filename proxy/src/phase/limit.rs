@@ -3,7 +3,7 @@
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Reservation, Served};
 
-use super::{Shared, admit::Admitted, record::Record};
+use super::{Shared, admit::Admitted};
 use crate::reject::Reject;
 
 /// The most tokens that a request can use, without a tokenizer: no token is shorter than a byte.
@@ -24,31 +24,24 @@ pub(crate) fn prompt_guess(admitted: &Admitted) -> u64 {
     prompt.clamp(1, admitted.model.context_length.max(1)) as u64
 }
 
-/// Takes a request with so many tokens from its caller's limits; the record settles it.
+/// Takes a request with so many tokens from its caller's limits.
 pub(crate) fn reserve(
-    record: &mut Record<'_>,
+    shared: &Shared,
     admitted: &Admitted,
     tokens: u64,
-) -> Result<(), Reject> {
-    let shared = record.shared;
+) -> Result<Reservation, Reject> {
     let caller = &admitted.head.caller;
     let spent = match caller.plan.tokens_per_month {
         Some(_) => shared.usage.spent(&caller.tenant, clock::since_epoch()),
         None => Default::default(),
     };
     let now = shared.age(clock::now());
-    match shared.limiter.reserve(caller, tokens, spent, now) {
-        Ok(reservation) => {
-            record.reserved(reservation);
-            Ok(())
-        }
-        Err(limited) => {
-            let whose = if limited.of_key { "key" } else { "tenant" };
-            let what = limited.what.name();
-            shared.metrics.limited.with_label_values(&[what, whose]).inc();
-            Err(Reject::Limited(limited))
-        }
-    }
+    shared.limiter.reserve(caller, tokens, spent, now).map_err(|limited| {
+        let whose = if limited.of_key { "key" } else { "tenant" };
+        let what = limited.what.name();
+        shared.metrics.limited.with_label_values(&[what, whose]).inc();
+        Reject::Limited(limited)
+    })
 }
 
 /// Gives back what was reserved and not used, and writes what was into the accounts: tokens of the
