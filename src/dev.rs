@@ -223,10 +223,13 @@ fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> 
     let edge = children.iter().find(|child| child.name == "edge");
     let pods: Vec<&Child> = children.iter().filter(|child| child.name != "edge").collect();
     let url = |child: Option<&Child>| {
-        child.and_then(Child::listen).map(|listen| format!("http://{listen}")).unwrap_or_default()
+        let scheme = if args.tls { "https" } else { "http" };
+        child
+            .and_then(Child::listen)
+            .map(|listen| format!("{scheme}://{listen}"))
+            .unwrap_or_default()
     };
     let edge_url = url(edge);
-    let edge_url = if args.tls { edge_url.replacen("http:", "https:", 1) } else { edge_url };
     let authority = tls.map(Certificates::authority);
     let admin =
         edge.and_then(Child::admin).map(|admin| format!("http://{admin}")).unwrap_or_default();

@@ -247,6 +247,8 @@ pub(crate) async fn stream(
             ticket.store(record.shared, answer, clock::now());
         }
         let bytes = writer.out.split().freeze();
+        // The answer is kept until its end, for the cache.
+        record.held.hold(bytes.len());
         // An answer that is complete before anything was sent has a length, and is one write.
         let length = answer.as_ref().map(|_| bytes.len());
         if !begun && begin_stream(client, record, ticket, &generation, length).await.is_err()
