@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::support::{
+    certificates::Authority,
     client::{complete, request, send},
     eventually,
     fake_pod::{Act, FakePod},
@@ -381,4 +382,90 @@ async fn floods_over_http2_are_bounded() {
     assert!(rapid_reset && continuation, "the edge ends what only costs");
     assert!(held < 64 << 20, "{held} bytes");
     assert!(pod.seen().len() < 1000, "a given-up request without a body reaches no pod");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_ended() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let limits = json!({"header_read": "500ms", "body_read": "500ms"});
+    let plain = Edge::start(&[pod.address], |edge| edge["limits"] = limits.clone());
+    let secure = Edge::with(&[pod.address], |config, folder| {
+        let certificates = json!([Authority::new(folder).issue("one", &["one.test"])]);
+        config["edge"]["limits"] = limits.clone();
+        config["edge"]["tls"] = json!({ "certificates": certificates });
+    });
+    let balanced = Edge::start(&[pod.address], |edge| {
+        edge["limits"] = limits.clone();
+        edge["proxy_protocol"] = json!(["127.0.0.0/8"]);
+    });
+    let head = head_of(1, END_HEADERS);
+    let cases: [(&str, &Edge, Vec<u8>); 8] = [
+        ("nothing", &plain, Vec::new()),
+        ("a piece of HTTP/2's preface", &plain, b"PRI * HT".to_vec()),
+        ("the preface alone", &plain, open()),
+        ("a header that goes on", &plain, [open(), head_of(1, 0)].concat()),
+        ("a body that does not come", &plain, [open(), head].concat()),
+        ("nothing, with TLS", &secure, Vec::new()),
+        ("a piece of a handshake", &secure, vec![0x16, 3, 1, 2, 0, 1, 0]),
+        ("a piece of a PROXY header", &balanced, b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec()),
+    ];
+    for (what, edge, bytes) in cases {
+        let mut stream = connect(edge, 0).await;
+        stream.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // What is told before does not matter; that it ends, does. A body's connection may stay.
+        if what != "a body that does not come" {
+            let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "{what}: still open");
+            continue;
+        }
+        let status = http::StatusCode::REQUEST_TIMEOUT;
+        eventually("the body is given up", LIMIT, || async {
+            let name = format!(
+                "nearhop_requests_total{{kind=\"none\",source=\"none\",status=\"{}\"}}",
+                status.as_u16()
+            );
+            (edge.metric(&name).await > 0.0).then_some(())
+        })
+        .await;
+    }
+    for edge in [&secure, &balanced] {
+        assert!(refused(edge, "slow_handshake").await >= 1.0);
+    }
+    let body = json!({"model": "fake", "prompt": unique()});
+    assert_eq!(complete(&plain.address, &body).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_http2_client_without_a_window_is_given_up() {
+    let pod = FakePod::start(Act::Long(512));
+    let edge =
+        Edge::start(&[pod.address], |edge| edge["limits"] = json!({"client_write": "500ms"}));
+    let body = json!({"model": "fake", "prompt": unique(), "stream": true}).to_string();
+    let fields = [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", "/v1/completions"),
+        field(":authority", "x"),
+        field("authorization", KEY),
+    ];
+    // SETTINGS_INITIAL_WINDOW_SIZE of nothing (RFC 9113, section 6.5.2).
+    let bytes = [
+        open(),
+        frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        frame(HEADERS, END_HEADERS, 1, &fields.concat()),
+        frame(DATA, 1, 1, body.as_bytes()),
+    ];
+    let mut stream = connect(&edge, 0).await;
+    stream.write_all(&bytes.concat()).await.unwrap();
+    eventually("it runs", LIMIT, || async { (!pod.seen().is_empty()).then_some(()) }).await;
+    eventually("it is given up", LIMIT, || async {
+        (edge.metric("nearhop_requests_in_progress").await < 1.0).then_some(())
+    })
+    .await;
+    eventually("and nothing is held", LIMIT, || async {
+        (edge.metric("nearhop_buffered_bytes").await < 1.0).then_some(())
+    })
+    .await;
+    drop(stream);
 }
