@@ -14,6 +14,7 @@
 
 mod bucket;
 mod caller;
+mod crowd;
 mod directory;
 mod fair;
 mod jwks;
@@ -23,6 +24,7 @@ mod usage;
 
 pub use bucket::{Bucket, Refused as BucketRefused};
 pub use caller::Caller;
+pub use crowd::{Crowd, Seat};
 pub use directory::{Denied, Directory, credential, hash_key};
 pub use fair::{Gate, NoPlace, Permit};
 pub use jwks::{Jwks, KEY_SET_BYTES_MAX, KeySet};

@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -181,7 +181,7 @@ impl Edge {
             metrics: edge_metrics.clone(),
             started: now,
             started_unix: clock::since_epoch().as_secs(),
-            in_progress: 0.into(),
+            crowd: Arc::default(),
             warm_ups: Shared::warm_up_places(),
             exporter,
         });
@@ -336,7 +336,7 @@ impl Edge {
         let idle = idle(&self.shared, &keeper);
         tokio::select! {
             idle = timeout(self.drain, idle) => if idle.is_err() {
-                let left = self.shared.in_progress.load(Ordering::Acquire);
+                let left = self.shared.crowd.total();
                 tracing::warn!(left, "stopped with requests in progress");
             },
             () = signals.stop() => tracing::warn!("stopped at once"),
@@ -382,7 +382,7 @@ async fn idle(shared: &Shared, keeper: &Doorkeeper) {
     let mut tick = interval(Duration::from_millis(20));
     loop {
         tick.tick().await;
-        let busy = shared.in_progress.load(Ordering::Acquire) > 0;
+        let busy = shared.crowd.total() > 0;
         let open = keeper.metrics.connections.get() > 0;
         if !open || (!busy && clock::now() - began > LAST_CHANCE) {
             return;

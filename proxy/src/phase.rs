@@ -19,10 +19,7 @@ pub(crate) mod respond;
 pub(crate) mod route;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,7 +27,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_admission::{Gate, Jwks, Limiter, NoPlace, Permit, Reservation, Served, Usage};
+use nearhop_admission::{
+    Caller, Crowd, Gate, Jwks, Limiter, NoPlace, Permit, Reservation, Seat, Served, Usage,
+};
 use nearhop_edge_cache::Memory;
 use nearhop_wire::Kind;
 use tokio::sync::Semaphore;
@@ -71,7 +70,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// The same moment in Unix seconds.
     pub(crate) started_unix: u64,
-    pub(crate) in_progress: AtomicUsize,
+    /// Requests in progress, and of whom.
+    pub(crate) crowd: Arc<Crowd>,
     pub(crate) warm_ups: Arc<Semaphore>,
     /// Where traces go, where they go anywhere.
     pub(crate) exporter: Option<Exporter>,
@@ -137,7 +137,7 @@ async fn completion(
     let (shared, live) = (record.shared, record.live);
     let limits = &live.limits;
     record.caller(&head.caller);
-    let _place = Place::take(shared, limits.requests).ok_or(Reject::Overloaded)?;
+    let _place = Place::take(shared, &head.caller, limits.requests).ok_or(Reject::Overloaded)?;
     let body = match client.body(limits.body.0, limits.body_read, &mut record.held).await {
         Ok(body) => body,
         Err(BodyError::NoRoom) => return Err(Reject::Overloaded),
@@ -291,20 +291,21 @@ async fn generate(
 }
 
 /// A place among the requests in progress; given back when dropped.
-struct Place<'a>(&'a Shared);
+struct Place<'a> {
+    shared: &'a Shared,
+    _seat: Seat,
+}
 
 impl<'a> Place<'a> {
-    fn take(shared: &'a Shared, limit: usize) -> Option<Self> {
-        let taken = shared.in_progress.fetch_add(1, Ordering::AcqRel);
-        let place = Self(shared);
+    fn take(shared: &'a Shared, caller: &Arc<Caller>, limit: usize) -> Option<Self> {
+        let seat = shared.crowd.enter(caller, limit)?;
         shared.metrics.in_progress.inc();
-        (taken < limit).then_some(place)
+        Some(Self { shared, _seat: seat })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.in_progress.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.in_progress.dec();
+        self.shared.metrics.in_progress.dec();
     }
 }

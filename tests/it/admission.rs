@@ -255,6 +255,39 @@ async fn beside_a_flood_of_one_tenant_the_other_is_served() {
     assert!(good >= 38, "{good} of 40");
 }
 
+/// A body that does not come holds its place; a tenant's own plan need not say how many.
+#[tokio::test]
+async fn slow_bodies_of_one_tenant_leave_room_for_the_other() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::with(&[pod.address], |config, _| {
+        config["edge"]["limits"] = json!({"requests": 32, "body_read": "60s"});
+        config["access"]["keys"] = json!([
+            key("dev", "dev", "nh-dev"),
+            key("a", "slow", "nh-a"),
+            key("b", "other", "nh-b")
+        ]);
+    });
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer nh-a\r\ncontent-length: 100\r\n\r\n{";
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut stream = tokio::net::TcpStream::connect(&edge.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    eventually("its share is taken, and the rest told", LIMIT, || async {
+        let told = "nearhop_requests_total{kind=\"none\",source=\"none\",status=\"503\"}";
+        let shed = edge.metric(told).await;
+        let inside = edge.metric("nearhop_requests_in_progress").await;
+        (shed + inside >= 40.0 && inside >= 28.0).then_some(())
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(ask(&edge, "nh-b").await.status, StatusCode::OK);
+    }
+}
+
 #[tokio::test]
 async fn a_token_of_a_configured_issuer_is_a_credential_also_while_the_issuer_is_gone() {
     let pod = FakePod::start(Act::Answer("ok"));

@@ -419,7 +419,7 @@ async fn connections_that_say_nothing_are_ended() {
             assert!(ended.is_ok(), "{what}: still open");
             continue;
         }
-        let status = http::StatusCode::REQUEST_TIMEOUT;
+        let status = StatusCode::REQUEST_TIMEOUT;
         eventually("the body is given up", LIMIT, || async {
             let name = format!(
                 "nearhop_requests_total{{kind=\"none\",source=\"none\",status=\"{}\"}}",

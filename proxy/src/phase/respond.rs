@@ -144,7 +144,7 @@ pub(crate) async fn view(client: &mut impl Client, record: &mut Record<'_>) -> R
         "pods": views.len(),
         "pods_ready": ready,
         "in_flight": in_flight,
-        "in_progress": shared.in_progress.load(std::sync::atomic::Ordering::Acquire),
+        "in_progress": shared.crowd.total(),
     });
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, JSON));
