@@ -40,7 +40,7 @@ use crate::{
     live::Live,
     metrics::EdgeMetrics,
     operator,
-    phase::{Shared, places},
+    phase::{Shared, places, warm_up},
     reload::{Reloader, SetLevel},
     signals::{Heard, Signals},
     upstream::{exchange::Exchanges, pods::Pods, probe},
@@ -182,7 +182,7 @@ impl Edge {
             started: now,
             started_unix: clock::since_epoch().as_secs(),
             crowd: Arc::default(),
-            warm_ups: Shared::warm_up_places(),
+            warm_ups: warm_up::places(),
             exporter,
         });
         let (draining, drained) = watch::channel(false);

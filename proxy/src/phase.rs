@@ -17,6 +17,7 @@ pub(crate) mod lookup;
 pub(crate) mod record;
 pub(crate) mod respond;
 pub(crate) mod route;
+pub(crate) mod warm_up;
 
 use std::{
     sync::Arc,
@@ -27,16 +28,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_admission::{
-    Caller, Crowd, Gate, Jwks, Limiter, NoPlace, Permit, Reservation, Seat, Served, Usage,
-};
+use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, NoPlace, Permit, Seat, Usage};
 use nearhop_edge_cache::Memory;
-use nearhop_wire::Kind;
 use tokio::sync::Semaphore;
 
 use self::{
     admit::{Admitted, Target},
-    attempt::{Attempts, Committed, Event},
+    attempt::Attempts,
     lookup::Lookup,
     record::{Record, Source},
     respond::Next,
@@ -48,7 +46,6 @@ use crate::{
     live::Live,
     metrics::EdgeMetrics,
     reject::Reject,
-    trace::Trace,
     upstream::{exchange::Exchanges, pods::Pods},
 };
 
@@ -75,13 +72,6 @@ pub(crate) struct Shared {
     pub(crate) warm_ups: Arc<Semaphore>,
     /// Where traces go, where they go anywhere.
     pub(crate) exporter: Option<Exporter>,
-}
-
-impl Shared {
-    /// Places for warm-ups.
-    pub(crate) fn warm_up_places() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(WARM_UPS_MAX))
-    }
 }
 
 impl Shared {
@@ -155,8 +145,7 @@ async fn completion(
     if admitted.request.warm_up {
         record.reserved(limit::reserve(shared, &admitted, limit::tokens_at_most(&admitted))?);
         respond::nothing(client, record, &admitted, None).await?;
-        let (reservation, trace) = (record.hand_on(), record.trace.clone());
-        warm_up(shared, live, admitted, (&record.request_id, trace, reservation));
+        warm_up::begin(record, admitted);
         return Ok(());
     }
     match lookup::find(shared, &admitted, clock::now()) {
@@ -200,55 +189,6 @@ fn unix_now() -> u64 {
     clock::since_epoch().as_secs()
 }
 
-/// Warm-ups in progress at once: they are a kindness to a later request, not a request.
-const WARM_UPS_MAX: usize = 16;
-/// How long one waits for a place; later it would come after the request that it is for.
-const WARM_UP_WAIT: Duration = Duration::from_secs(1);
-
-/// Has a pod read a prompt that will be asked about soon. Nobody waits for it: where too many run,
-/// or every place is taken, it does not happen. What it uses is its caller's all the same.
-fn warm_up(
-    shared: &Arc<Shared>,
-    live: &Arc<Live>,
-    admitted: Admitted,
-    (request_id, trace, reservation): (&str, Trace, Option<Reservation>),
-) {
-    let Ok(place) = Arc::clone(&shared.warm_ups).try_acquire_owned() else { return };
-    let (shared, live, request_id) = (Arc::clone(shared), Arc::clone(live), request_id.to_owned());
-    tokio::spawn(async move {
-        let mut used = None;
-        let warmed = async {
-            let soon = clock::now() + WARM_UP_WAIT;
-            let caller = &admitted.head.caller;
-            let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
-            let _entered = entered.map_err(|_none| Reject::Overloaded)?;
-            let mut attempts = Attempts::new(&shared, &live, &admitted, (&request_id, &trace))?;
-            let mut generation = attempts.begin().await?;
-            used = Some((limit::prompt_guess(&admitted), 1));
-            // Its end, within the deadline that every piece has.
-            loop {
-                match generation.next(Committed::Yes).await {
-                    Ok(Event::Done) => break generation.finish().await,
-                    Ok(Event::Usage(usage)) => used = Some(record::count(usage)),
-                    Ok(Event::Delta(_)) => {}
-                    Err(outcome) => {
-                        generation.lost(&outcome);
-                        return Err(Reject::AllFailed);
-                    }
-                }
-            }
-            Ok::<_, Reject>(())
-        };
-        let result = if warmed.await.is_ok() { "done" } else { "refused" };
-        if let (Some(reservation), Some(tokens)) = (reservation, used) {
-            let caller = &admitted.head.caller;
-            limit::settle(&shared, caller, reservation, (Served::Generated, tokens));
-        }
-        shared.metrics.warm_ups.with_label_values(&[result]).inc();
-        drop(place);
-    });
-}
-
 /// Attempts pods until one has answered. What is lost before the first byte is tried again
 /// elsewhere; an answer that is not streamed stays repeatable until it is complete.
 async fn generate(
@@ -273,7 +213,10 @@ async fn generate(
             () = client.gone() => None,
         };
         record.tried.append(&mut attempts.tried());
-        record.begun(limit::prompt_guess(admitted));
+        if !matches!(begun, Some(Err(_))) {
+            // A pod has read the prompt, or was about to; where all refuse, nobody has.
+            record.begun(limit::prompt_guess(admitted));
+        }
         let Some(begun) = begun else {
             record.client_gone();
             return Ok(());
