@@ -145,7 +145,8 @@ fn prepare(session: &mut ServerSession, limits: &Limits) {
     if session.get_keepalive().is_some() {
         session.set_keepalive((!chunked).then_some(limits.keepalive.as_secs()));
     }
-    session.set_read_timeout(Some(limits.body_read));
+    // A net under the deadline of the whole body, which must be first: what it ends is answered.
+    session.set_read_timeout(Some(2 * limits.body_read));
     session.set_write_timeout(Some(limits.client_write));
     session.set_total_drain_timeout(Some(LINGER));
 }
