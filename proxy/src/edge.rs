@@ -225,7 +225,7 @@ impl Edge {
 
     /// Serves until SIGINT (at once) or SIGTERM (after running requests, within the configured
     /// time); SIGHUP reads the configuration again, SIGUSR2 hands over to a new process. Calls
-    /// `on_ready` once, when it listens and a pod is ready.
+    /// `on_ready` once, when it listens, every pod was looked at and one is ready.
     ///
     /// # Errors
     /// [`EdgeError::System`].
@@ -299,7 +299,8 @@ impl Edge {
         let leaving = loop {
             tokio::select! {
                 _ = tick.tick(), if on_ready.is_some() => {
-                    if self.shared.pods.any_ready() && let Some(on_ready) = on_ready.take() {
+                    let pods = &self.shared.pods;
+                    if pods.any_ready() && pods.all_checked() && let Some(on_ready) = on_ready.take() {
                         self.inherited.ready();
                         handover::notify(&[NotifyState::Ready]);
                         on_ready(self.ready);

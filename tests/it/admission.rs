@@ -117,6 +117,7 @@ async fn requests_a_minute_are_told_in_headers_and_refused_with_the_time_to_wait
     assert_eq!(refused.header("x-should-retry"), "");
     assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
     assert_eq!(ask(&edge, "nh-b").await.status, StatusCode::OK, "another key has its own");
+    // Counted before the answer is sent.
     let limited = edge.metric("nearhop_limited_total{limit=\"requests\",of=\"key\"}").await;
     assert!(limited >= 1.0);
 }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -34,6 +34,8 @@ pub(crate) struct Pod {
     pub(crate) peer: ArcSwap<HttpPeer>,
     state: Mutex<State>,
     in_flight: AtomicUsize,
+    /// Whether its first check has ended, well or not.
+    checked: AtomicBool,
     /// Raised by one whenever the pod is taken out: attempts that wait on it give up.
     ejections: watch::Sender<u64>,
     metrics: EdgeMetrics,
@@ -169,6 +171,7 @@ impl Pods {
                 peer: ArcSwap::from_pointee(connections::peer(pod.address, upstream)?),
                 state: Mutex::new(state),
                 in_flight: AtomicUsize::new(0),
+                checked: AtomicBool::new(false),
                 ejections: watch::Sender::new(0),
                 metrics: metrics.clone(),
             }))
@@ -205,6 +208,11 @@ impl Pods {
 
     pub(crate) fn any_ready(&self) -> bool {
         self.pods.iter().any(|pod| pod.is_ready())
+    }
+
+    /// Whether every pod was looked at: before that, a request could find only a part of them.
+    pub(crate) fn all_checked(&self) -> bool {
+        self.pods.iter().all(|pod| pod.checked.load(Ordering::Acquire))
     }
 
     /// How many sequences the ready pods compute together; `None` where one does not say.
@@ -255,6 +263,7 @@ impl Pods {
         if back {
             tracing::info!(pod = pod.name, "pod is back");
         }
+        pod.checked.store(true, Ordering::Release);
         pod.metrics.probes.with_label_values(&[&pod.name, "ok"]).inc();
         pod.metrics.probe_seconds.with_label_values(&[&pod.name]).set((now - began).as_secs_f64());
         pod.changed(None);
@@ -262,6 +271,7 @@ impl Pods {
 
     /// A check of `pod` that began at `began` failed.
     pub(crate) fn probe_failed(&self, pod: &Pod, began: Instant, now: Instant) {
+        pod.checked.store(true, Ordering::Release);
         pod.metrics.probes.with_label_values(&[&pod.name, "failed"]).inc();
         let last = self.is_last(pod);
         let owes = pod.in_flight.load(Ordering::Acquire) > 0;
