@@ -39,8 +39,10 @@ pub(crate) enum BodyError {
     TooSlow,
     /// All requests together hold as much as they may.
     NoRoom,
-    /// The client went away, or its framing is broken.
+    /// The client went away.
     Broken,
+    /// Its framing is broken.
+    Malformed,
 }
 
 /// One request's client.

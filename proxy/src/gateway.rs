@@ -97,15 +97,21 @@ impl HttpServerApp for Gateway {
             connection: &connection,
             side: self.side,
             shutdown,
+            write: live.limits.client_write,
             given_up: false,
         };
         phase::run(&self.shared, &live, &mut client).await;
-        if client.given_up && session.is_http2() {
-            connection.given_up(live.limits.h2_resets, clock::now());
+        if client.given_up {
+            if session.is_http2() {
+                connection.given_up(live.limits.h2_resets, clock::now());
+            }
+            // Dropped, which resets it: finishing would make what was cut off look whole.
+            return None;
         }
         // A connection whose last answer did not say `close` gets one more, which does.
         let settings = HttpPersistentSettings::for_session(&session);
-        let reusable = session.finish().await.ok().flatten()?;
+        let within = live.limits.client_write + LINGER;
+        let reusable = timeout(within, session.finish()).await.ok()?.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
@@ -141,9 +147,12 @@ fn prepare(session: &mut ServerSession, limits: &Limits) {
     // Only where the client's version and `Connection` header left it on. A chunked request is the
     // last of its connection: the parser takes an empty chunk size for the last chunk, and what
     // followed would be a request that others take for its body. Clients of ours send a length.
-    let chunked = session.req_header().headers.contains_key(header::TRANSFER_ENCODING);
+    // So is a CONNECT, whose client takes all that follows for its tunnel's.
+    let head = session.req_header();
+    let last =
+        head.headers.contains_key(header::TRANSFER_ENCODING) || head.method == Method::CONNECT;
     if session.get_keepalive().is_some() {
-        session.set_keepalive((!chunked).then_some(limits.keepalive.as_secs()));
+        session.set_keepalive((!last).then_some(limits.keepalive.as_secs()));
     }
     // A net under the deadline of the whole body, which must be first: what it ends is answered.
     session.set_read_timeout(Some(2 * limits.body_read));
@@ -160,20 +169,24 @@ struct Downstream<'a> {
     connection: &'a Connection,
     side: Side,
     shutdown: &'a ShutdownWatch,
+    /// One write to it.
+    write: Duration,
     given_up: bool,
 }
 
 impl Downstream<'_> {
     async fn read_body(&mut self, limit: usize, held: &mut Held) -> Result<Bytes, BodyError> {
         let session = &mut *self.session;
-        let expects = session.req_header().headers.get(header::EXPECT);
+        let head = session.req_header();
+        // A client of HTTP/1.0 knows no interim answers (RFC 9110, section 10.1.1).
+        let expects = head.headers.get(header::EXPECT).filter(|_| head.version != Version::HTTP_10);
         if expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             session.write_continue_response().await.map_err(|_gone| BodyError::Broken)?;
         }
         let mut first: Option<Bytes> = None;
         let mut all = BytesMut::new();
         while let Some(bytes) =
-            session.read_request_body().await.map_err(|_gone| BodyError::Broken)?
+            session.read_request_body().await.map_err(|error| body_error(&error))?
         {
             let length = first.as_ref().map_or(0, Bytes::len) + all.len() + bytes.len();
             if length > limit {
@@ -245,7 +258,13 @@ impl Client for Downstream<'_> {
             return Err(BodyError::TooLarge);
         }
         let read = timeout_at(until.into(), self.read_body(limit, held)).await;
-        read.unwrap_or(Err(BodyError::TooSlow))
+        let read = read.unwrap_or(Err(BodyError::TooSlow));
+        self.given_up |= read == Err(BodyError::Broken);
+        if read == Err(BodyError::Malformed) {
+            // Where the next request would begin is anybody's guess.
+            self.session.set_keepalive(None);
+        }
+        read
     }
 
     async fn gone(&mut self) {
@@ -262,7 +281,12 @@ impl Client for Downstream<'_> {
             self.session.set_keepalive(None);
         }
         let response = build(&head, chunked).map_err(|_invalid| Gone)?;
-        self.session.write_response_header(Box::new(response)).await.map_err(|_gone| Gone)
+        // Pingora limits the writes of bodies only.
+        let sent =
+            timeout(self.write, self.session.write_response_header(Box::new(response))).await;
+        let sent = matches!(sent, Ok(Ok(())));
+        self.given_up |= !sent;
+        sent.then_some(()).ok_or(Gone)
     }
 
     async fn send_body(&mut self, bytes: Bytes, end: bool) -> Result<(), Gone> {
@@ -270,9 +294,10 @@ impl Client for Downstream<'_> {
             // An empty chunk would be the end of a chunked body.
             return Ok(());
         }
-        let sent = self.session.write_response_body(bytes, end).await;
-        self.given_up |= sent.is_err();
-        sent.map_err(|_gone| Gone)
+        let sent = timeout(self.write, self.session.write_response_body(bytes, end)).await;
+        let sent = matches!(sent, Ok(Ok(())));
+        self.given_up |= !sent;
+        sent.then_some(()).ok_or(Gone)
     }
 
     async fn linger(&mut self) {
@@ -290,6 +315,17 @@ impl Client for Downstream<'_> {
         };
         // What is still coming after that is no client that listens.
         let _ = timeout(LINGER, rest).await;
+    }
+}
+
+/// Why a body could not be read: its client has gone, or what it sent is no body.
+fn body_error(error: &pingora::Error) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => BodyError::TooSlow,
+        ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
+            BodyError::Broken
+        }
+        _ => BodyError::Malformed,
     }
 }
 

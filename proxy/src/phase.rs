@@ -135,6 +135,7 @@ async fn completion(
         Err(BodyError::TooSlow) => {
             return Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() });
         }
+        Err(BodyError::Malformed) => return Err(Reject::BadRequest),
         Err(BodyError::Broken) => {
             record.client_gone();
             return Ok(());

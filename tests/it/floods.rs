@@ -23,7 +23,10 @@ use crate::support::{
     client::{complete, request, send},
     eventually,
     fake_pod::{Act, FakePod},
-    frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RESET, SETTINGS, field, frame, open},
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RESET, SETTINGS, WINDOW_UPDATE, field,
+        frame, open,
+    },
     keep_alive::KeepAlive,
     now,
     process::{Edge, KEY, say, soaking},
@@ -479,5 +482,59 @@ async fn an_http2_client_without_a_window_is_given_up() {
         (edge.metric("nearhop_buffered_bytes").await < 1.0).then_some(())
     })
     .await;
-    drop(stream);
+    // With a window at last: what was cut off must not look whole.
+    let update = frame(WINDOW_UPDATE, 0, 1, &65_535u32.to_be_bytes());
+    let _ = stream.write_all(&update).await;
+    let mut frames = Vec::new();
+    while frames_of(&frames).all(|(kind, flags)| kind != RESET && (kind != DATA || flags & 1 == 0))
+    {
+        let mut piece = vec![0; 16 << 10];
+        let read = timeout(LIMIT, stream.read(&mut piece)).await.unwrap().unwrap();
+        assert!(read > 0, "the edge said neither");
+        frames.extend_from_slice(&piece[..read]);
+    }
+    assert!(frames_of(&frames).any(|(kind, _)| kind == RESET), "it looked whole");
+}
+
+/// The kinds and flags of whole frames.
+fn frames_of(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8)> {
+    std::iter::from_fn(move || {
+        let head = bytes.get(..9)?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let (kind, flags) = (head[3], head[4]);
+        bytes = bytes.get(9 + length..)?;
+        Some((kind, flags))
+    })
+}
+
+/// Slower than a rapid reset, so that each request is seen before it is reset.
+#[tokio::test]
+async fn resets_are_counted_also_before_the_body() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |edge| edge["limits"] = json!({"h2_resets": 50}));
+    let mut stream = connect(&edge, 0).await;
+    stream.write_all(&open()).await.unwrap();
+    let mut piece = vec![0; 16 << 10];
+    let mut rounds = 0;
+    while rounds < 2_000 {
+        let id = 2 * rounds + 1;
+        let asked = [head_of(id, END_HEADERS), frame(PING, 0, 0, &[1; 8])].concat();
+        if stream.write_all(&asked).await.is_err() {
+            break;
+        }
+        // The acknowledgement: what came before it was read.
+        match timeout(LIMIT, stream.read(&mut piece)).await.unwrap() {
+            Ok(read) if read > 0 => {}
+            _ => break,
+        }
+        if stream.write_all(&frame(RESET, 0, id, &8u32.to_be_bytes())).await.is_err() {
+            break;
+        }
+        rounds += 1;
+    }
+    assert!(rounds < 2_000, "nothing ended the connection");
+    eventually("it is counted", LIMIT, || async {
+        (refused(&edge, "h2_resets").await >= 1.0).then_some(())
+    })
+    .await;
 }

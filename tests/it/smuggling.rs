@@ -380,3 +380,42 @@ async fn hits_in_a_row_are_answered_in_order_and_once() {
     assert_eq!(answers.matches("x-nearhop-source: l1").count(), 49);
     assert_eq!(pod.seen().len(), 1);
 }
+
+/// All that comes back for these bytes, until the edge closes.
+async fn answers(edge: &Edge, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(&edge.address).await.unwrap();
+    let _ = stream.write_all(bytes.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn what_follows_a_connect_or_a_broken_chunk_is_no_request() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |edge| edge["limits"] = json!({"keepalive": "1s"}));
+    let connect = format!("CONNECT x:80 HTTP/1.1\r\nhost: x:80\r\n\r\n{}", hidden("connect"));
+    let answer = answers(&edge, &connect).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "a tunnel's bytes: {answer}");
+    for chunk in ["zz\r\n{}\r\n0\r\n\r\n", "2\r\n{}XX0\r\n\r\n"] {
+        let broken = post("transfer-encoding: chunked\r\n") + chunk + &hidden("chunk");
+        let answer = answers(&edge, &broken).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{chunk:?}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    assert!(pod.seen().is_empty(), "{:?}", pod.seen());
+}
+
+/// RFC 9110, section 10.1.1: a client of HTTP/1.0 knows no interim answers.
+#[tokio::test]
+async fn an_http_1_0_client_is_told_nothing_before_its_answer() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    let body = visible("1.0");
+    let asked = format!(
+        "POST /v1/completions HTTP/1.0\r\nauthorization: {KEY}\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = answers(&edge, &asked).await;
+    assert!(!answer.contains(" 100 ") && answer.contains("\"ok\""), "{answer}");
+}

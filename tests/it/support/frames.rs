@@ -26,6 +26,7 @@ pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const PING: u8 = 6;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 /// What a connection begins with (RFC 9113, section 3.4).
