@@ -2,7 +2,7 @@
 
     python3 -m venv /tmp/tiny
     /tmp/tiny/bin/pip install numpy==2.4.6 onnx==1.23.2 tokenizers==0.23.3
-    /tmp/tiny/bin/python scripts/make_tiny_model.py
+    /tmp/tiny/bin/python scripts/models/tiny.py
 
 It has the graph, the tokenizer and the manifest of origin-inference/models/nearhop-mini in small,
 in fp32, so that tests can ask for the same tokens: alone and in a batch, with and without a cached
@@ -23,7 +23,7 @@ import onnx
 import tokenizers
 from onnx import TensorProto, helper, numpy_helper
 
-OUT = pathlib.Path(__file__).resolve().parent.parent / "origin-inference/tests/fixtures/tiny"
+OUT = pathlib.Path(__file__).resolve().parents[2] / "origin-inference/tests/fixtures/tiny"
 
 SEED = "nearhop tiny 1"
 LAYERS = 2
@@ -148,7 +148,7 @@ if __name__ == "__main__":
 CHAT = r"{% for m in messages %}# {{ m.role }}: {{ m.content }}\n{% endfor %}# assistant: "
 
 MANIFEST = f"""\
-# A test's model: random weights, nothing learned. Made by scripts/make_tiny_model.py.
+# A test's model: random weights, nothing learned. Made by scripts/models/tiny.py.
 name: tiny
 revision: "1"
 context_length: {CONTEXT}          # tokens, prompt and answer together
