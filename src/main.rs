@@ -7,6 +7,7 @@ mod edge;
 mod key;
 mod lifeline;
 mod log;
+mod model;
 mod origin;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Args),
     /// Show the default configuration
     Config(config::Args),
+    /// Look into model folders
+    Model(model::Args),
     /// Make an API key and the lines that admit it
     Key(key::Args),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Origin(args) => origin::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Key(args) => key::run(&args),
     };
     match done {

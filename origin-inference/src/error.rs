@@ -37,6 +37,17 @@ pub enum OriginError {
         /// What to do.
         fix: &'static str,
     },
+    /// The execution provider that was asked for does not take the model.
+    #[error(
+        "the execution provider `{provider}` was asked for and does not take the model: {reason}. \
+         docs/operations.md lists what each provider needs; without `require_provider` the next one is tried"
+    )]
+    Provider {
+        /// Its name.
+        provider: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -24,5 +24,5 @@ mod text;
 mod worker;
 
 pub use error::OriginError;
-pub use model::{Model, Prompt};
+pub use model::{Model, ModelKind, Prompt};
 pub use pod::{Pod, run};

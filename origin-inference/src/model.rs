@@ -1,10 +1,14 @@
-//! A model folder: `model.onnx`, `tokenizer.json`, `nearhop.yaml`.
+//! A model folder: weights, tokenizer, and what says how to use them.
 //!
 //! Here text becomes tokens. What the network computes is [`crate::session`]'s affair.
 
+mod fim;
+mod graph;
 mod manifest;
 mod prompt;
+mod published;
 mod tokenizer;
+mod weights;
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +16,12 @@ use nearhop_wire::{ApiError, ErrorKind, Input, Message, ModelReport};
 use sha2::{Digest as _, Sha256};
 
 use crate::OriginError;
-pub(crate) use manifest::Manifest;
+pub(crate) use graph::{Element, Graph, Port};
+pub use manifest::ModelKind;
+pub(crate) use manifest::{Manifest, Overrides};
 pub use prompt::Prompt;
+use prompt::{ChatTemplate, Piece};
+use published::{GenaiDecoder, Published};
 pub(crate) use tokenizer::Tokenizer;
 
 /// A loaded model folder, without its weights.
@@ -21,42 +29,93 @@ pub(crate) use tokenizer::Tokenizer;
 pub struct Model {
     pub(crate) manifest: Manifest,
     pub(crate) tokenizer: Tokenizer,
+    pub(crate) graph: Graph,
+    /// What `genai_config.json` calls the graph's inputs and outputs.
+    pub(crate) names: Option<GenaiDecoder>,
     template_revision: String,
-    folder: PathBuf,
+    weights: PathBuf,
+    findings: Vec<String>,
 }
 
 impl Model {
-    /// Loads the manifest and the tokenizer in `folder` and checks one against the other.
+    /// Reads what is in `folder` beside the weights, and checks one file against the other.
     ///
     /// # Errors
     /// [`OriginError::ModelFile`], naming the file and the fix.
     pub fn load(folder: &Path) -> Result<Self, OriginError> {
         let path = folder.join("nearhop.yaml");
-        let text = std::fs::read_to_string(&path).map_err(|error| OriginError::ModelFile {
-            path: path.clone(),
-            what: error.to_string(),
-            fix: "A model folder has model.onnx, tokenizer.json and nearhop.yaml; check `model`",
-        })?;
-        let wrong = |path: PathBuf, what: String| OriginError::ModelFile {
-            path,
+        let wrong = |path: &Path, what: String| OriginError::ModelFile {
+            path: path.to_owned(),
             what,
-            fix: "See origin-inference/models/nearhop-mini/nearhop.yaml for a complete example",
+            fix: "docs/model-folder.md lists what a folder needs and what nearhop.yaml may say",
         };
-        let manifest = Manifest::parse(&text).map_err(|what| wrong(path.clone(), what))?;
+        if !folder.is_dir() {
+            return Err(wrong(folder, "there is no such folder".to_owned()));
+        }
+        let text = match path.is_file() {
+            true => {
+                std::fs::read_to_string(&path).map_err(|error| wrong(&path, error.to_string()))?
+            }
+            false => String::new(),
+        };
+        let overrides = Overrides::parse(&text).map_err(|what| wrong(&path, what))?;
+        let published = Published::read(folder)?;
+        let weights =
+            weights::find(folder, &overrides, &published).map_err(|what| wrong(folder, what))?;
         let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
-        manifest.check(tokenizer.vocabulary()).map_err(|what| wrong(path, what))?;
+        let graph = Graph::read(&weights).map_err(|what| OriginError::ModelFile {
+            path: weights.clone(),
+            what,
+            fix: "Copy the model folder from where it came from again",
+        })?;
+        weights::check(&weights, &graph).map_err(|what| wrong(&weights, what))?;
+        let mut findings = vec![format!("weights: {}", weights.display())];
+        let revision = || weights::digest(&weights, &graph);
+        let described = (&published, &tokenizer, &graph);
+        let manifest = overrides
+            .resolve(folder, described, revision, &mut findings)
+            .map_err(|what| wrong(&path, what))?;
         let mut digest = Sha256::new();
         digest.update(tokenizer.digest());
         digest.update(manifest.layout_digest());
-        let template_revision =
-            digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { manifest, tokenizer, template_revision, folder: folder.to_owned() })
+        let template_revision = hex(&digest.finalize()[..6]);
+        let names = published.genai.map(|genai| genai.model.decoder);
+        Ok(Self { manifest, tokenizer, graph, names, template_revision, weights, findings })
     }
 
     /// The weights' file.
     #[must_use]
-    pub fn weights(&self) -> PathBuf {
-        self.folder.join("model.onnx")
+    pub fn weights(&self) -> &Path {
+        &self.weights
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> ModelKind {
+        self.manifest.kind
+    }
+
+    /// What was found in the folder rather than said in `nearhop.yaml`, a line each.
+    #[must_use]
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// How prompts are laid out, a line each, for people.
+    #[must_use]
+    pub fn described(&self) -> Vec<String> {
+        let manifest = &self.manifest;
+        let fim = match &manifest.fim {
+            Some(fim) => format!("fill in the middle: {}", fim.order.name()),
+            None => "fill in the middle: no".to_owned(),
+        };
+        let chat = match &manifest.chat_template {
+            Some(_) => "chat: by the model's template",
+            None => "chat: no template",
+        };
+        let ends: Vec<String> =
+            manifest.end_tokens.iter().map(|token| self.tokenizer.piece(*token)).collect();
+        vec![fim, chat.to_owned(), format!("an answer ends at: {}", ends.join(" "))]
     }
 
     /// The longest sequence, prompt and answer together, tokens.
@@ -102,11 +161,13 @@ impl Model {
         match input {
             Input::Prompt(text) => {
                 let tokens = self.tokenizer.encode(text);
-                // One token must be there to predict from: the end of another text, as trained.
-                let start = self.manifest.end_tokens[0];
+                let leading = &self.manifest.leading;
                 // As much as fits beside an answer of the usual length.
-                let keep = context.saturating_sub(self.manifest.sampling.max_tokens).max(1);
-                Ok(prompt::inline(&tokens, keep, start))
+                let taken = self.manifest.sampling.max_tokens + leading.len();
+                let keep = context.saturating_sub(taken).max(1);
+                // One token must be there to predict from.
+                let start = self.manifest.start;
+                Ok(prompt::inline(&tokens, keep, start).after(leading))
             }
             Input::Fim { prefix, suffix } => {
                 let Some(fim) = &self.manifest.fim else {
@@ -115,8 +176,9 @@ impl Model {
                     return Err(ApiError::invalid("suffix", message));
                 };
                 let prefix = self.tokenizer.encode(prefix);
-                let suffix = self.tokenizer.encode(suffix);
-                Ok(prompt::fill_in_the_middle(&prefix, &suffix, fim, window))
+                let suffix = self.tokenizer.encode_continued(suffix);
+                let prompt = prompt::fill_in_the_middle(&prefix, &suffix, fim, window);
+                Ok(prompt.after(&self.manifest.leading))
             }
             Input::Chat(messages) => self.chat_prompt(messages),
         }
@@ -128,11 +190,26 @@ impl Model {
             let message = format!("the model `{}` has no chat template", self.manifest.name);
             return Err(ApiError::invalid("messages", message));
         };
-        let text = prompt::render_chat(template, messages).map_err(|error| {
+        let template = ChatTemplate {
+            template,
+            bos: &self.manifest.bos_text,
+            eos: &self.manifest.eos_text,
+            special: self.tokenizer.special(),
+        };
+        let pieces = template.render(messages).map_err(|error| {
             let message = format!("the model's chat template refuses these messages: {error}");
             ApiError::invalid("messages", message)
         })?;
-        let tokens = self.tokenizer.encode_template(template, &text);
+        let mut tokens = Vec::new();
+        for piece in &pieces {
+            tokens.extend(match piece {
+                Piece::Template(text) => self.tokenizer.encode_template(text),
+                Piece::Text(text) => self.tokenizer.encode(text),
+            });
+        }
+        if tokens.is_empty() {
+            tokens.push(self.manifest.start);
+        }
         if tokens.len() >= context {
             let message = format!(
                 "this conversation is {} tokens long; the model's limit is {context}, answer included. Send less of it",
@@ -147,6 +224,10 @@ impl Model {
         }
         Ok(Prompt { tokens, left_out: 0 })
     }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     http::App,
     queue::Entrance,
     scheduler::Limits,
-    session::{OrtSession, Runtime, Session},
+    session::{self, Options, Runtime, Session},
     worker::{Counters, Engine},
 };
 
@@ -55,9 +55,16 @@ impl Pod {
         let tls = tls.transpose()?;
         let model = Arc::new(Model::load(&origin.model)?);
         let runtime = Runtime::load(origin.ort_library.as_deref(), env)?;
-        let session = OrtSession::open(&runtime, &model, origin.slots, origin.threads)?;
+        let options = Options {
+            slots: origin.slots,
+            threads: origin.threads,
+            chunk: origin.prefill_chunk,
+            provider: None,
+            cache: None,
+        };
+        let opened = session::open(&runtime, &model, &options)?;
         tracing::info!(model = model.fingerprint(), slots = origin.slots, "model loaded");
-        let pod = Self::assemble(origin, Box::new(session), model, (serving, admin))?;
+        let pod = Self::assemble(origin, opened.session, model, (serving, admin))?;
         Ok(Self { tls, ..pod })
     }
 

@@ -8,7 +8,7 @@ fn mini() -> Model {
     load("models/nearhop-mini")
 }
 
-fn fim(prefix: &str, suffix: &str) -> Input {
+fn fim_input(prefix: &str, suffix: &str) -> Input {
     Input::Fim { prefix: prefix.into(), suffix: suffix.into() }
 }
 
@@ -21,7 +21,7 @@ fn both_models_of_the_tree_load() {
 #[test]
 fn a_special_tokens_name_in_a_users_text_is_text() {
     let model = mini();
-    let prompt = model.prompt(&fim("<|fim_middle|>", "<|endoftext|>")).unwrap();
+    let prompt = model.prompt(&fim_input("<|fim_middle|>", "<|endoftext|>")).unwrap();
     let specials = prompt.tokens.iter().filter(|token| **token < 8).count();
     assert_eq!(specials, 3, "only those of the layout: {:?}", prompt.tokens);
     let text = model.tokenizer.encode("<|endoftext|>");
@@ -45,9 +45,9 @@ fn tokens_become_the_same_text_again() {
 fn a_keystroke_keeps_the_start_of_a_long_prompt() {
     let model = mini();
     let code = "let value = compute(&input, 17)?;\n".repeat(200);
-    let before = model.prompt(&fim(&code, "}\n")).unwrap();
+    let before = model.prompt(&fim_input(&code, "}\n")).unwrap();
     assert!(before.left_out > 0 && before.left_out.is_multiple_of(64), "{}", before.left_out);
-    let after = model.prompt(&fim(&format!("{code}ret"), "}\n")).unwrap();
+    let after = model.prompt(&fim_input(&format!("{code}ret"), "}\n")).unwrap();
     let same = before.tokens.iter().zip(&after.tokens).take_while(|(a, b)| a == b).count();
     assert!(after.left_out != before.left_out || same >= before.tokens.len() - 2, "{same}");
     assert!(after.tokens.len() < model.context_length());
@@ -65,7 +65,7 @@ fn chat_over_the_context_names_the_limit() {
 fn the_template_revision_follows_the_layout() {
     let folder = tempfile::tempdir().unwrap();
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
-    for file in ["tokenizer.json", "nearhop.yaml"] {
+    for file in ["model.onnx", "tokenizer.json", "nearhop.yaml"] {
         std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }
     let before = Model::load(folder.path()).unwrap().report();
@@ -75,4 +75,51 @@ fn the_template_revision_follows_the_layout() {
     std::fs::write(&path, text.replace("suffix_first", "prefix_first")).unwrap();
     let after = Model::load(folder.path()).unwrap().report();
     assert_ne!(before.template, after.template);
+}
+
+#[test]
+fn a_published_folder_needs_no_manifest() {
+    let Some(folder) = crate::session::ort::tests::foreign("optimum") else { return };
+    let model = Model::load(&folder).unwrap();
+    let report = model.report();
+    assert_eq!((report.name.as_str(), report.context_length), ("optimum", 256));
+    assert_eq!(report.revision.len(), 12, "a digest of the weights: {}", report.revision);
+    assert_eq!(model.manifest.end_tokens[0], 0);
+    let fim = model.manifest.fim.as_ref().unwrap();
+    assert_eq!((fim.tokens.prefix, fim.tokens.suffix, fim.tokens.middle), (1, 2, Some(3)));
+    assert!(model.findings().join("\n").contains("Qwen2.5-Coder"), "{:?}", model.findings());
+    let message = Message { role: "user".into(), content: "hi".into(), name: None };
+    let chat = model.prompt(&Input::Chat(vec![message])).unwrap();
+    let text = model.tokenizer.decode(&chat.tokens);
+    assert!(text.contains("user\nhi") && text.ends_with("assistant\n"), "{text}");
+    // What a folder says may be overridden, and the rest is still found.
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&folder).unwrap().flatten() {
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let yaml = "name: ours\nfim: {tokens: {prefix: 2, suffix: 1}, order: suffix_prefix}\n";
+    std::fs::write(copy.path().join("nearhop.yaml"), yaml).unwrap();
+    let ours = Model::load(copy.path()).unwrap();
+    assert_eq!(ours.report().name, "ours");
+    assert_eq!(ours.report().revision, report.revision);
+    let prompt = ours.prompt(&fim_input("a", "b")).unwrap();
+    assert_eq!((prompt.tokens[0], prompt.tokens.len()), (1, 4), "{:?}", prompt.tokens);
+}
+
+#[test]
+fn a_space_that_a_tokenizer_puts_before_texts_is_not_put_before_a_suffix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let json = serde_json::json!({
+        "version": "1.0",
+        "normalizer": {"type": "Prepend", "prepend": "_"},
+        "model": {
+            "type": "BPE", "merges": [], "unk_token": "?",
+            "vocab": {"?": 0, "_": 1, "a": 2, "b": 3, "\u{263A}": 4},
+        },
+    });
+    std::fs::write(&path, json.to_string()).unwrap();
+    let tokenizer = Tokenizer::load(&path).unwrap();
+    assert_eq!(tokenizer.encode("ab"), [1, 2, 3]);
+    assert_eq!(tokenizer.encode_continued("ab"), [2, 3]);
 }

@@ -10,11 +10,17 @@ use crate::OriginError;
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
     text: tokenizers::Tokenizer,
-    /// The same tokenizer, reading special tokens: for chat templates that write them.
+    /// The same tokenizer, reading special tokens: for what a chat template itself writes.
     template: tokenizers::Tokenizer,
     special: Vec<String>,
+    /// Whether it puts a space before a text's first word.
+    leads_with_space: bool,
     digest: [u8; 32],
 }
+
+/// Stands before a text of which only the rest is wanted, where a tokenizer would put a space
+/// before a text's first word.
+const ANCHOR: &str = "\u{263A}";
 
 impl Tokenizer {
     pub(crate) fn load(path: &Path) -> Result<Self, OriginError> {
@@ -37,7 +43,10 @@ impl Tokenizer {
             .filter(|token| token.special)
             .map(|token| token.content)
             .collect();
-        Ok(Self { text, template, special, digest: Sha256::digest(&bytes).into() })
+        let alone = encode(&text, "a", false);
+        let leads_with_space = !encode(&text, &format!("{ANCHOR}a"), false).ends_with(&alone);
+        let digest = Sha256::digest(&bytes).into();
+        Ok(Self { text, template, special, leads_with_space, digest })
     }
 
     pub(crate) fn vocabulary(&self) -> usize {
@@ -48,18 +57,52 @@ impl Tokenizer {
         self.digest
     }
 
-    /// The tokens of a user's text.
-    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
-        encode(&self.text, text)
+    /// The id of a token, by its text.
+    pub(crate) fn id(&self, token: &str) -> Option<u32> {
+        self.text.token_to_id(token)
     }
 
-    /// The tokens of a rendered chat. Special tokens are read only where `template` itself writes
-    /// them; a user's text can then still imitate one, which the template's authors accept.
-    pub(crate) fn encode_template(&self, template: &str, rendered: &str) -> Vec<u32> {
-        match self.special.iter().any(|special| template.contains(special)) {
-            true => encode(&self.template, rendered),
-            false => encode(&self.text, rendered),
+    /// The special tokens' texts.
+    pub(crate) fn special(&self) -> &[String] {
+        &self.special
+    }
+
+    /// The tokens that its own post-processor puts before a text.
+    pub(crate) fn leading(&self) -> Vec<u32> {
+        let plain = encode(&self.text, "a", false);
+        let whole = encode(&self.text, "a", true);
+        let at = whole.windows(plain.len().max(1)).position(|window| window == plain);
+        whole[..at.unwrap_or(0)].to_vec()
+    }
+
+    /// The tokens of a user's text.
+    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
+        encode(&self.text, text, false)
+    }
+
+    /// The tokens of a text that goes on from another: without the space that some tokenizers put
+    /// before a text's first word. Rozière et al. 2023, "Code Llama", appendix on infilling.
+    pub(crate) fn encode_continued(&self, text: &str) -> Vec<u32> {
+        if !self.leads_with_space {
+            return self.encode(text);
         }
+        let anchor = self.encode(ANCHOR);
+        let anchored = self.encode(&format!("{ANCHOR}{text}"));
+        match anchored.strip_prefix(anchor.as_slice()) {
+            Some(rest) => rest.to_vec(),
+            None => self.encode(text),
+        }
+    }
+
+    /// A text as an embedder reads it, with its own first and last token.
+    pub(crate) fn encode_whole(&self, text: &str) -> Vec<u32> {
+        encode(&self.text, text, true)
+    }
+
+    /// The tokens of a text in which special tokens' names are special tokens: what a chat
+    /// template wrote.
+    pub(crate) fn encode_template(&self, text: &str) -> Vec<u32> {
+        encode(&self.template, text, false)
     }
 
     /// The text of tokens, without special ones. Bytes that are no whole character yet become
@@ -67,10 +110,15 @@ impl Tokenizer {
     pub(crate) fn decode(&self, tokens: &[u32]) -> String {
         self.text.decode(tokens, true).unwrap_or_default()
     }
+
+    /// One token's own text, special ones too; for what lists candidates.
+    pub(crate) fn piece(&self, token: u32) -> String {
+        self.text.decode(&[token], false).unwrap_or_default()
+    }
 }
 
-fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
-    match tokenizer.encode_fast(text, false) {
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Vec<u32> {
+    match tokenizer.encode_fast(text, add_special) {
         Ok(encoding) => encoding.get_ids().to_vec(),
         Err(error) => {
             // Byte-level tokenizers have a token for every byte; others may refuse some text.

@@ -1,28 +1,81 @@
-//! The KV pool: keys and values of every slot, in one piece of memory a layer, computed in place.
+//! The KV pool: keys and values of every slot, in one piece of memory a tensor.
 //!
 //! ONNX Runtime's safe binding copies any input that it does not own, which would copy the whole
 //! cache at every step. Here past and present are the *same* memory, bound once as input and once
 //! as output; grouped-query attention writes the new token's keys and values behind the old ones.
+//! Where a graph cannot do that, the past is bound from a copy ([`Binding::Copied`]).
 //!
 //! This is the only `unsafe` of Nearhop. It is sound because of what [`KvPool::run`] does and
 //! nothing outside can undo: the binding is made, used and dropped while the pool is borrowed
 //! mutably, so that no pointer into the pool outlives the borrow, the buffers are never resized,
 //! and nobody else can read or write them meanwhile.
 
-use std::ffi::CString;
+use std::{ffi::CString, fmt::Debug, ops::Range};
 
+use half::f16;
 use ort::{
     AsPointer as _,
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
-    session::{IoBinding, Session},
-    value::{Shape, TensorRefMut},
+    session::{IoBinding, Session, SessionOutputs},
+    value::{PrimitiveTensorElementType, Shape, TensorRefMut},
 };
 
-/// One tensor that is read as `past` and written as `present`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tensor {
-    pub(crate) past: CString,
-    pub(crate) present: String,
+use super::layout::KvNames;
+
+/// Keys and values of some tokens of one sequence, outside of any slot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KvBlock {
+    /// As float32.
+    F32(Box<[f32]>),
+    /// As float16.
+    F16(Box<[f16]>),
+}
+
+impl KvBlock {
+    /// Memory it takes, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => size_of_val(values.as_ref()),
+            Self::F16(values) => size_of_val(values.as_ref()),
+        }
+    }
+}
+
+/// What keys and values may be stored as.
+pub(crate) trait KvElement:
+    PrimitiveTensorElementType + Copy + Default + Debug + Send + 'static
+{
+    /// The block of these values.
+    fn block(values: Vec<Self>) -> KvBlock;
+    /// A block's values, where it holds this type.
+    fn values(block: &KvBlock) -> Option<&[Self]>;
+}
+
+impl KvElement for f32 {
+    fn block(values: Vec<Self>) -> KvBlock {
+        KvBlock::F32(values.into())
+    }
+
+    fn values(block: &KvBlock) -> Option<&[Self]> {
+        match block {
+            KvBlock::F32(values) => Some(values),
+            KvBlock::F16(_) => None,
+        }
+    }
+}
+
+impl KvElement for f16 {
+    fn block(values: Vec<Self>) -> KvBlock {
+        KvBlock::F16(values.into())
+    }
+
+    fn values(block: &KvBlock) -> Option<&[Self]> {
+        match block {
+            KvBlock::F16(values) => Some(values),
+            KvBlock::F32(_) => None,
+        }
+    }
 }
 
 /// Shape of the pool.
@@ -47,73 +100,174 @@ impl Geometry {
     const fn slot(self) -> usize {
         self.heads * self.head()
     }
+
+    /// Where the values of `tokens` in one head of one slot are.
+    const fn at(self, slot: usize, head: usize, tokens: &Range<usize>) -> Range<usize> {
+        let from = slot * self.slot() + head * self.head();
+        from + tokens.start * self.head_size..from + tokens.end * self.head_size
+    }
 }
 
-/// `[slots, heads, capacity, head_size]` float32 for each tensor.
-pub(crate) struct KvPool {
+/// How the past is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Binding {
+    /// The same memory as the present.
+    InPlace,
+    /// A copy, made at every step.
+    Copied,
+}
+
+/// `[slots, heads, capacity, head_size]` for each tensor.
+pub(crate) struct KvPool<T> {
     geometry: Geometry,
-    tensors: Vec<Tensor>,
+    names: Vec<(CString, String)>,
     /// One a tensor, never resized.
-    buffers: Vec<Box<[f32]>>,
+    buffers: Vec<Box<[T]>>,
+    /// The past, where it is bound from a copy.
+    copy: Vec<T>,
 }
 
-impl KvPool {
-    pub(crate) fn new(geometry: Geometry, tensors: Vec<Tensor>) -> Self {
+impl<T: KvElement> KvPool<T> {
+    /// # Errors
+    /// A name with a NUL in it.
+    pub(crate) fn new(geometry: Geometry, tensors: &[KvNames]) -> Result<Self, String> {
         let size = geometry.slots * geometry.slot();
-        let buffers = tensors.iter().map(|_| vec![0.0; size].into_boxed_slice()).collect();
-        Self { geometry, tensors, buffers }
+        let names = tensors.iter().map(|tensor| {
+            let past = CString::new(tensor.past.as_str()).map_err(|error| error.to_string())?;
+            Ok((past, tensor.present.clone()))
+        });
+        let names: Vec<_> = names.collect::<Result<_, String>>()?;
+        let buffers = names.iter().map(|_| vec![T::default(); size].into_boxed_slice()).collect();
+        Ok(Self { geometry, names, buffers, copy: Vec::new() })
+    }
+
+    /// Memory of one token, bytes.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.buffers.len() * self.geometry.heads * self.geometry.head_size * size_of::<T>()
     }
 
     /// Copies the first `length` tokens of slot `from` to slot `to`.
     pub(crate) fn copy(&mut self, from: usize, to: usize, length: usize) {
-        let Geometry { heads, head_size, .. } = self.geometry;
-        let (head, slot) = (self.geometry.head(), self.geometry.slot());
+        let geometry = self.geometry;
         for buffer in &mut self.buffers {
-            for at in 0..heads {
-                let source = from * slot + at * head;
-                buffer.copy_within(source..source + length * head_size, to * slot + at * head);
+            for head in 0..geometry.heads {
+                let target = geometry.at(to, head, &(0..length)).start;
+                buffer.copy_within(geometry.at(from, head, &(0..length)), target);
             }
         }
     }
 
-    /// Runs `session` with slots `first..first + batch` bound in place as past and present.
-    /// `binding` holds the other inputs and outputs; it is used up, so that nothing of the pool
-    /// stays bound. Returns the binding's first bound output that `read` picks.
+    /// The keys and values of `tokens` of slot `slot`.
+    pub(crate) fn save(&self, slot: usize, tokens: &Range<usize>) -> KvBlock {
+        let mut values = Vec::with_capacity(self.token_bytes() / size_of::<T>() * tokens.len());
+        for buffer in &self.buffers {
+            for head in 0..self.geometry.heads {
+                values.extend_from_slice(&buffer[self.geometry.at(slot, head, tokens)]);
+            }
+        }
+        T::block(values)
+    }
+
+    /// Puts a block of `tokens.len()` tokens back, at `tokens` of slot `slot`.
+    pub(crate) fn restore(&mut self, slot: usize, tokens: &Range<usize>, block: &KvBlock) {
+        let values = T::values(block).expect("a block of this pool");
+        let size = tokens.len() * self.geometry.head_size;
+        let mut pieces = values.chunks_exact(size);
+        for buffer in &mut self.buffers {
+            for head in 0..self.geometry.heads {
+                let piece = pieces.next().expect("a block of this shape");
+                buffer[self.geometry.at(slot, head, tokens)].copy_from_slice(piece);
+            }
+        }
+    }
+
+    /// The past of slots `0..lengths.len()` as `[rows, heads, longest, head_size]` of tensor
+    /// `tensor`: what a graph reads that concatenates. Zeros behind a shorter row.
+    pub(crate) fn gather(&self, tensor: usize, first: usize, lengths: &[usize]) -> Vec<T> {
+        let Geometry { heads, head_size, .. } = self.geometry;
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let mut past = vec![T::default(); lengths.len() * heads * longest * head_size];
+        if longest == 0 {
+            return past;
+        }
+        let rows = past.chunks_exact_mut(longest * head_size);
+        for (at, row) in rows.enumerate() {
+            let (slot, head) = (at / heads, at % heads);
+            let range = self.geometry.at(first + slot, head, &(0..lengths[slot]));
+            row[..lengths[slot] * head_size].copy_from_slice(&self.buffers[tensor][range]);
+        }
+        past
+    }
+
+    /// Takes the last `width` tokens of each row of `present`,
+    /// `[rows, heads, longest + width, head_size]`, behind the `lengths` tokens that are there.
+    pub(crate) fn append(
+        &mut self,
+        tensor: usize,
+        first: usize,
+        (lengths, width): (&[usize], usize),
+        present: &[T],
+    ) {
+        let Geometry { heads, head_size, .. } = self.geometry;
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let rows = present.chunks_exact((longest + width) * head_size);
+        for (at, row) in rows.enumerate() {
+            let (slot, head) = (at / heads, at % heads);
+            let tokens = lengths[slot]..lengths[slot] + width;
+            let range = self.geometry.at(first + slot, head, &tokens);
+            self.buffers[tensor][range].copy_from_slice(&row[longest * head_size..]);
+        }
+    }
+
+    /// Runs `session` with `slots` bound as past and present. `binding` holds the other inputs and
+    /// outputs; it is used up, so that nothing of the pool stays bound. Returns what `read` picks
+    /// of the outputs.
     #[expect(unsafe_code, reason = "binds our own memory to ONNX Runtime without a copy")]
     pub(crate) fn run<R>(
         &mut self,
         session: &mut Session,
-        mut binding: IoBinding,
-        slots: std::ops::Range<usize>,
-        read: impl FnOnce(&ort::session::SessionOutputs<'_>) -> ort::Result<R>,
+        (mut binding, how): (IoBinding, Binding),
+        slots: Range<usize>,
+        read: impl FnOnce(&SessionOutputs<'_>) -> ort::Result<R>,
     ) -> ort::Result<R> {
         let Geometry { heads, capacity, head_size, .. } = self.geometry;
         assert!(slots.end <= self.geometry.slots && !slots.is_empty(), "slots {slots:?}");
-        let offset = slots.start * self.geometry.slot();
+        let range = slots.start * self.geometry.slot()..slots.end * self.geometry.slot();
         let shape = [slots.len(), heads, capacity, head_size].map(|size| size as i64);
-        for (tensor, buffer) in self.tensors.iter().zip(&mut self.buffers) {
-            let memory = MemoryInfo::new(
-                AllocationDevice::CPU,
-                0,
-                AllocatorType::Device,
-                MemoryType::Default,
-            )?;
-            let piece = &mut buffer[offset..offset + slots.len() * self.geometry.slot()];
-            // SAFETY: `piece` is exactly `shape` float32 values, aligned as such, in memory of the
+        if how == Binding::Copied {
+            self.copy.clear();
+            self.copy.extend(self.buffers.iter().flat_map(|buffer| &buffer[range.clone()]));
+        }
+        let mut copies = self.copy.chunks_exact_mut(range.len());
+        for ((past, present), buffer) in self.names.iter().zip(&mut self.buffers) {
+            let info = || {
+                let (device, kind) = (AllocationDevice::CPU, AllocatorType::Device);
+                MemoryInfo::new(device, 0, kind, MemoryType::Default)
+            };
+            let piece = &mut buffer[range.clone()];
+            // SAFETY: `piece` is exactly `shape` values of `T`, aligned as such, in memory of the
             // CPU, and borrowed mutably until this function returns. The value made here, and
             // `binding`, which refers to it, are both dropped before that.
-            let value: TensorRefMut<'_, f32> = unsafe {
-                TensorRefMut::from_raw(memory, piece.as_mut_ptr().cast(), Shape::new(shape))?
+            let value: TensorRefMut<'_, T> = unsafe {
+                TensorRefMut::from_raw(info()?, piece.as_mut_ptr().cast(), Shape::new(shape))?
             };
-            // SAFETY: both pointers are valid, and `tensor.past` ends with a NUL. The value lives
-            // in `binding` (as the bound output below) as long as the binding refers to it.
-            // `bind_input` would do the same after copying the value.
+            // SAFETY: as above; `copies` is borrowed as long. The value is dropped at the end of
+            // this turn: `BindInput` keeps a reference of its own to what it holds.
+            let copied: Option<TensorRefMut<'_, T>> = match copies.next() {
+                Some(copy) if how == Binding::Copied => unsafe {
+                    let data = copy.as_mut_ptr().cast();
+                    Some(TensorRefMut::from_raw(info()?, data, Shape::new(shape))?)
+                },
+                _ => None,
+            };
+            let input = copied.as_ref().map_or(value.ptr(), |copied| copied.ptr());
+            // SAFETY: both pointers are valid, and `past` ends with a NUL. `bind_input` would do
+            // the same after copying the value.
             unsafe {
-                let status =
-                    (ort::api().BindInput)(binding.ptr_mut(), tensor.past.as_ptr(), value.ptr());
+                let status = (ort::api().BindInput)(binding.ptr_mut(), past.as_ptr(), input);
                 ort::Error::result_from_status(status)?;
             }
-            binding.bind_output(tensor.present.as_str(), value)?;
+            binding.bind_output(present.as_str(), value)?;
         }
         let outputs = session.run_binding(&binding)?;
         let out = read(&outputs)?;
@@ -127,14 +281,19 @@ impl KvPool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_copied_slot_leaves_the_others_alone() {
+    fn pool() -> KvPool<f32> {
         let geometry = Geometry { slots: 3, heads: 2, capacity: 4, head_size: 2 };
-        let tensor = Tensor { past: CString::new("p").unwrap(), present: "q".into() };
-        let mut pool = KvPool::new(geometry, vec![tensor]);
+        let tensor = KvNames { past: "p".into(), present: "q".into() };
+        let mut pool = KvPool::new(geometry, &[tensor]).unwrap();
         for (at, value) in pool.buffers[0].iter_mut().enumerate() {
             *value = u8::try_from(at).unwrap().into();
         }
+        pool
+    }
+
+    #[test]
+    fn a_copied_slot_leaves_the_others_alone() {
+        let mut pool = pool();
         let before = pool.buffers[0].clone();
         pool.copy(0, 2, 3);
         let after = &pool.buffers[0];
@@ -142,5 +301,33 @@ mod tests {
         assert_eq!(after[32..38], before[0..6], "first head, three tokens");
         assert_eq!(after[38..40], before[38..40], "the fourth token is not copied");
         assert_eq!(after[40..46], before[8..14], "second head");
+    }
+
+    #[test]
+    fn a_block_goes_to_any_slot() {
+        let mut pool = pool();
+        let before = pool.buffers[0].clone();
+        let block = pool.save(1, &(1..3));
+        assert_eq!(block, KvBlock::F32([18.0, 19.0, 20.0, 21.0, 26.0, 27.0, 28.0, 29.0].into()));
+        assert_eq!(block.bytes(), 2 * pool.token_bytes());
+        pool.restore(0, &(2..4), &block);
+        assert_eq!(pool.buffers[0][4..8], before[18..22]);
+        assert_eq!(pool.buffers[0][12..16], before[26..30]);
+        assert_eq!(pool.buffers[0][..4], before[..4]);
+        assert_eq!(pool.buffers[0][16..], before[16..]);
+    }
+
+    #[test]
+    fn rows_of_different_length_are_gathered_with_zeros_and_appended_to() {
+        let mut pool = pool();
+        let before = pool.buffers[0].clone();
+        let past = pool.gather(0, 0, &[1, 2]);
+        assert_eq!(past[..4], [0.0, 1.0, 0.0, 0.0], "row 0, head 0: one token and a hole");
+        assert_eq!(past[8..12], before[16..20], "row 1, head 0: two tokens");
+        let present: Vec<f32> = (100u8..124).map(f32::from).collect();
+        pool.append(0, 0, (&[1, 2], 1), &present);
+        assert_eq!(pool.buffers[0][2..4], [104.0, 105.0], "row 0, head 0, behind one token");
+        assert_eq!(pool.buffers[0][20..22], [116.0, 117.0], "row 1, head 0, behind two");
+        assert!(pool.gather(0, 0, &[0]).is_empty());
     }
 }

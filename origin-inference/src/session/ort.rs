@@ -1,25 +1,29 @@
-//! The session on ONNX Runtime. With [`super::kv`], the only file that imports `ort`.
-//!
-//! So far one layout is understood: the native grouped-query one, whose inputs are `input_ids`,
-//! `seqlens_k`, `total_sequence_length` and `past_key_values.N.{key,value}` of a fixed capacity.
-//! Any other is refused by name.
+//! Loads a graph on ONNX Runtime: provider, layout, self-test.
 
-use std::{ffi::CString, path::Path};
+use std::path::{Path, PathBuf};
 
+use half::f16;
 use nearhop_conf::source::Env;
 use ort::{
     environment::Environment,
-    memory::Allocator,
     session::{Session as OnnxSession, builder::GraphOptimizationLevel},
-    value::{Outlet, Tensor as OrtTensor},
+    value::{Outlet, TensorElementType},
 };
 
 use super::{
-    Session, StepError,
-    kv::{Geometry, KvPool, Tensor},
+    Session,
+    kv::KvElement,
+    layout::{Layout, Style},
     library,
+    names::Names,
+    network::{KvUse, Network},
+    provider::{Declined, Provider, Shapes, dispatch, ladder},
+    self_test::{self, Verdict},
 };
-use crate::{Model, OriginError};
+use crate::{
+    Model, OriginError,
+    model::{Element, Port},
+};
 
 /// The loaded ONNX Runtime library. One a process is enough.
 #[derive(Clone)]
@@ -40,93 +44,237 @@ impl Runtime {
     }
 }
 
-/// A model's weights, loaded, with KV memory for a number of slots.
-pub struct OrtSession {
-    session: OnnxSession,
-    pool: KvPool,
-    vocabulary: usize,
+/// What a session is opened for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Sequences computed together.
+    pub slots: usize,
+    /// ONNX Runtime's threads.
+    pub threads: usize,
+    /// The most tokens of a prompt computed in one step.
+    pub chunk: usize,
+    /// The only provider that will do; any that works where not given.
+    pub provider: Option<Provider>,
+    /// Where providers keep what they compile; beside the model where not given.
+    pub cache: Option<PathBuf>,
 }
 
-const FIXED_INPUTS: [&str; 3] = ["input_ids", "seqlens_k", "total_sequence_length"];
+/// A loaded decoder, and what was found out about it.
+pub struct Opened {
+    /// The decoder.
+    pub session: Box<dyn Session>,
+    /// What computes it.
+    pub provider: Provider,
+    /// What was tried before, and why it was not taken.
+    pub declined: Vec<Declined>,
+    /// How keys and values go in and out.
+    pub kv_use: KvUse,
+    /// What was found, a line each.
+    pub findings: Vec<String>,
+}
 
-impl OrtSession {
-    /// Loads `model`'s weights for `slots` sequences, on `threads` threads.
-    ///
-    /// # Errors
-    /// [`OriginError::ModelFile`] where the file is missing, cut short, of another layout, or does
-    /// not fit the tokenizer.
-    pub fn open(
-        runtime: &Runtime,
-        model: &Model,
-        slots: usize,
-        threads: usize,
-    ) -> Result<Self, OriginError> {
-        let path = model.weights();
-        let wrong = |what: String, fix: &'static str| OriginError::ModelFile {
-            path: path.clone(),
+/// Loads `model`'s decoder.
+///
+/// # Errors
+/// [`OriginError::ModelFile`] where the file is missing, cut short, of a layout that cannot be fed,
+/// does not fit the tokenizer, or fails its self-test; [`OriginError::Provider`] where the provider
+/// that was asked for does not take it.
+pub fn open(runtime: &Runtime, model: &Model, options: &Options) -> Result<Opened, OriginError> {
+    let path = model.weights();
+    let wrong = |what: String, fix: &'static str| OriginError::ModelFile {
+        path: path.to_owned(),
+        what,
+        fix,
+    };
+    let in_buffers = model.graph.has("GroupQueryAttention");
+    let committed = commit_first(runtime, model, options, !in_buffers)?;
+    let names = match &model.names {
+        Some(genai) => Names::genai(&genai.inputs, &genai.outputs),
+        None => Names::default(),
+    };
+    let session = committed.session;
+    let inputs: Vec<Port> = session.inputs().iter().map(port).collect();
+    let outputs: Vec<Port> = session.outputs().iter().map(port).collect();
+    let layout = Layout::read(&inputs, &outputs, &names, in_buffers).map_err(|what| {
+        wrong(what, "docs/model-folder.md lists the layouts that work and how to export them")
+    })?;
+    if layout.vocabulary < model.vocabulary() {
+        let what = format!(
+            "it predicts {} tokens, and tokenizer.json has {}",
+            layout.vocabulary,
+            model.vocabulary()
+        );
+        return Err(wrong(what, "Put the files of one model into the folder"));
+    }
+    let mut findings = vec![format!(
+        "layout: {}, keys and values {:?}",
+        match layout.style {
+            Style::Native => "native grouped-query attention",
+            Style::Masked => "grouped-query attention with a mask (onnxruntime-genai)",
+            Style::Concatenated => "concatenated keys and values (Optimum)",
+        },
+        layout.kv
+    )];
+    let tested = match layout.kv {
+        Element::F16 => tested::<f16>(session, layout, model, options, &mut findings),
+        _ => tested::<f32>(session, layout, model, options, &mut findings),
+    };
+    let (session, kv_use) = tested.map_err(|what| {
+        wrong(
             what,
-            fix,
-        };
-        const FETCH: &str = "Copy the model folder from where it came from again";
-        if !path.is_file() {
-            return Err(wrong("it does not exist".to_owned(), FETCH));
-        }
-        let session = commit(runtime, &path, threads)
-            .map_err(|error| wrong(format!("ONNX Runtime refuses it: {error}"), FETCH))?;
-        let layout = Layout::read(session.inputs(), session.outputs()).map_err(|what| {
-            wrong(what, "Export the model in the native grouped-query layout of nearhop-mini")
-        })?;
-        if layout.vocabulary < model.vocabulary() {
-            let what = format!(
-                "it predicts {} tokens, and tokenizer.json has {}",
-                layout.vocabulary,
-                model.vocabulary()
-            );
-            return Err(wrong(what, "Put the files of one model into the folder"));
-        }
-        let geometry = Geometry {
-            slots,
-            heads: layout.heads,
-            capacity: model.context_length(),
-            head_size: layout.head_size,
-        };
-        let pool = KvPool::new(geometry, layout.tensors);
-        Ok(Self { session, pool, vocabulary: layout.vocabulary })
-    }
+            "Export it again, or with another precision; nearhop model check shows what is found",
+        )
+    })?;
+    Ok(Opened {
+        session,
+        provider: committed.provider,
+        declined: committed.declined,
+        kv_use,
+        findings,
+    })
+}
 
-    /// One step over `slots`; `ids` is row-major `[slots, width]`, `totals` the rows' lengths
-    /// after it. Appends each row's last logits to `logits`.
-    fn step(
-        &mut self,
-        slots: std::ops::Range<usize>,
-        ids: Vec<i64>,
-        totals: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> ort::Result<()> {
-        let (batch, vocabulary) = (slots.len(), self.vocabulary);
-        let width = ids.len() / batch;
-        let last = |total: usize| i32::try_from(total).unwrap_or(i32::MAX);
-        let seqlens: Vec<i32> = totals.iter().map(|total| last(*total) - 1).collect();
-        let longest = totals.iter().copied().max().unwrap_or(0);
-        let mut binding = self.session.create_binding()?;
-        binding.bind_input("input_ids", &OrtTensor::from_array(([batch, width], ids))?)?;
-        binding.bind_input("seqlens_k", &OrtTensor::from_array(([batch], seqlens))?)?;
-        let longest = OrtTensor::from_array(((), vec![last(longest)]))?;
-        binding.bind_input("total_sequence_length", &longest)?;
-        let out = OrtTensor::<f32>::new(&Allocator::default(), [batch, width, vocabulary])?;
-        binding.bind_output("logits", out)?;
-        self.pool.run(&mut self.session, binding, slots, |outputs| {
-            let (_, values) = outputs["logits"].try_extract_tensor::<f32>()?;
-            for row in values.chunks_exact(width * vocabulary) {
-                logits.extend_from_slice(&row[(width - 1) * vocabulary..]);
+/// Makes the network and finds out how it may be used.
+fn tested<T: KvElement>(
+    session: OnnxSession,
+    layout: Layout,
+    model: &Model,
+    options: &Options,
+    findings: &mut Vec<String>,
+) -> Result<(Box<dyn Session>, KvUse), String> {
+    let element = layout.kv;
+    let shape = (options.slots, model.context_length());
+    let mut network = Network::<T>::new(session, layout, shape)?;
+    if model.graph.quantizes_dynamically() {
+        network.together = false;
+        network.splits = false;
+        findings.push(
+            "batching: off, and prompts are computed whole. Its products round by one scale a tensor (DynamicQuantizeLinear), so that a row's answer would depend on the rows beside it. Weights in blocks (MatMulNBits) have no such limit"
+                .to_owned(),
+        );
+        self_test::run(&mut network, 1, model.vocabulary()).map_err(|error| error.to_string())?;
+        let kv_use = network.kv_use();
+        return Ok((Box::new(network), kv_use));
+    }
+    let allowed = match element {
+        Element::F16 => 2e-2,
+        _ => 5e-3,
+    };
+    loop {
+        let verdict = self_test::run(&mut network, options.slots, model.vocabulary());
+        let problem = match verdict {
+            Ok(verdict) if verdict.split.max(verdict.decoded) <= allowed => {
+                return Ok(settle(network, verdict, allowed, findings));
             }
-            Ok(())
-        })
+            Ok(verdict) => format!(
+                "a prompt in pieces gives other logits than the whole (by {:.2} % of their range; decoded, by {:.2} %)",
+                verdict.split * 100.0,
+                verdict.decoded * 100.0
+            ),
+            Err(error) => error.to_string(),
+        };
+        if !network.fall_back_to_copies() {
+            return Err(format!("it fails its self-test: {problem}"));
+        }
+        findings.push(format!("keys and values: not in place, because {problem}"));
     }
 }
 
-fn commit(runtime: &Runtime, path: &Path, threads: usize) -> ort::Result<OnnxSession> {
+fn settle<T: KvElement>(
+    mut network: Network<T>,
+    verdict: Verdict,
+    allowed: f32,
+    findings: &mut Vec<String>,
+) -> (Box<dyn Session>, KvUse) {
+    let kv_use = network.kv_use();
+    findings.push(format!(
+        "keys and values: {}; in pieces as whole within {:.1e} of the logits' range, decoded within {:.1e}",
+        kv_use.name(),
+        verdict.split,
+        verdict.decoded
+    ));
+    match verdict.together {
+        Some(apart) if apart > allowed => {
+            network.together = false;
+            findings.push(format!(
+                "batching: off, because rows of different length change each other's logits by {:.2} % of their range",
+                apart * 100.0
+            ));
+        }
+        Some(apart) => {
+            findings.push(format!("batching: on; together as alone within {apart:.1e}"));
+        }
+        None => findings.push("batching: off, there is one slot".to_owned()),
+    }
+    (Box::new(network), kv_use)
+}
+
+/// A graph on its provider.
+pub(crate) struct Committed {
+    pub(crate) session: OnnxSession,
+    pub(crate) provider: Provider,
+    pub(crate) declined: Vec<Declined>,
+}
+
+/// Loads the graph on the first provider that takes it.
+pub(crate) fn commit_first(
+    runtime: &Runtime,
+    model: &Model,
+    options: &Options,
+    standard_operators: bool,
+) -> Result<Committed, OriginError> {
+    let providers = match options.provider {
+        Some(only) => vec![only],
+        None => ladder(model.kind(), standard_operators),
+    };
+    let path = model.weights();
+    let beside = path.with_file_name(".engines");
+    let cache = options.cache.as_deref().unwrap_or(&beside);
+    let context = model.context_length();
+    let shapes =
+        Shapes::new(&model.graph.inputs, options.slots, options.chunk.min(context), context);
+    let mut declined = Vec::new();
+    for provider in providers {
+        match commit(runtime, path, options.threads, &dispatch(provider, cache, &shapes)) {
+            Ok(session) => {
+                return Ok(Committed { session, provider, declined });
+            }
+            Err(error) => {
+                let reason = first_line(&error.to_string());
+                tracing::info!(%provider, reason, "an execution provider does not take the model");
+                declined.push(Declined { provider, reason });
+            }
+        }
+    }
+    let last = declined.pop().map(|last| (last.provider, last.reason));
+    match last {
+        // The processor takes every graph that is one.
+        Some((Provider::Cpu, reason)) => Err(OriginError::ModelFile {
+            path: path.to_owned(),
+            what: format!("ONNX Runtime refuses it: {reason}"),
+            fix: "Copy the model folder from where it came from again",
+        }),
+        last => {
+            let (provider, reason) = last.unwrap_or((Provider::Cpu, "none was tried".to_owned()));
+            Err(OriginError::Provider { provider: provider.name(), reason })
+        }
+    }
+}
+
+/// Reasons of providers go on for pages.
+fn first_line(reason: &str) -> String {
+    let line = reason.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.chars().take(400).collect()
+}
+
+fn commit(
+    runtime: &Runtime,
+    path: &Path,
+    threads: usize,
+    providers: &[ort::ep::ExecutionProviderDispatch],
+) -> ort::Result<OnnxSession> {
     OnnxSession::builder(&runtime.0)?
+        .with_execution_providers(providers)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         // Spinning threads would take the cores of the other pods on this machine.
@@ -134,99 +282,16 @@ fn commit(runtime: &Runtime, path: &Path, threads: usize) -> ort::Result<OnnxSes
         .commit_from_file(path)
 }
 
-impl Session for OrtSession {
-    fn prefill(
-        &mut self,
-        slot: usize,
-        done: usize,
-        tokens: &[u32],
-        logits: &mut Vec<f32>,
-    ) -> Result<(), StepError> {
-        logits.clear();
-        let ids = tokens.iter().map(|token| i64::from(*token)).collect();
-        self.step(slot..slot + 1, ids, &[done + tokens.len()], logits)
-            .map_err(|error| StepError(error.to_string()))
-    }
-
-    fn decode(
-        &mut self,
-        tokens: &[u32],
-        lengths: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> Result<(), StepError> {
-        logits.clear();
-        let ids = tokens.iter().map(|token| i64::from(*token)).collect();
-        let totals: Vec<usize> = lengths.iter().map(|length| length + 1).collect();
-        self.step(0..tokens.len(), ids, &totals, logits)
-            .map_err(|error| StepError(error.to_string()))
-    }
-
-    fn copy(&mut self, from: usize, to: usize, length: usize) {
-        self.pool.copy(from, to, length);
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.vocabulary
-    }
-}
-
-/// What the graph's inputs and outputs say.
-struct Layout {
-    heads: usize,
-    head_size: usize,
-    vocabulary: usize,
-    tensors: Vec<Tensor>,
-}
-
-impl Layout {
-    fn read(inputs: &[Outlet], outputs: &[Outlet]) -> Result<Self, String> {
-        let names: Vec<&str> = inputs.iter().map(Outlet::name).collect();
-        if let Some(missing) = FIXED_INPUTS.iter().find(|name| !names.contains(name)) {
-            return Err(format!(
-                "it has no input `{missing}`; its inputs are {}",
-                names.join(", ")
-            ));
-        }
-        let mut tensors = Vec::new();
-        let mut geometry = None;
-        for input in inputs.iter().filter(|input| !FIXED_INPUTS.contains(&input.name())) {
-            let name = input.name();
-            let Some(rest) = name.strip_prefix("past_key_values.") else {
-                return Err(format!("its input `{name}` is not one we can fill"));
-            };
-            let shape = dimensions(input)?;
-            let &[_, heads, _, head_size] = shape.as_slice() else {
-                return Err(format!("its input `{name}` has {} dimensions, not 4", shape.len()));
-            };
-            if geometry.get_or_insert((heads, head_size)) != &(heads, head_size) {
-                return Err(format!("its input `{name}` has another shape than the others"));
-            }
-            let present = format!("present.{rest}");
-            if !outputs.iter().any(|output| output.name() == present) {
-                return Err(format!("it has no output `{present}` for `{name}`"));
-            }
-            let past = CString::new(name).map_err(|error| error.to_string())?;
-            tensors.push(Tensor { past, present });
-        }
-        let (heads, head_size) = geometry.ok_or("it has no past_key_values")?;
-        let fixed = |size: i64, what: &str| {
-            usize::try_from(size).map_err(|_dynamic| format!("its number of {what} is not fixed"))
-        };
-        let logits = outputs.iter().find(|output| output.name() == "logits");
-        let logits = dimensions(logits.ok_or("it has no output `logits`")?)?;
-        Ok(Self {
-            heads: fixed(heads, "key/value heads")?,
-            head_size: fixed(head_size, "values a head")?,
-            vocabulary: fixed(logits.last().copied().unwrap_or(-1), "predicted tokens")?,
-            tensors,
-        })
-    }
-}
-
-fn dimensions(outlet: &Outlet) -> Result<Vec<i64>, String> {
-    let shape = outlet.dtype().tensor_shape();
-    shape.map(|shape| shape.to_vec()).ok_or_else(|| format!("`{}` is not a tensor", outlet.name()))
+fn port(outlet: &Outlet) -> Port {
+    let element = match outlet.dtype().tensor_type() {
+        Some(TensorElementType::Float32) => Element::F32,
+        Some(TensorElementType::Float16) => Element::F16,
+        Some(TensorElementType::Int64) => Element::I64,
+        _ => Element::Other,
+    };
+    let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec());
+    Port { name: outlet.name().to_owned(), element, shape: shape.unwrap_or_default() }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
