@@ -69,7 +69,9 @@ fn describe(config: &Config) -> String {
         )
     });
     let origin = config.origin.as_ref().map(|origin| {
-        format!("a pod on {} with the model in {}", origin.listen, origin.model.display())
+        let folders = origin.models.iter().map(|model| model.folder.display().to_string());
+        let folders: Vec<String> = folders.collect();
+        format!("a pod on {} with the models in {}", origin.listen, folders.join(", "))
     });
     let roles: Vec<String> = edge.into_iter().chain(origin).collect();
     format!("Region {}: {}", config.region, roles.join("; "))

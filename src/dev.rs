@@ -179,7 +179,7 @@ fn pod_config(port: u16, model: &Path, tls: Option<&Certificates>) -> anyhow::Re
         "origin": {
             "listen": local(port),
             "admin": { "listen": local(pod_admin(port)) },
-            "model": model,
+            "models": [{ "folder": model, "aliases": ["default"] }],
             "drain": "500ms",
         },
     });

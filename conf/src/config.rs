@@ -270,22 +270,70 @@ pub struct Origin {
     pub tls: Option<MutualTls>,
     /// The operator's listener.
     pub admin: Admin,
-    /// The model folder: `model.onnx`, `tokenizer.json`, `nearhop.yaml`.
-    pub model: PathBuf,
-    /// Sequences computed together.
+    /// What it serves; at least one.
+    pub models: Vec<OriginModel>,
+    /// Sequences computed together, by each model.
     pub slots: usize,
     /// Jobs that may wait for a slot; more are refused with 429.
     pub queue: usize,
+    /// Prompt tokens of those jobs; more are refused with 429.
+    pub queue_tokens: usize,
     /// Prompt tokens computed between two decode steps.
     pub prefill_chunk: usize,
-    /// ONNX Runtime's threads.
+    /// Memory of each model's prefix cache; 0 switches it off.
+    pub prefix_cache: ByteSize,
+    /// Padded tokens that an embedder computes together.
+    pub embed_batch: usize,
+    /// ONNX Runtime's threads, of each model.
     pub threads: usize,
+    /// The only execution provider that will do; the best that works where not given.
+    pub require_provider: Option<Provider>,
+    /// Where providers keep what they compile; beside each model where not given.
+    pub engine_cache: Option<PathBuf>,
     /// `/livez` fails when the engine has not moved for this long.
     pub stall_after: Duration,
     /// How long a stopping pod waits for running jobs.
     pub drain: Duration,
     /// The ONNX Runtime library; searched for where not given.
     pub ort_library: Option<PathBuf>,
+}
+
+/// A model of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginModel {
+    /// Its folder; `docs/model-folder.md` says what is in it.
+    pub folder: PathBuf,
+    /// Other names that requests may use.
+    pub aliases: Vec<String>,
+}
+
+/// What computes a model: ONNX Runtime's execution providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// NVIDIA TensorRT; what it cannot compute goes to CUDA.
+    TensorRt,
+    /// NVIDIA CUDA.
+    Cuda,
+    /// This machine's processor. Always there.
+    Cpu,
+}
+
+impl Provider {
+    /// Its name in the configuration, answers and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TensorRt => "tensorrt",
+            Self::Cuda => "cuda",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A value that must not be printed.

@@ -14,6 +14,15 @@ pub(crate) const REGION: &str = "local";
 /// seconds away from their turn, longer than an inline completion may wait.
 pub(crate) const QUEUE: usize = 64;
 
+/// Thirty-two full prompts of a small model; on a slow machine that is already half a minute.
+pub(crate) const QUEUE_TOKENS: usize = 32_768;
+
+/// The states of some forty prompts of a thousand tokens, for the small model of this repository.
+pub(crate) const PREFIX_CACHE: ByteSize = ByteSize::mib(256);
+
+/// Sixteen texts of 256 tokens: more gains nothing on a CPU, and delays the first.
+pub(crate) const EMBED_BATCH: usize = 4096;
+
 /// Sequences decoded together. Eight gains what batching gives a small model on a CPU; memory is
 /// `slots` × context × KV bytes a token.
 pub(crate) const SLOTS: usize = 8;

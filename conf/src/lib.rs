@@ -25,7 +25,8 @@ mod units;
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 pub use config::{
     Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, LogFormat, MutualTls,
-    Origin, Peer, Pod, Probes, Protocol, Secret, Tls, TlsVersion, Traces, Upstream,
+    Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Secret, Tls, TlsVersion, Traces,
+    Upstream,
 };
 pub use defaults::DEFAULT_YAML;
 pub use error::{ConfigError, Problem};

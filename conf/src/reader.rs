@@ -16,7 +16,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, ByteSize, ConfigError, LogFormat, Problem, Protocol, Scope, Secret, TlsVersion,
+    Algorithm, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, Scope, Secret,
+    TlsVersion,
     shape::{Shape, Shapes},
     source::Env,
     units,
@@ -194,6 +195,9 @@ macro_rules! words {
 
 words! {
     Protocol: "http1 or h2", { "http1" => Self::Http1, "h2" => Self::H2 }
+    Provider: "tensorrt, cuda or cpu", {
+        "tensorrt" => Self::TensorRt, "cuda" => Self::Cuda, "cpu" => Self::Cpu,
+    }
     TlsVersion: "\"1.2\" or \"1.3\", in quotes", { "1.2" => Self::V1_2, "1.3" => Self::V1_3 }
     LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
     Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }

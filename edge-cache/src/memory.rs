@@ -132,7 +132,8 @@ mod tests {
             fingerprint: "f".into(),
             endpoint: Endpoint::Completions,
         };
-        let choices = vec![Choice { text: text.into(), finish: Finish::Stop }];
+        let choices =
+            vec![Choice { text: text.into(), finish: Finish::Stop, logprobs: Vec::new() }];
         let answer = Answer { head, choices, usage: Usage::default() };
         let body = answer.body();
         (answer, body)

@@ -48,6 +48,9 @@ pub enum OriginError {
         /// What it said.
         reason: String,
     },
+    /// The configured models do not go together.
+    #[error("the models cannot be served together: {0}. Check `origin.models`")]
+    Models(String),
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

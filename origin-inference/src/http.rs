@@ -3,6 +3,7 @@
 //! A client that goes away drops its response, which drops the job's channel, which stops the
 //! job: hyper does the first step for us, streaming or not.
 
+mod embeddings;
 mod respond;
 
 use std::{
@@ -14,12 +15,14 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use nearhop_admin::{Check, Metrics, api_error, clock};
-use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind, Head, PodReport, Sampling};
+use nearhop_wire::{
+    ApiError, CompletionRequest, Endpoint, ErrorKind, Head, Kind, PodReport, Sampling,
+};
 use prometheus::{Histogram, IntCounterVec};
 use tokio::{
     sync::Semaphore,
@@ -28,8 +31,9 @@ use tokio::{
 
 use crate::{
     Model, Prompt,
+    prefix::Salt,
     queue::{Job, Refused, Settings},
-    worker::Engine,
+    registry::{Registry, Runner, Served},
 };
 
 /// A body over this is refused. An edge's own limit is lower.
@@ -43,13 +47,10 @@ const TOKENIZING_MAX: usize = 4;
 /// What every request needs.
 #[derive(Clone)]
 pub(crate) struct App {
-    model: Arc<Model>,
-    engine: Engine,
+    registry: Arc<Registry>,
     ready: Check,
-    slots: usize,
     counters: Counters,
     tokenizing: Arc<Semaphore>,
-    started: u64,
 }
 
 /// What is counted of requests.
@@ -61,16 +62,11 @@ struct Counters {
 }
 
 impl App {
-    pub(crate) fn new(
-        model: Arc<Model>,
-        (engine, slots): (Engine, usize),
-        ready: Check,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, ready: Check, metrics: &Metrics) -> Self {
         let counters = Counters {
             requests: metrics.counters(
                 "nearhop_pod_requests_total",
-                "Completion requests by status.",
+                "Completion and embedding requests by status.",
                 &["status"],
             ),
             tokens: metrics.counters(
@@ -84,15 +80,7 @@ impl App {
                 nearhop_admin::latency_buckets(),
             ),
         };
-        Self {
-            model,
-            engine,
-            ready,
-            slots,
-            counters,
-            tokenizing: Arc::new(Semaphore::new(TOKENIZING_MAX)),
-            started: clock::since_epoch().as_secs(),
-        }
+        Self { registry, ready, counters, tokenizing: Arc::new(Semaphore::new(TOKENIZING_MAX)) }
     }
 
     /// The serving listener's routes.
@@ -100,11 +88,33 @@ impl App {
         Router::new()
             .route("/v1/completions", post(completions))
             .route("/v1/chat/completions", post(chat))
+            .route("/v1/embeddings", post(embeddings::answer))
             .route("/v1/models", get(models))
             .route("/readyz", get(readyz))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .with_state(self)
+    }
+
+    /// Counts a response, and says who answered and how busy it is.
+    fn finish(&self, result: Result<Response, Refusal>, served: Option<Arc<Served>>) -> Response {
+        let mut response = result.unwrap_or_else(Refusal::respond);
+        self.counters.requests.with_label_values(&[response.status().as_str()]).inc();
+        // A request that names no model of ours is answered with what is asked for by default.
+        let served = served.or_else(|| self.registry.table().find(None).ok());
+        if let Some(served) = served {
+            let headers = response.headers_mut();
+            let mut insert = |name, value: String| {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            };
+            insert("x-nearhop-model", served.model.fingerprint());
+            if let Runner::Generate(engine) = &served.runner {
+                insert("endpoint-load-metrics", engine.entrance.load().orca());
+            }
+        }
+        response
     }
 }
 
@@ -150,66 +160,132 @@ async fn chat(State(app): State<App>, request: Request) -> Response {
 
 async fn answer(app: App, endpoint: Endpoint, request: Request) -> Response {
     let arrived = clock::now();
-    let requests = app.counters.requests.clone();
-    let response = match generate(app, endpoint, request, arrived).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.respond(),
-    };
-    requests.with_label_values(&[response.status().as_str()]).inc();
-    response
+    let mut served = None;
+    let result = generate(&app, endpoint, (request, arrived), &mut served).await;
+    app.finish(result, served)
 }
 
+/// Answers; `found` becomes the model that was asked for, as soon as it is known.
 async fn generate(
-    app: App,
+    app: &App,
     endpoint: Endpoint,
-    request: Request,
-    arrived: Instant,
+    (request, arrived): (Request, Instant),
+    found: &mut Option<Arc<Served>>,
 ) -> Result<Response, Refusal> {
     let deadline = arrived + asked_deadline(&request);
+    let caller = Caller::read(request.headers());
     let body = read_body(request.into_body()).await?;
     let request = CompletionRequest::parse(endpoint, &body)?;
-    let report = app.model.report();
-    if let Some(asked) = request.model.as_deref().filter(|asked| *asked != report.name) {
-        return Err(ApiError::unknown_model(asked, &[&report.name]).into());
-    }
+    let served = app.registry.table().find(request.model.as_deref())?;
+    *found = Some(Arc::clone(&served));
+    let Runner::Generate(engine) = &served.runner else {
+        let message = "this model embeds texts; ask /v1/embeddings";
+        return Err(ApiError::invalid("model", message).into());
+    };
+    let model = &served.model;
     if let Some(field) = request.unsupported.first() {
         let message = format!("{field} is not supported by this model; leave it out");
         return Err(ApiError::invalid(field, message).into());
     }
+    let resumed = resumed(&request, model)?;
     // Of the editors' shapes only Tabby's comes here, since it shares its path; edges translate all.
     let endpoint = request.endpoint;
     let stream = request.stream;
     let (include_usage, return_token_ids) = (request.include_usage, request.return_token_ids);
+    let class = caller.class.unwrap_or_else(|| request.kind());
     let sampling = request.sampling.clone();
-    let prompt = timeout_at(deadline.into(), tokenize(&app, request));
+    let prompt = timeout_at(deadline.into(), tokenize(app, model, request));
     let prompt = prompt.await.map_err(|_elapsed| respond::late())??;
     let n = sampling.n;
-    let settings = settle(sampling, &app.model, prompt.tokens.len());
+    let settings = settle(sampling, model, prompt.tokens.len());
+    let report = served.report();
     let head = Head {
         id: new_id(endpoint),
         created: clock::since_epoch().as_secs(),
-        model: report.name,
-        fingerprint: app.model.fingerprint(),
+        fingerprint: model.fingerprint(),
         endpoint,
+        model: report.name,
     };
     let prompt_tokens = prompt.tokens.len();
-    let job = Job { tokens: prompt.tokens, settings, submitted: arrived };
-    let events = app.engine.entrance.submit(job).map_err(refused)?;
+    let completion_tokens = resumed.iter().flatten().map(Vec::len).sum();
+    let open = match resumed.is_empty() {
+        true => n,
+        false => resumed.iter().flatten().count(),
+    };
+    let job = Job {
+        tokens: prompt.tokens,
+        settings,
+        submitted: arrived,
+        deadline,
+        salt: Salt::new(&caller.tenant, &report.revision, &report.template),
+        tenant: caller.tenant,
+        class,
+        resumed,
+    };
+    let events = engine.entrance.submit(job, clock::now()).map_err(refused)?;
     let reply = respond::Reply {
         events,
         head,
         n,
+        open,
         prompt_tokens,
+        cached_tokens: None,
+        completion_tokens,
         left_out: prompt.left_out,
         arrived,
         deadline,
         tokens: app.counters.tokens.clone(),
         duration_seconds: app.counters.duration_seconds.clone(),
+        _served: Arc::clone(&served),
     };
     match stream {
         true => Ok(reply.stream(include_usage, return_token_ids)),
         false => reply.whole().await,
     }
+}
+
+/// What the edge says of whom it asks for. The serving listener is for edges alone.
+struct Caller {
+    tenant: Arc<str>,
+    class: Option<Kind>,
+}
+
+impl Caller {
+    fn read(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let class = [Kind::Inline, Kind::Fim, Kind::Chat, Kind::Agent]
+            .into_iter()
+            .find(|kind| text("x-nearhop-kind") == Some(kind.name()));
+        Self { tenant: text("x-nearhop-tenant").unwrap_or_default().into(), class }
+    }
+}
+
+/// What is to be resumed, held against the model.
+fn resumed(request: &CompletionRequest, model: &Model) -> Result<Vec<Option<Vec<u32>>>, Refusal> {
+    let Some(resume) = &request.resume else { return Ok(Vec::new()) };
+    let serving = &model.manifest.revision;
+    if resume.revision != *serving {
+        let message = format!(
+            "these tokens are of revision {}, and {serving} is served: another revision would go on in another way",
+            resume.revision
+        );
+        let (status, kind) = (StatusCode::CONFLICT, ErrorKind::InvalidRequest);
+        return Err(Refusal::new(status, kind, "revision_mismatch", message));
+    }
+    let invalid = |message: &str| Refusal::from(ApiError::invalid("resume", message));
+    if resume.token_ids.len() != request.sampling.n {
+        return Err(invalid(
+            "resume.token_ids must have a list, or null, for each of the n choices",
+        ));
+    }
+    if resume.token_ids.iter().all(Option::is_none) {
+        return Err(invalid("every choice has ended; there is nothing to resume"));
+    }
+    let known = |token: &u32| (*token as usize) < model.vocabulary();
+    if !resume.token_ids.iter().flatten().flatten().all(known) {
+        return Err(invalid("resume.token_ids has a token that the model does not know"));
+    }
+    Ok(resume.token_ids.clone())
 }
 
 /// `x-nearhop-timeout-ms`, as far as it asks for less.
@@ -238,14 +314,26 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
 }
 
 /// Text to tokens, away from the threads that serve connections.
-async fn tokenize(app: &App, request: CompletionRequest) -> Result<Prompt, Refusal> {
+async fn tokenize(
+    app: &App,
+    model: &Arc<Model>,
+    request: CompletionRequest,
+) -> Result<Prompt, Refusal> {
+    let model = Arc::clone(model);
+    in_turn(app, move || model.prompt(&request.input)).await
+}
+
+/// Runs `read` on a thread that may block, as one of a few at a time.
+async fn in_turn<T: Send + 'static>(
+    app: &App,
+    read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, Refusal> {
     let stopped = || {
         let message = "the pod is stopping";
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Server, "stopping", message)
     };
     let _turn = app.tokenizing.acquire().await.map_err(|_closed| stopped())?;
-    let model = Arc::clone(&app.model);
-    let task = tokio::task::spawn_blocking(move || model.prompt(&request.input));
+    let task = tokio::task::spawn_blocking(read);
     Ok(task.await.map_err(|_panicked| stopped())??)
 }
 
@@ -260,6 +348,8 @@ fn settle(sampling: Sampling, model: &Model, prompt_tokens: usize) -> Settings {
         n: sampling.n,
         seed: sampling.seed.unwrap_or_else(|| fastrand::u64(..)),
         stop: sampling.stop,
+        penalties: sampling.penalties,
+        logprobs: sampling.logprobs,
     }
 }
 
@@ -268,6 +358,10 @@ fn refused(refused: Refused) -> Refusal {
         Refused::Full { .. } => {
             let status = StatusCode::TOO_MANY_REQUESTS;
             Refusal::new(status, ErrorKind::Overloaded, "queue_full", refused.to_string())
+        }
+        Refused::Late { .. } => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Refusal::new(status, ErrorKind::Overloaded, "deadline_unreachable", refused.to_string())
         }
         Refused::Stopped => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -285,35 +379,45 @@ fn new_id(endpoint: Endpoint) -> String {
 }
 
 async fn models(State(app): State<App>) -> Response {
-    let report = app.model.report();
-    Json(serde_json::json!({
-        "object": "list",
-        "data": [{
-            "id": report.name,
+    let table = app.registry.table();
+    let models = table.all().map(|(served, active)| {
+        let report = served.report();
+        let id = if active { report.name.clone() } else { served.model.fingerprint() };
+        let aliases = if active { table.aliases_of(&report.name) } else { Vec::new() };
+        serde_json::json!({
+            "id": id,
             "object": "model",
-            "created": app.started,
+            "created": served.loaded,
             "owned_by": "nearhop",
             "revision": report.revision,
             "context_length": report.context_length,
-        }],
-    }))
-    .into_response()
+            "kind": served.model.kind().name(),
+            "provider": served.provider.name(),
+            "aliases": aliases,
+        })
+    });
+    let models: Vec<_> = models.collect();
+    Json(serde_json::json!({ "object": "list", "data": models })).into_response()
 }
 
 async fn readyz(State(app): State<App>) -> Response {
-    match (app.ready)() {
-        Ok(()) => {
-            Json(PodReport { models: vec![app.model.report()], slots: app.slots }).into_response()
-        }
-        Err(reason) => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            Refusal::new(status, ErrorKind::Server, "not_ready", reason).respond()
-        }
+    if let Err(reason) = (app.ready)() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Refusal::new(status, ErrorKind::Server, "not_ready", reason).respond();
     }
+    let table = app.registry.table();
+    // Edges send completions to what is listed here.
+    let generating: Vec<_> =
+        table.active().filter(|served| matches!(served.runner, Runner::Generate(_))).collect();
+    let report = PodReport {
+        models: generating.iter().map(|served| served.report()).collect(),
+        slots: generating.iter().map(|served| served.slots).sum(),
+    };
+    Json(report).into_response()
 }
 
 async fn no_route() -> Response {
-    let message = "no such path; /v1/completions, /v1/chat/completions and /v1/models are here";
+    let message = "no such path; /v1/completions, /v1/chat/completions, /v1/embeddings and /v1/models are here";
     let status = StatusCode::NOT_FOUND;
     Refusal::new(status, ErrorKind::InvalidRequest, "not_found", message).respond()
 }

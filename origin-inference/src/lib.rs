@@ -3,7 +3,7 @@
 //! A request's path is the order of the modules:
 //!
 //! ```text
-//! http ──▶ model (text → tokens) ──▶ queue ──▶ worker: scheduler → session → sampler → text ──▶ http
+//! http ──▶ model (text → tokens) ──▶ queue ──▶ worker: line → prefix → scheduler → session → sampler → text ──▶ http
 //! ```
 //!
 //! One OS thread, the worker, owns the session and everything a generation needs; the rest of the
@@ -12,11 +12,19 @@
 //! Absent on purpose: tenants, API keys and caches of answers, which are the edge's; and `ort`
 //! outside [`session`] and its KV pool.
 
+mod counters;
+mod embed;
 mod error;
+mod heartbeat;
 mod http;
+mod line;
+mod load;
 mod model;
+mod operator;
 mod pod;
+mod prefix;
 mod queue;
+mod registry;
 mod sampler;
 mod scheduler;
 pub mod session;

@@ -21,6 +21,7 @@ pub use manifest::ModelKind;
 pub(crate) use manifest::{Manifest, Overrides};
 pub use prompt::Prompt;
 use prompt::{ChatTemplate, Piece};
+pub(crate) use published::Pooling;
 use published::{GenaiDecoder, Published};
 pub(crate) use tokenizer::Tokenizer;
 
@@ -32,6 +33,8 @@ pub struct Model {
     pub(crate) graph: Graph,
     /// What `genai_config.json` calls the graph's inputs and outputs.
     pub(crate) names: Option<GenaiDecoder>,
+    /// Of an embedder.
+    pub(crate) pooling: Pooling,
     template_revision: String,
     weights: PathBuf,
     findings: Vec<String>,
@@ -79,8 +82,18 @@ impl Model {
         digest.update(tokenizer.digest());
         digest.update(manifest.layout_digest());
         let template_revision = hex(&digest.finalize()[..6]);
+        let pooling = published.pooling();
         let names = published.genai.map(|genai| genai.model.decoder);
-        Ok(Self { manifest, tokenizer, graph, names, template_revision, weights, findings })
+        Ok(Self {
+            manifest,
+            tokenizer,
+            graph,
+            names,
+            pooling,
+            template_revision,
+            weights,
+            findings,
+        })
     }
 
     /// The weights' file.
@@ -116,6 +129,33 @@ impl Model {
         let ends: Vec<String> =
             manifest.end_tokens.iter().map(|token| self.tokenizer.piece(*token)).collect();
         vec![fim, chat.to_owned(), format!("an answer ends at: {}", ends.join(" "))]
+    }
+
+    /// The tokens of a text to embed; `truncate` cuts what is over the context.
+    ///
+    /// # Errors
+    /// An [`ApiError`] for a text that is longer.
+    pub(crate) fn embedded(&self, text: &str, truncate: bool) -> Result<Vec<u32>, ApiError> {
+        let mut tokens = self.tokenizer.encode_whole(text);
+        let context = self.manifest.context_length;
+        if tokens.len() > context && !truncate {
+            let message = format!(
+                "a text is {} tokens long; the model's limit is {context}. Send less of it, or \"truncate\": true",
+                tokens.len()
+            );
+            let code = "context_length_exceeded";
+            return Err(ApiError::new(ErrorKind::InvalidRequest, code, message).about("input"));
+        }
+        if tokens.len() > context {
+            // The token that ends a text, as trained, ends the cut one too.
+            let last = tokens.pop();
+            tokens.truncate(context - 1);
+            tokens.extend(last);
+        }
+        if tokens.is_empty() {
+            tokens.push(self.manifest.start);
+        }
+        Ok(tokens)
     }
 
     /// The longest sequence, prompt and answer together, tokens.

@@ -16,12 +16,12 @@ use nearhop_conf::{MutualTls, Origin, source::Env};
 use tokio::sync::watch;
 
 use crate::{
-    Model, OriginError,
+    OriginError,
+    counters::Families,
     http::App,
-    queue::Entrance,
-    scheduler::Limits,
-    session::{self, Options, Runtime, Session},
-    worker::{Counters, Engine},
+    operator,
+    registry::{ChangeError, OrtOpener, Registry},
+    session::Runtime,
 };
 
 /// An edge's pooled connections lie idle for a minute; ours must not close them first.
@@ -39,7 +39,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Loads the model and opens both listeners. Blocks for as long as the weights take to load;
+    /// Loads the models and opens both listeners. Blocks for as long as the weights take to load;
     /// a small model takes well under a second.
     ///
     /// # Errors
@@ -53,51 +53,37 @@ impl Pod {
             Ok::<_, TlsError>((tls.clone(), ServeTls { acceptor, names: tls.names.clone().into() }))
         });
         let tls = tls.transpose()?;
-        let model = Arc::new(Model::load(&origin.model)?);
         let runtime = Runtime::load(origin.ort_library.as_deref(), env)?;
-        let options = Options {
-            slots: origin.slots,
-            threads: origin.threads,
-            chunk: origin.prefill_chunk,
-            provider: None,
-            cache: None,
-        };
-        let opened = session::open(&runtime, &model, &options)?;
-        tracing::info!(model = model.fingerprint(), slots = origin.slots, "model loaded");
-        let pod = Self::assemble(origin, opened.session, model, (serving, admin))?;
+        let metrics = Metrics::default();
+        let families = Families::new(&metrics);
+        let opener = Arc::new(OrtOpener { runtime, origin: origin.clone(), families });
+        let registry = Registry::start(opener, &origin.models).map_err(|error| match error {
+            ChangeError::Load(error) => error,
+            other => OriginError::Models(other.to_string()),
+        })?;
+        let pod = Self::assemble(origin, registry, metrics, (serving, admin))?;
         Ok(Self { tls, ..pod })
     }
 
     fn assemble(
         origin: &Origin,
-        session: Box<dyn Session>,
-        model: Arc<Model>,
+        registry: Registry,
+        metrics: Metrics,
         (serving, admin): (TcpListener, TcpListener),
     ) -> Result<Self, OriginError> {
-        let metrics = Metrics::default();
-        let waiting = vec![
-            metrics.gauge("vllm:num_requests_waiting", "Sequences that wait for a slot."),
-            metrics.gauge("llm_inference_queue_length", "Sequences that wait for a slot."),
-        ];
-        let entrance = Entrance::new(origin.queue, waiting);
-        let limits = Limits { slots: origin.slots, chunk: origin.prefill_chunk };
-        let counters = Counters::new(&metrics);
-        let engine = Engine::start(session, Arc::clone(&model), limits, entrance, counters)?;
+        let registry = Arc::new(registry);
         let (draining, drained) = watch::channel(false);
-        let (heartbeat, stall_after) = (engine.heartbeat.clone(), origin.stall_after);
-        let live = move || match heartbeat.silence(clock::now()) {
-            silence if silence < stall_after => Ok(()),
-            silence => Err(format!("the engine has not moved for {} s", silence.as_secs())),
-        };
-        let live: nearhop_admin::Check = Arc::new(live);
+        let (checked, stall_after) = (Arc::clone(&registry), origin.stall_after);
+        let live: nearhop_admin::Check = Arc::new(move || checked.check(clock::now(), stall_after));
         let alive = Arc::clone(&live);
         let ready: nearhop_admin::Check = Arc::new(move || match *drained.borrow() {
             true => Err("stopping".to_owned()),
             false => alive(),
         });
-        let app = App::new(model, (engine, origin.slots), Arc::clone(&ready), &metrics).router();
+        let app = App::new(Arc::clone(&registry), Arc::clone(&ready), &metrics).router();
         let token = origin.admin.token.as_ref();
-        let admin_app = admin_router(Checks { live, ready }, metrics, token, axum::Router::new());
+        let admin_app =
+            admin_router(Checks { live, ready }, metrics, token, operator::router(registry));
         Ok(Self { serving, admin, app, admin_app, draining, drain: origin.drain, tls: None })
     }
 

@@ -1,17 +1,19 @@
 //! The bounded way into the worker. A job that cannot be taken is refused now, not later.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
 };
 
-use nearhop_wire::Delta;
+use nearhop_wire::{Delta, Kind, Penalties};
 use prometheus::IntGauge;
-use tokio::sync::mpsc as channel;
+use tokio::sync::{mpsc as channel, oneshot};
+
+use crate::{
+    line::Standing,
+    load::{Board, Load},
+    prefix::Salt,
+};
 
 /// Something to generate. Known good: the prompt fits, the numbers are in range.
 #[derive(Debug)]
@@ -19,6 +21,14 @@ pub(crate) struct Job {
     pub(crate) tokens: Vec<u32>,
     pub(crate) settings: Settings,
     pub(crate) submitted: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) tenant: Arc<str>,
+    pub(crate) class: Kind,
+    /// Whose prefixes it may find.
+    pub(crate) salt: Salt,
+    /// What each choice's client has of it; `None` for one that has ended. Empty where nothing is
+    /// resumed.
+    pub(crate) resumed: Vec<Option<Vec<u32>>>,
 }
 
 /// A request's sampling, with the model's defaults filled in.
@@ -26,19 +36,46 @@ pub(crate) struct Job {
 pub(crate) struct Settings {
     pub(crate) temperature: f32,
     pub(crate) top_p: f32,
+    /// Resumed tokens included.
     pub(crate) max_tokens: usize,
     /// Choices.
     pub(crate) n: usize,
     pub(crate) seed: u64,
     pub(crate) stop: Vec<String>,
+    pub(crate) penalties: Penalties,
+    /// How many of the likeliest tokens to tell of, beside the one taken.
+    pub(crate) logprobs: Option<usize>,
+}
+
+impl Job {
+    /// The choices to generate, and what each resumes.
+    fn choices(&self) -> impl Iterator<Item = (usize, &[u32])> {
+        (0..self.settings.n).filter_map(|index| match self.resumed.get(index) {
+            None => Some((index, &[][..])),
+            Some(resumed) => Some((index, resumed.as_deref()?)),
+        })
+    }
 }
 
 /// What a job's owner hears. Ends after every choice's last [`Event::Delta`], or after `Failed`.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// A choice has its slot; so many tokens of its prompt were found in the prefix cache.
+    Begun {
+        cached: usize,
+    },
     Delta(Delta),
     /// The engine could not go on with this job.
-    Failed,
+    Failed(Failure),
+}
+
+/// Why the engine could not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A step could not be computed.
+    Step,
+    /// The logits were no numbers.
+    NotFinite,
 }
 
 /// One choice of a job.
@@ -50,6 +87,28 @@ pub(crate) struct Generation {
     pub(crate) events: channel::Sender<Event>,
 }
 
+impl Generation {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// What its client has of it.
+    pub(crate) fn resumed(&self) -> &[u32] {
+        self.job.resumed.get(self.index).and_then(Option::as_deref).unwrap_or_default()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let job = &self.job;
+        Standing {
+            tenant: Arc::clone(&job.tenant),
+            class: job.class,
+            cost: job.tokens.len() + job.settings.max_tokens,
+            since: job.submitted,
+        }
+    }
+}
+
 /// A generation that waits for a slot. Taking it out gives its place to the next.
 #[derive(Debug)]
 pub(crate) struct Queued {
@@ -57,119 +116,269 @@ pub(crate) struct Queued {
     _place: Place,
 }
 
-impl Generation {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.events.is_closed()
-    }
+/// What of the prefix cache to drop.
+#[derive(Debug)]
+pub(crate) enum Purge {
+    All,
+    Tenant(Arc<str>),
+    /// The blocks that only this prompt, or what begins with it, uses.
+    Prefix(Salt, Vec<u32>),
+}
+
+/// What the worker hears.
+pub(crate) enum Message {
+    Queued(Queued),
+    /// Answers with the number of blocks dropped.
+    Purge(Purge, oneshot::Sender<usize>),
+}
+
+/// What is taken of the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Taken {
+    jobs: usize,
+    tokens: usize,
 }
 
 /// A place in the queue; given back when the sequence leaves it, however it leaves.
 #[derive(Debug)]
 struct Place {
-    taken: Arc<AtomicUsize>,
+    tokens: usize,
+    taken: Arc<Mutex<Taken>>,
     gauges: Vec<IntGauge>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::AcqRel);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.jobs -= 1;
+        taken.tokens -= self.tokens;
         self.gauges.iter().for_each(IntGauge::dec);
     }
 }
 
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    /// Choices.
+    pub(crate) jobs: usize,
+    /// Tokens of their prompts.
+    pub(crate) tokens: usize,
+    /// The most tokens of a prompt in one step.
+    pub(crate) chunk: usize,
+}
+
 /// The queue's entrance. Clones share the limit.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Entrance {
-    taken: Arc<AtomicUsize>,
-    limit: usize,
+    taken: Arc<Mutex<Taken>>,
+    limits: QueueLimits,
     gauges: Vec<IntGauge>,
-    worker: mpsc::Sender<Queued>,
+    worker: mpsc::Sender<Message>,
+    board: Arc<Board>,
 }
 
 /// Why a job was not taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// As many jobs wait as may.
-    #[error("{waiting} jobs wait already; come back later")]
-    Full { waiting: usize },
+    #[error("{waiting} jobs with {tokens} prompt tokens wait already; come back later")]
+    Full { waiting: usize, tokens: usize },
+    /// Its first token would come after its deadline.
+    #[error("the first token would come after about {} ms, and the deadline is in {} ms", .after.as_millis(), .left.as_millis())]
+    Late { after: Duration, left: Duration },
     /// The worker has ended.
     #[error("the engine has stopped")]
     Stopped,
 }
 
 impl Entrance {
-    /// An entrance for at most `limit` waiting choices, and the worker's end of it. `gauges` show
-    /// how many wait.
-    pub(crate) fn new(limit: usize, gauges: Vec<IntGauge>) -> (Self, mpsc::Receiver<Queued>) {
+    /// An entrance, and the worker's end of it. `gauges` show how many choices wait; `board` is
+    /// where the worker tells how busy it is.
+    pub(crate) fn new(
+        limits: QueueLimits,
+        gauges: Vec<IntGauge>,
+    ) -> (Self, mpsc::Receiver<Message>) {
         let (worker, exit) = mpsc::channel();
-        (Self { taken: Arc::default(), limit, gauges, worker }, exit)
+        let (taken, board) = (Arc::default(), Arc::default());
+        (Self { taken, limits, gauges, worker, board }, exit)
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// How busy the engine is, with what waits now.
+    pub(crate) fn load(&self) -> Load {
+        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let load = self.board.read();
+        // The worker's snapshot is as old as its last step; what waits is known better here.
+        let prompt_tokens = load.prompt_tokens.max(taken.tokens);
+        Load { waiting: taken.jobs, prompt_tokens, ..load }
     }
 
     /// Puts every choice of `job` in the queue, or none. Dropping the receiver cancels the job.
-    pub(crate) fn submit(&self, job: Job) -> Result<channel::Receiver<Event>, Refused> {
-        let n = job.settings.n;
-        let take = |taken: usize| (taken + n <= self.limit).then_some(taken + n);
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
-            .map_err(|waiting| Refused::Full { waiting })?;
+    pub(crate) fn submit(
+        &self,
+        job: Job,
+        now: Instant,
+    ) -> Result<channel::Receiver<Event>, Refused> {
+        let after = self.load().first_token_after(job.tokens.len(), self.limits.chunk);
+        let left = job.deadline.saturating_duration_since(now);
+        if after > left {
+            return Err(Refused::Late { after, left });
+        }
+        let choices: Vec<(usize, usize)> = job
+            .choices()
+            .map(|(index, resumed)| (index, job.tokens.len() + resumed.len()))
+            .collect();
+        self.take(&choices)?;
         // Room for every piece the job can have: the worker never waits for a slow reader.
-        let (events, receiver) = channel::channel(n * (job.settings.max_tokens + 2));
+        let (events, receiver) = channel::channel(job.settings.n * (job.settings.max_tokens + 3));
         let job = Arc::new(job);
-        let places: Vec<Place> = (0..n).map(|_| self.place()).collect();
-        for (index, place) in places.into_iter().enumerate() {
+        let places: Vec<(usize, Place)> = choices
+            .into_iter()
+            .map(|(index, tokens)| {
+                self.gauges.iter().for_each(IntGauge::inc);
+                let (taken, gauges) = (Arc::clone(&self.taken), self.gauges.clone());
+                (index, Place { tokens, taken, gauges })
+            })
+            .collect();
+        for (index, place) in places {
             let (job, events) = (Arc::clone(&job), events.clone());
             let queued = Queued { generation: Generation { job, index, events }, _place: place };
-            self.worker.send(queued).map_err(|_gone| Refused::Stopped)?;
+            self.worker.send(Message::Queued(queued)).map_err(|_gone| Refused::Stopped)?;
         }
         Ok(receiver)
     }
 
-    fn place(&self) -> Place {
-        self.gauges.iter().for_each(IntGauge::inc);
-        Place { taken: Arc::clone(&self.taken), gauges: self.gauges.clone() }
+    fn take(&self, choices: &[(usize, usize)]) -> Result<(), Refused> {
+        let tokens: usize = choices.iter().map(|(_, tokens)| tokens).sum();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs_fit = taken.jobs + choices.len() <= self.limits.jobs;
+        // A prompt over the limit is taken where nothing else waits: it would never fit.
+        let tokens_fit = taken.jobs == 0 || taken.tokens + tokens <= self.limits.tokens;
+        if !(jobs_fit && tokens_fit) {
+            return Err(Refused::Full { waiting: taken.jobs, tokens: taken.tokens });
+        }
+        taken.jobs += choices.len();
+        taken.tokens += tokens;
+        Ok(())
+    }
+
+    /// Drops part of the prefix cache; `None` where the worker has ended.
+    pub(crate) async fn purge(&self, what: Purge) -> Option<usize> {
+        let (answer, dropped) = oneshot::channel();
+        self.worker.send(Message::Purge(what, answer)).ok()?;
+        dropped.await.ok()
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use nearhop_admin::clock;
+
     use super::*;
 
+    pub(crate) const LIMITS: QueueLimits = QueueLimits { jobs: 3, tokens: 1000, chunk: 16 };
+
     pub(crate) fn job(tokens: &[u32], n: usize, max_tokens: usize) -> Job {
-        let settings =
-            Settings { temperature: 0.0, top_p: 1.0, max_tokens, n, seed: 1, stop: Vec::new() };
-        Job { tokens: tokens.to_vec(), settings, submitted: nearhop_admin::clock::now() }
+        let settings = Settings {
+            temperature: 0.0,
+            top_p: 1.0,
+            max_tokens,
+            n,
+            seed: 1,
+            stop: Vec::new(),
+            penalties: Penalties::default(),
+            logprobs: None,
+        };
+        let tenant: Arc<str> = Arc::from("tenant");
+        let now = clock::now();
+        Job {
+            tokens: tokens.to_vec(),
+            settings,
+            submitted: now,
+            deadline: now + Duration::from_secs(600),
+            salt: Salt::new(&tenant, "1", "t"),
+            tenant,
+            class: Kind::Fim,
+            resumed: Vec::new(),
+        }
+    }
+
+    fn submit(entrance: &Entrance, job: Job) -> Result<channel::Receiver<Event>, Refused> {
+        entrance.submit(job, clock::now())
+    }
+
+    fn next(exit: &mpsc::Receiver<Message>) -> Queued {
+        match exit.recv().unwrap() {
+            Message::Queued(queued) => queued,
+            Message::Purge(..) => panic!("nothing was purged"),
+        }
     }
 
     #[test]
     fn a_full_queue_refuses_and_the_gauge_counts_what_waits() {
         let gauge = IntGauge::new("waiting", "waiting").unwrap();
-        let (entrance, exit) = Entrance::new(3, vec![gauge.clone()]);
-        let _first = entrance.submit(job(&[1], 2, 4)).unwrap();
-        assert_eq!(entrance.submit(job(&[1], 2, 4)).unwrap_err(), Refused::Full { waiting: 2 });
+        let (entrance, exit) = Entrance::new(LIMITS, vec![gauge.clone()]);
+        let _first = submit(&entrance, job(&[1], 2, 4)).unwrap();
+        let full = Refused::Full { waiting: 2, tokens: 2 };
+        assert_eq!(submit(&entrance, job(&[1], 2, 4)).unwrap_err(), full);
         assert_eq!(gauge.get(), 2, "a refused job takes no place");
-        drop(exit.recv().unwrap());
+        drop(next(&exit));
         assert_eq!(gauge.get(), 1);
-        let _second = entrance.submit(job(&[1], 2, 4)).unwrap();
-        assert_eq!(gauge.get(), 3);
+        let _second = submit(&entrance, job(&[1], 2, 4)).unwrap();
+        assert_eq!((gauge.get(), entrance.load().waiting), (3, 3));
+    }
+
+    #[test]
+    fn tokens_are_limited_too_but_one_long_prompt_is_taken() {
+        let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
+        let long = vec![1; 1500];
+        let _first = submit(&entrance, job(&long, 1, 4)).unwrap();
+        let refused = submit(&entrance, job(&[1], 1, 4)).unwrap_err();
+        assert_eq!(refused, Refused::Full { waiting: 1, tokens: 1500 });
+        drop(next(&exit));
+        assert!(submit(&entrance, job(&[1], 1, 4)).is_ok());
+    }
+
+    #[test]
+    fn a_job_that_would_be_late_is_refused_at_once() {
+        let (entrance, _exit) = Entrance::new(LIMITS, Vec::new());
+        entrance.board().write(Load { prompt_token_seconds: 0.01, slots: 1, ..Load::default() });
+        let now = clock::now();
+        let with = |left| Job { deadline: now + left, ..job(&[1; 100], 1, 4) };
+        let refused = entrance.submit(with(Duration::from_millis(900)), now).unwrap_err();
+        assert!(refused.to_string().contains("about 1000 ms"), "{refused}");
+        assert!(entrance.submit(with(Duration::from_millis(1100)), now).is_ok());
     }
 
     #[test]
     fn a_stopped_worker_refuses_and_keeps_no_place() {
         let gauge = IntGauge::new("waiting", "waiting").unwrap();
-        let (entrance, exit) = Entrance::new(2, vec![gauge.clone()]);
+        let (entrance, exit) = Entrance::new(LIMITS, vec![gauge.clone()]);
         drop(exit);
         for _ in 0..3 {
-            assert_eq!(entrance.submit(job(&[1], 2, 4)).unwrap_err(), Refused::Stopped);
+            assert_eq!(submit(&entrance, job(&[1], 2, 4)).unwrap_err(), Refused::Stopped);
         }
         assert_eq!(gauge.get(), 0);
     }
 
     #[test]
     fn dropping_the_receiver_cancels_every_choice() {
-        let (entrance, exit) = Entrance::new(3, Vec::new());
-        drop(entrance.submit(job(&[1], 2, 4)).unwrap());
-        assert!(exit.recv().unwrap().generation.is_cancelled());
-        assert!(exit.recv().unwrap().generation.is_cancelled());
+        let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
+        drop(submit(&entrance, job(&[1], 2, 4)).unwrap());
+        assert!(next(&exit).generation.is_cancelled());
+        assert!(next(&exit).generation.is_cancelled());
+    }
+
+    #[test]
+    fn a_choice_that_has_ended_is_not_resumed() {
+        let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
+        let resumed = vec![None, Some(vec![4, 5])];
+        let _events = submit(&entrance, Job { resumed, ..job(&[1], 2, 4) }).unwrap();
+        let generation = next(&exit).generation;
+        assert_eq!((generation.index, generation.resumed()), (1, &[4u32, 5][..]));
+        assert!(exit.try_recv().is_err());
     }
 }

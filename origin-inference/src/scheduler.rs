@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 /// What the worker has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct View {
     /// Sequences that wait for a slot.
     pub(crate) waiting: usize,
@@ -17,6 +17,9 @@ pub(crate) struct View {
     pub(crate) decoding: usize,
     /// Whether the last step was a prefill chunk.
     pub(crate) prefilled_last: bool,
+    /// Seconds for a token of a chunk, and of a decode step; 0 before the first.
+    pub(crate) chunk_token_seconds: f64,
+    pub(crate) step_seconds: f64,
 }
 
 /// Limits of a step.
@@ -45,11 +48,31 @@ pub(crate) fn next_step(view: &View, limits: Limits) -> Step {
     match view.prefilling {
         None if view.waiting > 0 && view.decoding < limits.slots => Step::Admit,
         Some((done, length)) if view.decoding == 0 || !view.prefilled_last => {
-            Step::Prefill(chunk(done, length, limits.chunk))
+            Step::Prefill(chunk(done, length, budget(view, limits)))
         }
         _ if view.decoding > 0 => Step::Decode,
         _ => Step::Wait,
     }
+}
+
+/// A chunk takes at most about this many decode steps' time while answers run, so that their tokens
+/// come at most that much later.
+const CHUNK_STEPS: f64 = 1.5;
+/// Smaller chunks cost more than they spare.
+const CHUNK_MIN: usize = 16;
+
+/// Tokens of the next chunk.
+fn budget(view: &View, limits: Limits) -> usize {
+    if view.decoding == 0 || view.chunk_token_seconds <= 0.0 || view.step_seconds <= 0.0 {
+        return limits.chunk;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive quotient; what is too large is cut next"
+    )]
+    let fitting = (CHUNK_STEPS * view.step_seconds / view.chunk_token_seconds) as usize;
+    fitting.max(CHUNK_MIN).min(limits.chunk)
 }
 
 /// The next chunk. A chunk of exactly one token would be computed as a decode step, which rounds
@@ -77,7 +100,14 @@ mod tests {
     }
 
     fn view(waiting: usize, prefilling: Option<(usize, usize)>, decoding: usize) -> View {
-        View { waiting, prefilling, decoding, prefilled_last: false }
+        View {
+            waiting,
+            prefilling,
+            decoding,
+            prefilled_last: false,
+            chunk_token_seconds: 0.0,
+            step_seconds: 0.0,
+        }
     }
 
     #[test]
@@ -105,6 +135,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_chunk_takes_no_longer_than_running_answers_can_bear() {
+        let timed = |decoding, step_seconds| View {
+            chunk_token_seconds: 0.000_125,
+            step_seconds,
+            ..view(0, Some((0, 300)), decoding)
+        };
+        check(timed(1, 0.004), Step::Prefill(0..48));
+        check(timed(1, 0.001), Step::Prefill(0..16));
+        check(timed(1, 0.1), Step::Prefill(0..128));
+        check(timed(0, 0.001), Step::Prefill(0..128));
+    }
+
     proptest! {
         #[test]
         fn chunks_cover_the_prompt_once_and_none_is_a_single_token(length in 1usize..2000, max in 3usize..300) {
@@ -121,7 +164,7 @@ mod tests {
         #[test]
         fn work_never_stands_still(waiting in 0usize..3, decoding in 0usize..3, done in 0usize..5, prefilling: bool, prefilled_last: bool) {
             let prefilling = (prefilling && decoding < 2).then_some((done, 5));
-            let step = next_step(&View { waiting, prefilling, decoding, prefilled_last }, LIMITS);
+            let step = next_step(&View { prefilled_last, ..view(waiting, prefilling, decoding) }, LIMITS);
             let idle = waiting == 0 && prefilling.is_none() && decoding == 0;
             prop_assert_eq!(step == Step::Wait, idle);
         }

@@ -3,6 +3,7 @@
 //! A session owns the KV state of a fixed number of slots. Slots in use are kept together at the
 //! front by the worker, so that a decode step reads one contiguous piece of memory.
 
+mod encoder;
 mod kv;
 mod layout;
 mod library;
@@ -15,10 +16,11 @@ mod self_test;
 use std::ops::Range;
 
 pub use self::{
+    encoder::Encoder,
     kv::KvBlock,
     network::KvUse,
-    ort::{Opened, Options, Runtime, open},
-    provider::{Declined, Provider},
+    ort::{Opened, OpenedEncoder, Options, Runtime, open, open_encoder},
+    provider::Declined,
 };
 
 /// A step that the network could not compute.

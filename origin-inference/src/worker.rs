@@ -4,193 +4,32 @@
 //! through the queue, and answers through each job's own channel; a channel that nobody reads any
 //! more is the sign to stop that job, queued or running.
 
+mod sequence;
+
 use std::{
-    collections::VecDeque,
     io,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use nearhop_admin::{Metrics, clock};
-use nearhop_wire::{Delta, Finish};
-use prometheus::{Histogram, IntCounter, IntGauge};
+use nearhop_admin::clock;
 
+use self::sequence::{Progress, Sequence};
 use crate::{
     Model,
-    queue::{Entrance, Event, Generation, Queued},
-    sampler::Sampler,
+    counters::Counters,
+    heartbeat::{Heartbeat, IDLE_BEAT},
+    line::Line,
+    load::{Board, Load, average, share},
+    prefix::{BLOCK, PrefixCache},
+    queue::{Entrance, Failure, Message, Purge, Queued},
     scheduler::{Limits, Step, View, next_step},
-    session::Session,
-    text::{Detokenizer, StopStrings, Stopped},
+    session::{KvBlock, Session},
 };
-
-/// What the worker counts.
-#[derive(Clone)]
-pub(crate) struct Counters {
-    running: IntGauge,
-    prefill_seconds: Histogram,
-    decode_seconds: Histogram,
-    batch: Histogram,
-    first_token_seconds: Histogram,
-    cancelled: IntCounter,
-    failed: IntCounter,
-}
-
-impl Counters {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        let step = || nearhop_admin::latency_buckets();
-        Self {
-            running: metrics.gauge("vllm:num_requests_running", "Sequences that hold a slot."),
-            prefill_seconds: metrics.histogram(
-                "nearhop_prefill_step_seconds",
-                "Time of one prefill chunk.",
-                step(),
-            ),
-            decode_seconds: metrics.histogram(
-                "nearhop_decode_step_seconds",
-                "Time of one decode step.",
-                step(),
-            ),
-            batch: metrics.histogram(
-                "nearhop_decode_batch_sequences",
-                "Sequences in one decode step.",
-                vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
-            ),
-            first_token_seconds: metrics.histogram(
-                "gen_ai_server_time_to_first_token_seconds",
-                "From a job's arrival to its first token.",
-                step(),
-            ),
-            cancelled: metrics.counter(
-                "nearhop_sequences_cancelled_total",
-                "Sequences that stopped because nobody waited for them any more.",
-            ),
-            failed: metrics
-                .counter("nearhop_sequences_failed_total", "Sequences that the engine gave up."),
-        }
-    }
-}
-
-/// Shows that the worker moves. Milliseconds since it was made, at the last step.
-#[derive(Debug, Clone)]
-pub(crate) struct Heartbeat {
-    started: Instant,
-    last_ms: Arc<AtomicU64>,
-}
-
-/// How long the worker waits for a job before it shows again that it moves.
-const IDLE_BEAT: Duration = Duration::from_millis(250);
-
-impl Heartbeat {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { started: now, last_ms: Arc::default() }
-    }
-
-    fn beat(&self, now: Instant) {
-        let since = u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(since, Ordering::Relaxed);
-    }
-
-    /// How long ago the worker last moved.
-    pub(crate) fn silence(&self, now: Instant) -> Duration {
-        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-        (now - self.started).saturating_sub(last)
-    }
-}
-
-/// A sequence in a slot.
-struct Sequence {
-    generation: Generation,
-    /// Tokens whose KV state is in the slot.
-    length: usize,
-    /// The token to compute next.
-    next: u32,
-    generated: usize,
-    sampler: Sampler,
-    detokenizer: Detokenizer,
-    stop: StopStrings,
-    /// Tokens of which no text was given out yet.
-    pending: Vec<u32>,
-}
-
-impl Sequence {
-    fn new(generation: Generation) -> Self {
-        let settings = &generation.job.settings;
-        let seed = settings.seed.wrapping_add(generation.index as u64);
-        Self {
-            length: 0,
-            next: 0,
-            generated: 0,
-            sampler: Sampler::new(settings.temperature, settings.top_p, seed),
-            detokenizer: Detokenizer::default(),
-            stop: StopStrings::new(settings.stop.clone()),
-            pending: Vec::new(),
-            generation,
-        }
-    }
-
-    /// Takes the next token from `logits` and sends what text became certain.
-    fn advance(&mut self, logits: &[f32], model: &Model) -> Progress {
-        let token = self.sampler.pick(logits);
-        if model.manifest.end_tokens.contains(&token) {
-            return self.end(Finish::Stop, model);
-        }
-        self.next = token;
-        self.generated += 1;
-        self.pending.push(token);
-        let text = self.detokenizer.push(token, &model.tokenizer);
-        match self.stop.push(&text) {
-            Stopped::Yes(text) => return self.send(text, Some(Finish::Stop)),
-            Stopped::No(text) if !text.is_empty() => {
-                if self.send(text, None) == Progress::Ended {
-                    return Progress::Ended;
-                }
-            }
-            Stopped::No(_) => {}
-        }
-        let full = self.length + 1 >= model.manifest.context_length;
-        if self.generated >= self.generation.job.settings.max_tokens || full {
-            return self.end(Finish::Length, model);
-        }
-        Progress::Goes
-    }
-
-    fn end(&mut self, finish: Finish, model: &Model) -> Progress {
-        let rest = self.detokenizer.finish(&model.tokenizer);
-        match self.stop.push(&rest) {
-            Stopped::Yes(text) => self.send(text, Some(Finish::Stop)),
-            Stopped::No(text) => {
-                let text = text + &self.stop.finish();
-                self.send(text, Some(finish))
-            }
-        }
-    }
-
-    fn send(&mut self, text: String, finish: Option<Finish>) -> Progress {
-        let token_ids = std::mem::take(&mut self.pending);
-        let delta = Delta { index: self.generation.index, text, token_ids, finish };
-        let sent = self.generation.events.try_send(Event::Delta(delta));
-        match finish.is_some() || sent.is_err() {
-            true => Progress::Ended,
-            false => Progress::Goes,
-        }
-    }
-
-    fn fail(self) {
-        // A reader that is gone needs no answer.
-        let _ = self.generation.events.try_send(Event::Failed);
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Progress {
-    Goes,
-    Ended,
-}
 
 /// The engine, seen from the rest of the pod.
 #[derive(Clone)]
@@ -199,29 +38,46 @@ pub(crate) struct Engine {
     pub(crate) heartbeat: Heartbeat,
 }
 
+/// What an engine is given.
+pub(crate) struct Setup {
+    pub(crate) session: Box<dyn Session>,
+    pub(crate) model: Arc<Model>,
+    pub(crate) limits: Limits,
+    /// Memory of the prefix cache, bytes; 0 switches it off.
+    pub(crate) prefix_cache: usize,
+    pub(crate) counters: Counters,
+}
+
 impl Engine {
     /// Starts the worker's thread. It ends when every [`Entrance`] is gone.
     pub(crate) fn start(
-        session: Box<dyn Session>,
-        model: Arc<Model>,
-        limits: Limits,
-        entrance: (Entrance, Receiver<Queued>),
-        counters: Counters,
+        setup: Setup,
+        (entrance, messages): (Entrance, Receiver<Message>),
     ) -> io::Result<Self> {
-        let (entrance, jobs) = entrance;
+        let Setup { session, model, limits, prefix_cache, counters } = setup;
         let heartbeat = Heartbeat::new(clock::now());
+        // Reuse computes a prompt in pieces, and the layout of its prompts names the template.
+        let (limits, prefix_cache) = match session.splits() {
+            true => (limits, prefix_cache),
+            false => (Limits { chunk: model.context_length(), ..limits }, 0),
+        };
         let mut worker = Worker {
+            board: Arc::clone(entrance.board()),
+            kv_capacity: limits.slots * model.context_length(),
             session,
             model,
             limits,
-            jobs,
+            messages,
             heartbeat: heartbeat.clone(),
             counters,
-            waiting: VecDeque::new(),
+            line: Line::new(),
+            prefixes: PrefixCache::new(prefix_cache),
             prefilling: None,
             decoding: Vec::new(),
             prefilled_last: false,
             logits: Vec::new(),
+            load: Load { slots: limits.slots, ..Load::default() },
+            chunk_token_seconds: 0.0,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?;
         Ok(Self { entrance, heartbeat })
@@ -232,10 +88,11 @@ struct Worker {
     session: Box<dyn Session>,
     model: Arc<Model>,
     limits: Limits,
-    jobs: Receiver<Queued>,
+    messages: Receiver<Message>,
     heartbeat: Heartbeat,
     counters: Counters,
-    waiting: VecDeque<Queued>,
+    line: Line<Queued>,
+    prefixes: PrefixCache<KvBlock>,
     /// Always in slot `decoding.len()`.
     prefilling: Option<Sequence>,
     /// `decoding[i]` is in slot `i`.
@@ -243,56 +100,127 @@ struct Worker {
     prefilled_last: bool,
     /// Kept between steps.
     logits: Vec<f32>,
+    board: Arc<Board>,
+    load: Load,
+    kv_capacity: usize,
+    /// Seconds for a token of a prefill chunk; 0 before the first.
+    chunk_token_seconds: f64,
 }
 
 impl Worker {
     fn run(&mut self) {
         loop {
-            self.heartbeat.beat(clock::now());
-            self.waiting.extend(self.jobs.try_iter());
+            let now = clock::now();
+            self.heartbeat.beat(now);
+            while let Ok(message) = self.messages.try_recv() {
+                self.hear(message);
+            }
             self.drop_cancelled();
             match next_step(&self.view(), self.limits) {
-                Step::Admit => self.prefilling = self.next_in_line(),
+                Step::Admit => self.admit(now),
                 Step::Prefill(chunk) => self.prefill(chunk),
                 Step::Decode => self.decode(),
-                Step::Wait => match self.jobs.recv_timeout(IDLE_BEAT) {
-                    Ok(queued) => self.waiting.push_back(queued),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
+                Step::Wait => {
+                    self.tell();
+                    match self.messages.recv_timeout(IDLE_BEAT) {
+                        Ok(message) => self.hear(message),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                }
             }
-            let running = self.decoding.len() + usize::from(self.prefilling.is_some());
-            self.counters.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+            self.tell();
         }
     }
 
-    fn next_in_line(&mut self) -> Option<Sequence> {
-        self.waiting.pop_front().map(|queued| Sequence::new(queued.generation))
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Queued(queued) => {
+                let standing = queued.generation.standing();
+                self.line.push(queued, standing);
+            }
+            Message::Purge(purge, answer) => {
+                let dropped = match purge {
+                    Purge::All => self.prefixes.clear(),
+                    Purge::Tenant(tenant) => self.prefixes.clear_tenant(&tenant),
+                    Purge::Prefix(salt, tokens) => self.prefixes.clear_prefix(&salt, &tokens),
+                };
+                // Whoever asked may have gone.
+                let _ = answer.send(dropped);
+            }
+        }
+    }
+
+    /// Shows how busy it is.
+    fn tell(&mut self) {
+        let prefilling = self.prefilling.iter();
+        let left: usize =
+            prefilling.clone().map(|sequence| sequence.prompt.len() - sequence.length).sum();
+        let sequences = prefilling.chain(&self.decoding);
+        let kv_tokens = sequences.map(|sequence| sequence.length).sum();
+        let running = self.decoding.len() + usize::from(self.prefilling.is_some());
+        self.load = Load {
+            running,
+            prompt_tokens: left,
+            kv_tokens,
+            kv_capacity: self.kv_capacity,
+            ..self.load
+        };
+        self.board.write(self.load);
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.counters.running.set(whole(running));
+        self.counters.kv_use.set(share(kv_tokens, self.kv_capacity));
+        self.counters.prefix_bytes.set(whole(self.prefixes.bytes()));
     }
 
     fn view(&self) -> View {
-        let prompt = |sequence: &Sequence| (sequence.length, sequence.generation.job.tokens.len());
+        let prompt = |sequence: &Sequence| (sequence.length, sequence.prompt.len());
         View {
-            waiting: self.waiting.len(),
+            waiting: self.line.len(),
             prefilling: self.prefilling.as_ref().map(prompt),
             decoding: self.decoding.len(),
             prefilled_last: self.prefilled_last,
+            chunk_token_seconds: self.chunk_token_seconds,
+            step_seconds: self.load.step_seconds,
         }
     }
 
     fn drop_cancelled(&mut self) {
-        let before =
-            self.waiting.len() + self.decoding.len() + usize::from(self.prefilling.is_some());
-        self.waiting.retain(|queued| !queued.generation.is_cancelled());
+        let running = self.decoding.len() + usize::from(self.prefilling.is_some());
+        let dropped = self.line.retain(|queued| !queued.generation.is_cancelled());
         self.prefilling.take_if(|sequence| sequence.generation.is_cancelled());
         for slot in (0..self.decoding.len()).rev() {
             if self.decoding[slot].generation.is_cancelled() {
                 self.remove(slot);
             }
         }
-        let after =
-            self.waiting.len() + self.decoding.len() + usize::from(self.prefilling.is_some());
-        self.counters.cancelled.inc_by((before - after) as u64);
+        let left = self.decoding.len() + usize::from(self.prefilling.is_some());
+        self.counters.cancelled.inc_by((dropped + running - left) as u64);
+    }
+
+    /// Gives the next in line a slot, with what is known of its prompt.
+    fn admit(&mut self, now: Instant) {
+        let Some(queued) = self.line.next(now) else { return };
+        let mut sequence = Sequence::new(queued.generation, &self.model, now);
+        if sequence.end_if_full(&self.model) {
+            return;
+        }
+        let slot = self.decoding.len();
+        let length = sequence.prompt.len();
+        // At least two tokens are computed: one alone would be computed as a decode step, which
+        // rounds differently.
+        let most = length.saturating_sub(2);
+        let blocks = self.prefixes.find(&sequence.generation.job.salt, &sequence.prompt);
+        let needed = blocks.len().min(most.div_ceil(BLOCK));
+        for (at, block) in blocks.into_iter().take(needed).enumerate() {
+            self.session.restore(slot, at * BLOCK..(at + 1) * BLOCK, block);
+        }
+        sequence.length = (needed * BLOCK).min(most);
+        sequence.begin(sequence.length);
+        self.counters.prefix_queries.inc_by(length as u64);
+        self.counters.prefix_hits.inc_by(sequence.length as u64);
+        self.load.hit_rate = average(self.load.hit_rate, share(sequence.length, length));
+        self.prefilling = Some(sequence);
     }
 
     /// Takes a sequence out of its slot and closes the gap behind it.
@@ -304,43 +232,76 @@ impl Worker {
         if let Some(sequence) = self.prefilling.as_ref().filter(|sequence| sequence.length > 0) {
             self.session.copy(last + 1, last, sequence.length);
         }
-        self.decoding.swap_remove(slot)
+        let removed = self.decoding.swap_remove(slot);
+        let held = (clock::now() - removed.begun).as_secs_f64();
+        self.load.hold_seconds = average(self.load.hold_seconds, held);
+        removed
     }
 
-    fn prefill(&mut self, chunk: std::ops::Range<usize>) {
+    fn prefill(&mut self, chunk: Range<usize>) {
         self.prefilled_last = true;
         let slot = self.decoding.len();
         let sequence = self.prefilling.as_mut().expect("the scheduler saw a prompt");
         let (done, end) = (chunk.start, chunk.end);
-        let job = Arc::clone(&sequence.generation.job);
-        let timer = self.counters.prefill_seconds.start_timer();
-        let computed = self.session.prefill(slot, done, &job.tokens[chunk], &mut self.logits);
-        timer.observe_duration();
+        let before = clock::now();
+        let computed = self.session.prefill(slot, done, &sequence.prompt[chunk], &mut self.logits);
+        let now = clock::now();
+        let took = (now - before).as_secs_f64();
+        self.counters.prefill_seconds.observe(took);
         sequence.length = end;
         if let Err(error) = computed {
             tracing::error!(%error, "a prefill step failed");
             self.counters.failed.inc();
-            self.prefilling.take().expect("it is there").fail();
+            self.prefilling.take().expect("it is there").fail(Failure::Step);
             return;
         }
-        if end < job.tokens.len() {
-            return;
+        #[expect(clippy::cast_precision_loss, reason = "a chunk has few tokens")]
+        let a_token = took / (end - done) as f64;
+        self.chunk_token_seconds = average(self.chunk_token_seconds, a_token);
+        if end == sequence.prompt.len() {
+            let sequence = self.prefilling.take().expect("it is there");
+            self.prefilled(slot, sequence, now);
         }
-        let mut sequence = self.prefilling.take().expect("it is there");
-        let waited = clock::now() - job.submitted;
-        self.counters.first_token_seconds.observe(waited.as_secs_f64());
-        if sequence.advance(&self.logits, &self.model) == Progress::Goes {
-            self.decoding.push(sequence);
+    }
+
+    /// A prompt is computed: it is kept for others, and its first token comes.
+    fn prefilled(&mut self, slot: usize, mut sequence: Sequence, now: Instant) {
+        let (session, salt) = (&self.session, &sequence.generation.job.salt);
+        self.prefixes.insert(salt, &sequence.prompt, |at| {
+            let block = session.save(slot, at..at + BLOCK);
+            let bytes = block.bytes();
+            (block, bytes)
+        });
+        let waited = (now - sequence.generation.job.submitted).as_secs_f64();
+        self.counters.first_token_seconds.observe(waited);
+        self.load.first_token_seconds = average(self.load.first_token_seconds, waited);
+        #[expect(clippy::cast_precision_loss, reason = "a context's tokens")]
+        let a_token = (now - sequence.begun).as_secs_f64() / sequence.prompt.len() as f64;
+        self.load.prompt_token_seconds = average(self.load.prompt_token_seconds, a_token);
+        sequence.last_token = Some(now);
+        match sequence.advance(&self.logits, &self.model) {
+            Progress::Goes => self.decoding.push(sequence),
+            Progress::Ended => {}
+            Progress::Broken => self.broken(sequence),
         }
+    }
+
+    fn broken(&self, sequence: Sequence) {
+        tracing::error!("a sequence's logits are no numbers");
+        self.counters.failed.inc();
+        sequence.fail(Failure::NotFinite);
     }
 
     fn decode(&mut self) {
         self.prefilled_last = false;
         let tokens: Vec<u32> = self.decoding.iter().map(|sequence| sequence.next).collect();
         let lengths: Vec<usize> = self.decoding.iter().map(|sequence| sequence.length).collect();
-        let timer = self.counters.decode_seconds.start_timer();
+        let before = clock::now();
         let computed = self.session.decode(&tokens, &lengths, &mut self.logits);
-        timer.observe_duration();
+        let now = clock::now();
+        let took = (now - before).as_secs_f64();
+        self.counters.decode_seconds.observe(took);
+        self.load.step_seconds = average(self.load.step_seconds, took);
         #[expect(clippy::cast_precision_loss, reason = "a batch has few sequences")]
         self.counters.batch.observe(tokens.len() as f64);
         if let Err(error) = computed {
@@ -351,20 +312,30 @@ impl Worker {
             {
                 self.session.copy(self.decoding.len(), 0, sequence.length);
             }
-            self.decoding.drain(..).for_each(Sequence::fail);
+            self.decoding.drain(..).for_each(|sequence| sequence.fail(Failure::Step));
             return;
         }
         let vocabulary = self.session.vocabulary();
         for slot in (0..self.decoding.len()).rev() {
             let sequence = &mut self.decoding[slot];
             sequence.length += 1;
+            if let Some(last) = sequence.last_token.replace(now) {
+                self.counters.inter_token_seconds.observe((now - last).as_secs_f64());
+            }
             let logits = &self.logits[slot * vocabulary..(slot + 1) * vocabulary];
-            if sequence.advance(logits, &self.model) == Progress::Ended {
-                self.remove(slot);
+            match sequence.advance(logits, &self.model) {
+                Progress::Goes => {}
+                Progress::Ended => drop(self.remove(slot)),
+                Progress::Broken => {
+                    let sequence = self.remove(slot);
+                    self.broken(sequence);
+                }
             }
         }
     }
 }
 
+#[cfg(test)]
+mod equality;
 #[cfg(test)]
 mod tests;

@@ -371,6 +371,8 @@ async fn what_a_client_says_of_itself_changes_nothing() {
         "content-length",
         "x-request-id",
         "x-nearhop-timeout-ms",
+        "x-nearhop-tenant",
+        "x-nearhop-kind",
         "traceparent",
     ];
     allowed.sort_unstable();

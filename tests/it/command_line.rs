@@ -115,7 +115,7 @@ fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
 fn origin_config(model: &str, library: Option<&str>) -> String {
     let library = library.map(|path| format!("\n  ort_library: {path}")).unwrap_or_default();
     format!(
-        "origin:\n  listen: 127.0.0.1:0\n  admin: {{listen: '127.0.0.1:0'}}\n  model: {model}{library}\n"
+        "origin:\n  listen: 127.0.0.1:0\n  admin: {{listen: '127.0.0.1:0'}}\n  models: [{{folder: {model}}}]{library}\n"
     )
 }
 
@@ -143,7 +143,10 @@ fn a_missing_or_wrong_library_is_told_with_its_path_and_the_fix() {
 
 #[test]
 fn a_missing_model_is_told_with_its_path() {
-    check_origin_fails(&origin_config("/nowhere/model", None), &["/nowhere/model/nearhop.yaml"]);
+    check_origin_fails(
+        &origin_config("/nowhere/model", None),
+        &["/nowhere/model", "no such folder"],
+    );
 }
 
 fn children(dev: &Dev) -> Vec<u64> {

@@ -107,7 +107,10 @@ async fn the_pod_is_asked_for_a_stream_with_token_ids_and_nothing_private() {
     let sent: Value = serde_json::from_slice(&seen.body).unwrap();
     assert_eq!((&sent["stream"], &sent["return_token_ids"]), (&json!(true), &json!(true)));
     assert!(seen.head.contains("x-request-id: r1"), "{}", seen.head);
-    for private in ["authorization", "cookie", "x-nearhop-tenant"] {
+    // The tenant is the key's, whatever the client says.
+    assert!(seen.head.contains("x-nearhop-tenant: dev"), "{}", seen.head);
+    assert!(seen.head.contains("x-nearhop-kind: fim"), "{}", seen.head);
+    for private in ["authorization", "cookie", "other"] {
         assert!(!seen.head.contains(private), "{}", seen.head);
     }
 }

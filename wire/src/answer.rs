@@ -3,6 +3,7 @@
 mod chunk;
 mod events;
 mod infill;
+mod logprobs;
 mod openai;
 mod tabby;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     chunk::{Chunk, ChunkChoice},
     events::EventWriter,
+    logprobs::TokenLogprob,
     tabby::tabby_health,
 };
 use crate::CompletionRequest;
@@ -72,16 +74,18 @@ pub struct Usage {
 }
 
 /// One finished choice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
     /// The generated text.
     pub text: String,
     /// Why it ended.
     pub finish: Finish,
+    /// How likely its tokens were, where the request asks.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
 /// A finished answer; `choices[i]` has index `i`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// What it begins with.
     pub head: Head,
@@ -92,7 +96,7 @@ pub struct Answer {
 }
 
 /// The next piece of one choice.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Delta {
     /// The choice's index.
     pub index: usize,
@@ -100,6 +104,8 @@ pub struct Delta {
     pub text: String,
     /// The tokens that `text` came from: the internal extension that resuming needs.
     pub token_ids: Vec<u32>,
+    /// How likely these tokens were, where the request asks.
+    pub logprobs: Vec<TokenLogprob>,
     /// Set in the choice's last piece.
     pub finish: Option<Finish>,
 }
@@ -110,13 +116,14 @@ struct Piece<'a> {
     index: usize,
     text: &'a str,
     token_ids: &'a [u32],
+    logprobs: &'a [TokenLogprob],
     finish: Option<Finish>,
 }
 
 impl Delta {
     fn piece(&self) -> Piece<'_> {
-        let Self { index, text, token_ids, finish } = self;
-        Piece { index: *index, text, token_ids, finish: *finish }
+        let Self { index, text, token_ids, logprobs, finish } = self;
+        Piece { index: *index, text, token_ids, logprobs, finish: *finish }
     }
 }
 
@@ -173,7 +180,8 @@ impl Answer {
         let mut writer = EventWriter::new(self.head.clone(), request);
         for (index, choice) in self.choices.iter().enumerate() {
             let finish = Some(choice.finish);
-            writer.piece(&Piece { index, text: &choice.text, token_ids: &[], finish }, &mut out);
+            let (text, logprobs) = (&choice.text, &choice.logprobs);
+            writer.piece(&Piece { index, text, token_ids: &[], logprobs, finish }, &mut out);
         }
         writer.usage(self.usage, &mut out);
         writer.done(&mut out);

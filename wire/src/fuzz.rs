@@ -266,6 +266,7 @@ fn stream(random: &mut Random) -> Vec<u8> {
     let choices = (0..=random.below(3)).map(|_| Choice {
         text: (*random.pick(&texts)).to_owned(),
         finish: *random.pick(&[Finish::Stop, Finish::Length]),
+        logprobs: Vec::new(),
     });
     let usage = Usage { prompt_tokens: 9, completion_tokens: 4, ..Usage::default() };
     let answer = Answer { head, choices: choices.collect(), usage };
@@ -360,6 +361,7 @@ fn an_unread_end_is_only_written_when_done() {
                 index: random.below(3),
                 text: (*random.pick(&["a", "", "\n"])).to_owned(),
                 token_ids: vec![1],
+                logprobs: Vec::new(),
                 finish: *random.pick(&[None, Some(Finish::Stop)]),
             };
             writer.delta(&delta, &mut out);

@@ -9,6 +9,7 @@
 //! Absent on purpose: HTTP. This crate knows bodies, not connections.
 
 mod answer;
+mod embedding;
 mod error;
 mod fields;
 #[cfg(test)]
@@ -18,11 +19,14 @@ mod request;
 mod sse;
 
 pub use answer::{
-    Answer, Choice, Chunk, ChunkChoice, Delta, Endpoint, EventWriter, Finish, Head, Usage,
-    tabby_health,
+    Answer, Choice, Chunk, ChunkChoice, Delta, Endpoint, EventWriter, Finish, Head, TokenLogprob,
+    Usage, tabby_health,
 };
+pub use embedding::EmbeddingRequest;
 pub use error::{ApiError, ErrorKind};
 pub use fields::Fields;
 pub use report::{ModelReport, PodReport};
-pub use request::{CompletionRequest, Input, Kind, Message, Sampling, forward_body};
+pub use request::{
+    CompletionRequest, Input, Kind, Message, Penalties, Resume, Sampling, forward_body,
+};
 pub use sse::{DONE, EventTooLong, SseReader, event};

@@ -35,6 +35,8 @@ pub struct CompletionRequest {
     pub include_usage: bool,
     /// Whether pieces carry the ids of their tokens: the extension between edges and pods.
     pub return_token_ids: bool,
+    /// What to go on with.
+    pub resume: Option<Resume>,
     /// Whether the request offers tools.
     pub tools: bool,
     /// Fields that ask for something Nearhop's own pods do not do.
@@ -93,6 +95,48 @@ pub struct Sampling {
     pub seed: Option<u64>,
     /// Ends an answer; not part of it. At most 32.
     pub stop: Vec<String>,
+    /// What makes a token that is there already less likely.
+    pub penalties: Penalties,
+    /// How many of the likeliest tokens to show at each place, beside the one that was taken;
+    /// `None` shows nothing. At most 20.
+    pub logprobs: Option<usize>,
+}
+
+impl Sampling {
+    /// Whether it asks for nothing that a stored answer's key does not tell apart.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.penalties == Penalties::default() && self.logprobs.is_none()
+    }
+}
+
+/// What makes a token that is there already less likely.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Penalties {
+    /// Taken off a token's logit for each time that the answer has it; −2 to 2.
+    pub frequency: f32,
+    /// Taken off once if the answer has it; −2 to 2.
+    pub presence: f32,
+    /// Divides a positive logit, and multiplies a negative one, of a token that the prompt or the
+    /// answer has; over 0, up to 2. Keskar et al. 2019, "CTRL", section 4.1.
+    pub repetition: f32,
+}
+
+impl Default for Penalties {
+    fn default() -> Self {
+        Self { frequency: 0.0, presence: 0.0, repetition: 1.0 }
+    }
+}
+
+/// An answer to go on with: the extension between edges and pods by which a generation that broke
+/// off continues on another pod.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// The weights that the tokens came from; another revision refuses.
+    pub revision: String,
+    /// For each choice the tokens that its client has; `None` for one that has ended.
+    pub token_ids: Vec<Option<Vec<u32>>>,
 }
 
 /// What a request is for. The order is the order of service; it is shed in reverse.
@@ -155,6 +199,7 @@ impl CompletionRequest {
             stream: false,
             include_usage: false,
             return_token_ids: false,
+            resume: None,
             tools: false,
             unsupported: Vec::new(),
             unknown: Vec::new(),

@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroUsize, time::Durati
 use serde_json::Value;
 
 use super::{
-    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, MutualTls, Origin, Peer,
-    Pod, Probes, Tls, TlsVersion, Traces, Upstream,
+    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, MutualTls, Origin,
+    OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
     Access, ByteSize, ConfigError, defaults,
@@ -175,6 +175,26 @@ fn read_pods(edge: &mut Section<'_>) -> Option<Vec<Pod>> {
         }
     }
     all
+}
+
+fn read_models(origin: &mut Section<'_>) -> Option<Vec<OriginModel>> {
+    let sections = origin.sections("models");
+    if sections.is_empty() {
+        origin.problem("models", "has no model, so nothing could be served", "Add `- {folder}`");
+        return None;
+    }
+    let mut names = HashSet::new();
+    let models = sections.into_iter().map(|mut section| {
+        let folder = section.required("folder");
+        let aliases: Vec<String> = section.optional("aliases").unwrap_or_default();
+        if let Some(twice) = aliases.iter().find(|alias| !names.insert((*alias).clone())) {
+            let what = format!("has `{twice}`, which another model has too");
+            section.problem("aliases", what, "Give each alias to one model");
+        }
+        section.finish();
+        Some(OriginModel { folder: folder?, aliases })
+    });
+    models.collect()
 }
 
 impl Tls {
@@ -374,14 +394,19 @@ impl Origin {
         let listen = section.required("listen");
         let tls = section.has("tls").then(|| MutualTls::from_section(section.section("tls")));
         let admin = Admin::from_section(section.section("admin"));
-        let model = section.required("model");
+        let models = read_models(&mut section);
         let slots = count(&mut section, "slots", defaults::SLOTS);
         let queue = count(&mut section, "queue", defaults::QUEUE);
+        let queue_tokens = count(&mut section, "queue_tokens", defaults::QUEUE_TOKENS);
+        let prefix_cache = section.or("prefix_cache", defaults::PREFIX_CACHE);
+        let embed_batch = count(&mut section, "embed_batch", defaults::EMBED_BATCH);
         let prefill_chunk = count(&mut section, "prefill_chunk", defaults::PREFILL_CHUNK);
         if prefill_chunk < 16 {
             section.problem("prefill_chunk", "is under 16", "128 suits most models");
         }
         let threads = count(&mut section, "threads", defaults::ORT_THREADS);
+        let require_provider = section.optional("require_provider");
+        let engine_cache = section.optional("engine_cache");
         let stall_after = section.or("stall_after", defaults::STALL_AFTER);
         let drain = section.or("drain", defaults::DRAIN);
         let ort_library = section.optional("ort_library");
@@ -390,11 +415,16 @@ impl Origin {
             listen: listen?,
             tls: flatten(tls)?,
             admin: admin?,
-            model: model?,
+            models: models?,
             slots,
             queue,
+            queue_tokens,
             prefill_chunk,
+            prefix_cache,
+            embed_batch,
             threads,
+            require_provider,
+            engine_cache,
             stall_after,
             drain,
             ort_library,

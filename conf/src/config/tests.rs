@@ -30,6 +30,9 @@ fn the_default_file_is_the_defaults() {
     let origin = config.origin.unwrap();
     assert_eq!((origin.slots, origin.queue), (defaults::SLOTS, defaults::QUEUE));
     assert_eq!(origin.prefill_chunk, defaults::PREFILL_CHUNK);
+    assert_eq!(origin.queue_tokens, defaults::QUEUE_TOKENS);
+    assert_eq!(origin.prefix_cache, defaults::PREFIX_CACHE);
+    assert_eq!(origin.embed_batch, defaults::EMBED_BATCH);
     assert_eq!(origin.stall_after, defaults::STALL_AFTER);
 }
 

@@ -1,6 +1,6 @@
 //! A job's events to an answer: whole, or as server-sent events.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, Bytes},
@@ -14,7 +14,10 @@ use prometheus::{Histogram, IntCounterVec};
 use tokio::{sync::mpsc::Receiver, time::timeout_at};
 
 use super::Refusal;
-use crate::queue::Event;
+use crate::{
+    queue::{Event, Failure},
+    registry::Served,
+};
 
 /// An answer on its way.
 pub(super) struct Reply {
@@ -22,17 +25,26 @@ pub(super) struct Reply {
     pub(super) head: Head,
     /// Choices.
     pub(super) n: usize,
+    /// Choices that have not ended.
+    pub(super) open: usize,
     pub(super) prompt_tokens: usize,
+    /// Of them, those that were found in the prefix cache; known when the first choice begins.
+    pub(super) cached_tokens: Option<usize>,
+    /// Tokens so far; those that were resumed count.
+    pub(super) completion_tokens: usize,
     pub(super) left_out: usize,
     pub(super) arrived: Instant,
     pub(super) deadline: Instant,
     pub(super) tokens: IntCounterVec,
     pub(super) duration_seconds: Histogram,
+    /// Keeps the engine while this answer is on its way.
+    pub(super) _served: Arc<Served>,
 }
 
 /// The answer broke off.
 enum Broken {
     Engine,
+    NotFinite,
     Deadline,
 }
 
@@ -50,6 +62,11 @@ impl Broken {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Refusal::new(status, ErrorKind::Server, "engine_failed", message)
             }
+            Self::NotFinite => {
+                let message = "the model computed numbers that are none (NaN) for this request; the others are unharmed. If it repeats, load the model with another precision";
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Refusal::new(status, ErrorKind::Server, "model_not_finite", message)
+            }
             Self::Deadline => late(),
         }
     }
@@ -61,20 +78,32 @@ impl Broken {
 
 impl Reply {
     async fn next(&mut self) -> Result<Delta, Broken> {
-        match timeout_at(self.deadline.into(), self.events.recv()).await {
-            Ok(Some(Event::Delta(delta))) => Ok(delta),
-            // A channel that ends early is a worker that died.
-            Ok(Some(Event::Failed) | None) => Err(Broken::Engine),
-            Err(_elapsed) => Err(Broken::Deadline),
+        loop {
+            return match timeout_at(self.deadline.into(), self.events.recv()).await {
+                Ok(Some(Event::Begun { cached })) => {
+                    // Other choices find the prompt that the first one computed.
+                    self.cached_tokens.get_or_insert(cached);
+                    continue;
+                }
+                Ok(Some(Event::Delta(delta))) => {
+                    self.completion_tokens += delta.token_ids.len();
+                    self.open -= usize::from(delta.finish.is_some());
+                    Ok(delta)
+                }
+                Ok(Some(Event::Failed(Failure::NotFinite))) => Err(Broken::NotFinite),
+                // A channel that ends early is a worker that died.
+                Ok(Some(Event::Failed(Failure::Step)) | None) => Err(Broken::Engine),
+                Err(_elapsed) => Err(Broken::Deadline),
+            };
         }
     }
 
     /// Counts a finished answer.
-    fn finish(&self, completion_tokens: usize) -> Usage {
+    fn finish(&self) -> Usage {
         let usage = Usage {
             prompt_tokens: self.prompt_tokens,
-            completion_tokens,
-            cached_tokens: 0,
+            completion_tokens: self.completion_tokens,
+            cached_tokens: self.cached_tokens.unwrap_or(0).min(self.prompt_tokens),
             truncated_tokens: self.left_out,
         };
         self.tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
@@ -85,19 +114,21 @@ impl Reply {
 
     /// The whole answer as one JSON body.
     pub(super) async fn whole(mut self) -> Result<Response, Refusal> {
-        let mut choices = vec![Choice { text: String::new(), finish: Finish::Length }; self.n];
-        let (mut open, mut completion_tokens) = (self.n, 0);
-        while open > 0 {
+        let mut choices =
+            vec![
+                Choice { text: String::new(), finish: Finish::Length, logprobs: Vec::new() };
+                self.n
+            ];
+        while self.open > 0 {
             let delta = self.next().await.map_err(|broken| broken.refusal())?;
             let choice = &mut choices[delta.index];
             choice.text.push_str(&delta.text);
-            completion_tokens += delta.token_ids.len();
+            choice.logprobs.extend(delta.logprobs);
             if let Some(finish) = delta.finish {
                 choice.finish = finish;
-                open -= 1;
             }
         }
-        let usage = self.finish(completion_tokens);
+        let usage = self.finish();
         let body = Answer { head: self.head, choices, usage }.body();
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
     }
@@ -105,14 +136,8 @@ impl Reply {
     /// Server-sent events: a piece each, the usage where asked for, `[DONE]`; after an error, an
     /// `error` event and no `[DONE]`.
     pub(super) fn stream(self, include_usage: bool, return_token_ids: bool) -> Response {
-        let state = Stream {
-            open: self.n,
-            begun: vec![false; self.n],
-            completion_tokens: 0,
-            reply: self,
-            include_usage,
-            return_token_ids,
-        };
+        let state =
+            Stream { begun: vec![false; self.n], reply: self, include_usage, return_token_ids };
         let events = stream::unfold(Some(state), |state| async {
             let (bytes, state) = state?.step().await;
             Some((Ok::<_, std::convert::Infallible>(bytes), state))
@@ -129,11 +154,8 @@ struct Stream {
     reply: Reply,
     include_usage: bool,
     return_token_ids: bool,
-    /// Choices that have not ended.
-    open: usize,
     /// Choices that have had a piece.
     begun: Vec<bool>,
-    completion_tokens: usize,
 }
 
 impl Stream {
@@ -143,17 +165,15 @@ impl Stream {
             Ok(delta) => delta,
             Err(broken) => return (broken.error().event(), None),
         };
-        self.completion_tokens += delta.token_ids.len();
         if !self.return_token_ids {
             delta.token_ids.clear();
         }
         let first = !std::mem::replace(&mut self.begun[delta.index], true);
-        self.open -= usize::from(delta.finish.is_some());
         let event = self.reply.head.delta_event(&delta, first);
-        if self.open > 0 {
+        if self.reply.open > 0 {
             return (event, Some(self));
         }
-        let usage = self.reply.finish(self.completion_tokens);
+        let usage = self.reply.finish();
         let mut end = event.to_vec();
         if self.include_usage {
             end.extend_from_slice(&self.reply.head.usage_event(usage));

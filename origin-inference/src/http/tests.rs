@@ -1,21 +1,18 @@
 //! The pod's API over the real tiny model and, where the model does not matter, the counting one.
 
-use std::path::PathBuf;
-
 use axum::body::to_bytes;
+use nearhop_conf::OriginModel;
 use nearhop_wire::{DONE, SseReader};
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
 use super::*;
 use crate::{
-    queue::Entrance,
-    scheduler::Limits,
+    registry::tests::{FakeOpener, tiny},
     session::{
         Session,
         fake::{Counting, Stuck},
     },
-    worker,
 };
 
 struct Pod {
@@ -28,14 +25,13 @@ fn pod(queue: usize) -> Pod {
 }
 
 fn pod_over(session: Box<dyn Session>, queue: usize) -> Pod {
-    let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
-    let model = Arc::new(Model::load(&tiny).unwrap());
     let metrics = Metrics::default();
-    let entrance = Entrance::new(queue, vec![metrics.gauge("waiting", "waiting")]);
-    let counters = worker::Counters::new(&metrics);
-    let limits = Limits { slots: 2, chunk: 64 };
-    let engine = Engine::start(session, Arc::clone(&model), limits, entrance, counters).unwrap();
-    let app = App::new(model, (engine, 2), Arc::new(|| Ok(())), &metrics);
+    let mut opener = FakeOpener::new(&metrics);
+    opener.origin.queue = queue;
+    *opener.session.lock().unwrap() = Some(session);
+    let models = [OriginModel { folder: tiny(), aliases: vec!["default".into()] }];
+    let registry = Registry::start(Arc::new(opener), &models).unwrap();
+    let app = App::new(Arc::new(registry), Arc::new(|| Ok(())), &metrics);
     Pod { router: app.router(), metrics }
 }
 

@@ -17,6 +17,23 @@ pub(crate) struct Published {
     pub(crate) tokenizer: TokenizerConfig,
     /// `chat_template.jinja`.
     template: Option<String>,
+    pooling: PoolingConfig,
+}
+
+/// How an embedder's vector is made of its tokens' vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    First,
+}
+
+/// sentence-transformers' `1_Pooling/config.json`.
+#[derive(Debug, Default, Deserialize)]
+struct PoolingConfig {
+    #[serde(default)]
+    pooling_mode_cls_token: bool,
 }
 
 /// `config.json`.
@@ -129,7 +146,15 @@ impl Published {
             genai: json(&folder.join("genai_config.json"))?,
             tokenizer: json(&folder.join("tokenizer_config.json"))?.unwrap_or_default(),
             template,
+            pooling: json(&folder.join("1_Pooling/config.json"))?.unwrap_or_default(),
         })
+    }
+
+    pub(crate) fn pooling(&self) -> Pooling {
+        match self.pooling.pooling_mode_cls_token {
+            true => Pooling::First,
+            false => Pooling::Mean,
+        }
     }
 
     /// Every id that some file calls an end, in the order of how much it is to be believed.

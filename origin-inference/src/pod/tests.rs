@@ -1,33 +1,17 @@
 //! A whole pod over networks that misbehave.
 
-use std::path::PathBuf;
-
 use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use nearhop_conf::{Admin, Origin};
+use nearhop_conf::OriginModel;
 use tower_service::Service as _;
 
 use super::*;
-use crate::session::fake::Stuck;
-
-fn origin() -> Origin {
-    let any = "127.0.0.1:0".parse().unwrap();
-    Origin {
-        listen: any,
-        tls: None,
-        admin: Admin { listen: any, token: None },
-        model: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny"),
-        slots: 1,
-        queue: 4,
-        prefill_chunk: 64,
-        threads: 1,
-        stall_after: Duration::from_millis(300),
-        drain: Duration::from_millis(100),
-        ort_library: None,
-    }
-}
+use crate::{
+    registry::tests::{FakeOpener, origin, tiny},
+    session::fake::Stuck,
+};
 
 async fn get(app: &axum::Router, path: &str) -> (StatusCode, String) {
     let request = Request::get(path).body(Body::empty()).unwrap();
@@ -42,8 +26,12 @@ async fn a_stalled_engine_fails_livez_and_readyz_though_http_still_answers() {
     let origin = origin();
     let (session, release) = Stuck::new();
     let listener = || bind(origin.listen, "the pod", "origin.listen").unwrap();
-    let model = Arc::new(Model::load(&origin.model).unwrap());
-    let pod = Pod::assemble(&origin, Box::new(session), model, (listener(), listener())).unwrap();
+    let metrics = Metrics::default();
+    let opener = FakeOpener::new(&metrics);
+    *opener.session.lock().unwrap() = Some(Box::new(session));
+    let models = [OriginModel { folder: tiny(), aliases: Vec::new() }];
+    let registry = Registry::start(Arc::new(opener), &models).unwrap();
+    let pod = Pod::assemble(&origin, registry, metrics, (listener(), listener())).unwrap();
     assert_eq!(get(&pod.admin_app, "/livez").await.0, StatusCode::OK);
     let body = r#"{"model":"tiny","prompt":"a"}"#;
     let request = Request::post("/v1/completions").body(Body::from(body)).unwrap();
@@ -56,7 +44,12 @@ async fn a_stalled_engine_fails_livez_and_readyz_though_http_still_answers() {
     }
     assert!(get(&pod.admin_app, "/livez").await.1.contains("has not moved"));
     assert_eq!(get(&pod.app, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(get(&pod.admin_app, "/metrics").await.1.contains("vllm:num_requests_running 1"));
+    assert!(
+        get(&pod.admin_app, "/metrics")
+            .await
+            .1
+            .contains("vllm:num_requests_running{model_name=\"tiny\",revision=\"1\"} 1")
+    );
     drop(release);
     let answer = asking.await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);

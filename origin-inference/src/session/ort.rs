@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use nearhop_conf::source::Env;
+use nearhop_conf::{Provider, source::Env};
 use ort::{
     environment::Environment,
     session::{Session as OnnxSession, builder::GraphOptimizationLevel},
@@ -12,12 +12,13 @@ use ort::{
 
 use super::{
     Session,
+    encoder::{self, Encoder},
     kv::KvElement,
     layout::{Layout, Style},
     library,
     names::Names,
     network::{KvUse, Network},
-    provider::{Declined, Provider, Shapes, dispatch, ladder},
+    provider::{Declined, Shapes, dispatch, ladder},
     self_test::{self, Verdict},
 };
 use crate::{
@@ -130,6 +131,65 @@ pub fn open(runtime: &Runtime, model: &Model, options: &Options) -> Result<Opene
         provider: committed.provider,
         declined: committed.declined,
         kv_use,
+        findings,
+    })
+}
+
+/// A loaded embedder, and what was found out about it.
+pub struct OpenedEncoder {
+    /// The embedder.
+    pub encoder: Box<dyn Encoder>,
+    /// What computes it.
+    pub provider: Provider,
+    /// What was tried before, and why it was not taken.
+    pub declined: Vec<Declined>,
+    /// What was found, a line each.
+    pub findings: Vec<String>,
+}
+
+/// Loads `model`'s embedder.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_encoder(
+    runtime: &Runtime,
+    model: &Model,
+    options: &Options,
+) -> Result<OpenedEncoder, OriginError> {
+    let wrong = |what: String| OriginError::ModelFile {
+        path: model.weights().to_owned(),
+        what,
+        fix: "docs/model-folder.md lists the layouts that work and how to export them",
+    };
+    let committed = commit_first(runtime, model, options, true)?;
+    let inputs: Vec<Port> = committed.session.inputs().iter().map(port).collect();
+    let outputs: Vec<Port> = committed.session.outputs().iter().map(port).collect();
+    let ports = (inputs.as_slice(), outputs.as_slice());
+    let mut network =
+        encoder::Network::new(committed.session, ports, model.pooling).map_err(wrong)?;
+    if let Some(expected) = model.manifest.dimensions
+        && expected != network.dimensions()
+    {
+        let what = format!(
+            "its vectors have {} values, and nearhop.yaml says `dimensions: {expected}`",
+            network.dimensions()
+        );
+        return Err(wrong(what));
+    }
+    let apart = self_test::rows_apart(&mut network, model.vocabulary())
+        .map_err(|error| wrong(format!("it fails its self-test: {error}")))?;
+    let mut findings = vec![format!("vectors: {} values", network.dimensions())];
+    network.together = apart <= 1e-3 && !model.graph.quantizes_dynamically();
+    findings.push(match network.together {
+        true => format!("batching: on; together as alone within {apart:.1e}"),
+        false => format!(
+            "batching: off, because rows of different length change each other's vectors by {apart:.1e}"
+        ),
+    });
+    Ok(OpenedEncoder {
+        encoder: Box::new(network),
+        provider: committed.provider,
+        declined: committed.declined,
         findings,
     })
 }

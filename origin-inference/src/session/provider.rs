@@ -3,40 +3,12 @@
 //! ONNX Runtime would fall back by itself, and tell nobody. Here each provider is asked for alone
 //! and must succeed; what refuses is remembered with its reason.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
+use nearhop_conf::Provider;
 use ort::ep::{self, ExecutionProviderDispatch};
 
 use crate::model::{Element, ModelKind, Port};
-
-/// What computes a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// NVIDIA TensorRT; what it cannot compute goes to CUDA.
-    TensorRt,
-    /// NVIDIA CUDA.
-    Cuda,
-    /// This machine's processor. Always there.
-    Cpu,
-}
-
-impl Provider {
-    /// Its name in the configuration, answers and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TensorRt => "tensorrt",
-            Self::Cuda => "cuda",
-            Self::Cpu => "cpu",
-        }
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A provider that did not take a model.
 #[derive(Debug, Clone)]

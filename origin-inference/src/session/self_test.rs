@@ -3,7 +3,7 @@
 //! Names and operators say how a graph should be fed; exporters differ, and so do providers. Eight
 //! tokens through every way that the engine will use show whether it holds.
 
-use super::{Session, StepError};
+use super::{Encoder, Session, StepError};
 
 /// How far a graph's results are apart, as a share of the range of its logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,6 +88,21 @@ fn ragged(session: &mut dyn Session, prompt: &[u32], start: &[f32]) -> Result<f3
         for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
             worst = worst.max(distance(&alone[row][step], logits));
         }
+    }
+    Ok(worst)
+}
+
+/// The largest difference of an embedder's vectors, two rows together against each alone.
+pub(crate) fn rows_apart(encoder: &mut dyn Encoder, tokens: usize) -> Result<f32, StepError> {
+    let token = |at: usize| u32::try_from((at * 37 + 11) % tokens).unwrap_or(0);
+    let long: Vec<u32> = (0..12).map(token).collect();
+    let rows = [&long[..5], &long];
+    let together = encoder.encode(&rows)?;
+    let mut worst: f32 = 0.0;
+    for (row, together) in rows.iter().zip(together) {
+        let alone = encoder.encode(&[row])?.remove(0);
+        let apart = alone.iter().zip(&together).map(|(a, b)| (a - b).abs());
+        worst = apart.fold(worst, f32::max);
     }
     Ok(worst)
 }

@@ -1,12 +1,15 @@
 //! The worker over the counting network: what each job hears must be its own count.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
+use nearhop_admin::Metrics;
+use nearhop_wire::Finish;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    queue::{Refused, tests::job},
+    counters::Families,
+    queue::{Event, Job, QueueLimits, Refused, tests::job},
     session::fake::Counting,
 };
 
@@ -17,8 +20,7 @@ fn model() -> Arc<Model> {
 
 struct Rig {
     engine: Engine,
-    metrics: Metrics,
-    waiting: IntGauge,
+    counters: Counters,
     broken: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -26,20 +28,44 @@ fn start(slots: usize, queue: usize) -> Rig {
     let model = model();
     let session = Counting::new(slots, model.vocabulary());
     let broken = Arc::clone(&session.broken);
-    let metrics = Metrics::default();
-    let waiting = metrics.gauge("waiting", "waiting");
-    let entrance = Entrance::new(queue, vec![waiting.clone()]);
-    let limits = Limits { slots, chunk: 16 };
-    let counters = Counters::new(&metrics);
-    let engine = Engine::start(Box::new(session), model, limits, entrance, counters).unwrap();
-    Rig { engine, metrics, waiting, broken }
+    let rig = start_over(Box::new(session), slots, queue);
+    Rig { broken, ..rig }
+}
+
+fn start_over(session: Box<dyn Session>, slots: usize, queue: usize) -> Rig {
+    let counters = Families::new(&Metrics::default()).of("tiny", "1");
+    let limits = QueueLimits { jobs: queue, tokens: 100_000, chunk: 16 };
+    let entrance = Entrance::new(limits, counters.waiting.clone());
+    let setup = Setup {
+        session,
+        model: model(),
+        limits: Limits { slots, chunk: 16 },
+        prefix_cache: 1 << 20,
+        counters: counters.clone(),
+    };
+    let engine = Engine::start(setup, entrance).unwrap();
+    Rig { engine, counters, broken: Arc::default() }
+}
+
+impl Rig {
+    fn submit(&self, job: Job) -> mpsc::Receiver<Event> {
+        self.engine.entrance.submit(job, clock::now()).unwrap()
+    }
+
+    fn waiting(&self) -> i64 {
+        self.counters.waiting[0].get()
+    }
 }
 
 /// All tokens of each choice, and how it ended.
 fn collect(mut events: mpsc::Receiver<Event>, n: usize) -> Vec<(Vec<u32>, Option<Finish>)> {
     let mut out = vec![(Vec::new(), None); n];
     while let Some(event) = events.blocking_recv() {
-        let Event::Delta(delta) = event else { panic!("failed") };
+        let delta = match event {
+            Event::Begun { .. } => continue,
+            Event::Delta(delta) => delta,
+            Event::Failed(_) => panic!("failed"),
+        };
         out[delta.index].0.extend(&delta.token_ids);
         out[delta.index].1 = delta.finish;
     }
@@ -55,7 +81,7 @@ fn every_job_gets_its_own_tokens_however_they_share_slots() {
             let tokens: Vec<u32> = (0..(k * 5) % 40 + 1).map(|at| first + at).collect();
             let max_tokens = 3 + k as usize % 9;
             let last = *tokens.last().unwrap();
-            (last, max_tokens, rig.engine.entrance.submit(job(&tokens, 1, max_tokens)).unwrap())
+            (last, max_tokens, rig.submit(job(&tokens, 1, max_tokens)))
         })
         .collect();
     for (last, max_tokens, events) in jobs {
@@ -70,7 +96,7 @@ fn an_end_token_ends_a_choice_and_each_choice_has_its_index() {
     let rig = start(2, 10);
     let vocabulary = u32::try_from(model().vocabulary()).unwrap();
     // The count wraps at the vocabulary's end to token 0, the model's end token.
-    let events = rig.engine.entrance.submit(job(&[vocabulary - 3], 2, 50)).unwrap();
+    let events = rig.submit(job(&[vocabulary - 3], 2, 50));
     let expected = (vec![vocabulary - 2, vocabulary - 1], Some(Finish::Stop));
     assert_eq!(collect(events, 2), [expected.clone(), expected]);
 }
@@ -78,22 +104,22 @@ fn an_end_token_ends_a_choice_and_each_choice_has_its_index() {
 #[test]
 fn a_dropped_job_gives_its_slot_and_its_place_back() {
     let rig = start(1, 2);
-    let mut running = rig.engine.entrance.submit(job(&[300], 1, 100)).unwrap();
+    let mut running = rig.submit(job(&[300], 1, 100));
     running.blocking_recv().unwrap();
-    assert_eq!(rig.waiting.get(), 0, "a running sequence waits no more");
-    let waiting = rig.engine.entrance.submit(job(&[20], 1, 100)).unwrap();
+    assert_eq!(rig.waiting(), 0, "a running sequence waits no more");
+    let waiting = rig.submit(job(&[20], 1, 100));
     drop(waiting);
     drop(running);
-    let next = rig.engine.entrance.submit(job(&[400], 1, 2)).unwrap();
+    let next = rig.submit(job(&[400], 1, 2));
     assert_eq!(collect(next, 1)[0].0, [401, 402]);
-    assert_eq!(rig.waiting.get(), 0);
+    assert_eq!(rig.waiting(), 0);
 }
 
 #[test]
 fn the_context_ends_an_answer() {
     let rig = start(1, 2);
     let tokens: Vec<u32> = (0..250).collect();
-    let events = rig.engine.entrance.submit(job(&tokens, 1, 100)).unwrap();
+    let events = rig.submit(job(&tokens, 1, 100));
     let (tokens, finish) = collect(events, 1).remove(0);
     assert_eq!((tokens.len(), finish), (256 - 250, Some(Finish::Length)));
 }
@@ -102,13 +128,13 @@ fn the_context_ends_an_answer() {
 fn a_broken_step_fails_its_jobs_and_the_next_ones_work() {
     let rig = start(2, 10);
     rig.broken.store(true, Ordering::Relaxed);
-    let mut events = rig.engine.entrance.submit(job(&[20], 1, 5)).unwrap();
-    assert!(matches!(events.blocking_recv(), Some(Event::Failed)));
+    let mut events = rig.submit(job(&[20], 1, 5));
+    let failed = std::iter::from_fn(|| events.blocking_recv()).last();
+    assert!(matches!(failed, Some(Event::Failed(Failure::Step))), "{failed:?}");
     rig.broken.store(false, Ordering::Relaxed);
-    let events = rig.engine.entrance.submit(job(&[20], 1, 1)).unwrap();
+    let events = rig.submit(job(&[20], 1, 1));
     assert_eq!(collect(events, 1)[0].0, [21]);
-    let page = String::from_utf8(rig.metrics.render()).unwrap();
-    assert!(page.contains("nearhop_sequences_failed_total 1"), "{page}");
+    assert_eq!(rig.counters.failed.get(), 1);
 }
 
 #[test]
@@ -116,9 +142,10 @@ fn a_dead_worker_falls_silent_and_refuses() {
     let rig = start(1, 10);
     let later = clock::now() + Duration::from_secs(60);
     assert!(rig.engine.heartbeat.silence(later) >= Duration::from_secs(59));
-    let Rig { engine, .. } = rig;
     // A gap in what the network is told panics in the fake: the thread dies.
-    let _ = engine.entrance.submit(job(&[], 1, 1)).unwrap().blocking_recv();
-    let refused = (0..1000).find_map(|_| engine.entrance.submit(job(&[20], 1, 1)).err());
+    let mut events = rig.submit(job(&[], 1, 1));
+    while events.blocking_recv().is_some() {}
+    let submit = |_| rig.engine.entrance.submit(job(&[20], 1, 1), clock::now()).err();
+    let refused = (0..1000).find_map(submit);
     assert!(matches!(refused, Some(Refused::Stopped | Refused::Full { .. })), "{refused:?}");
 }

@@ -72,6 +72,8 @@ impl<'a> Attempts<'a> {
             traceparent: trace.header(),
             tracestate: trace.state().cloned(),
             deadline: admitted.deadline,
+            tenant: Outgoing::tenant_value(&admitted.head.caller.tenant),
+            kind: admitted.kind,
         };
         let places = vec![Place::No; shared.pods.iter().count()];
         let trace = trace.clone();

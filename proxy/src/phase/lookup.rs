@@ -87,7 +87,9 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted, now: Instant) -> Lookup
         no_cache: admitted.head.no_cache,
         code: admitted.kind.is_code(),
         temperature,
-        all_fields_known: request.unknown.is_empty() && request.unsupported.is_empty(),
+        all_fields_known: request.unknown.is_empty()
+            && request.unsupported.is_empty()
+            && request.sampling.is_plain(),
     });
     let count = |result| shared.metrics.lookups.with_label_values(&["l1", result]).inc();
     match verdict {

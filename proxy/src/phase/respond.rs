@@ -190,7 +190,8 @@ pub(crate) async fn nothing(
         fingerprint: String::new(),
         endpoint: admitted.request.endpoint,
     };
-    let choices = vec![Choice { text: String::new(), finish: Finish::Length }];
+    let choices =
+        vec![Choice { text: String::new(), finish: Finish::Length, logprobs: Vec::new() }];
     let answer = Answer { head, choices, usage: Usage::default() };
     let (content_type, body) = match admitted.request.stream {
         true => (SSE, answer.stream(&admitted.request)),

@@ -10,10 +10,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use nearhop_admin::clock;
 use nearhop_conf::Upstream;
-use nearhop_wire::{ApiError, SseReader};
+use nearhop_wire::{ApiError, Kind, SseReader};
 use pingora::{
     ErrorType, connectors::http::Connector, http::RequestHeader,
     protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
@@ -41,10 +41,24 @@ pub(crate) struct Outgoing {
     pub(crate) path: &'static str,
     pub(crate) body: Bytes,
     pub(crate) request_id: String,
-    pub(crate) traceparent: http::HeaderValue,
-    pub(crate) tracestate: Option<http::HeaderValue>,
+    pub(crate) traceparent: HeaderValue,
+    pub(crate) tracestate: Option<HeaderValue>,
     /// When the whole answer must be there; the pod is told.
     pub(crate) deadline: Instant,
+    /// Whose turn it is at the pod, and whose prefixes it may find there.
+    pub(crate) tenant: HeaderValue,
+    pub(crate) kind: Kind,
+}
+
+impl Outgoing {
+    /// A tenant's name as a header's value. Names come from tokens of others too: what no header
+    /// can say is escaped.
+    pub(crate) fn tenant_value(tenant: &str) -> HeaderValue {
+        let escaped = || HeaderValue::try_from(tenant.escape_default().to_string());
+        HeaderValue::from_bytes(tenant.as_bytes())
+            .or_else(|_unsayable| escaped())
+            .expect("escaped text is plain ASCII")
+    }
 }
 
 /// Makes exchanges; owns the connections.
@@ -209,6 +223,8 @@ fn completion_header(pod: &Pod, outgoing: &Outgoing) -> pingora::Result<Box<Requ
     header.insert_header("x-request-id", outgoing.request_id.as_str())?;
     let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis();
     header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
+    header.insert_header("x-nearhop-tenant", outgoing.tenant.clone())?;
+    header.insert_header("x-nearhop-kind", outgoing.kind.name())?;
     header.insert_header(TRACEPARENT, outgoing.traceparent.clone())?;
     if let Some(tracestate) = &outgoing.tracestate {
         header.insert_header(TRACESTATE, tracestate.clone())?;

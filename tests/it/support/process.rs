@@ -368,7 +368,7 @@ impl Origin {
         let mut config = json!({"origin": {
             "listen": "127.0.0.1:0",
             "admin": {"listen": "127.0.0.1:0"},
-            "model": root().join("origin-inference/tests/fixtures/tiny"),
+            "models": [{"folder": root().join("origin-inference/tests/fixtures/tiny")}],
         }});
         change(&mut config["origin"]);
         let folder = tempfile::tempdir().unwrap();
@@ -392,11 +392,16 @@ impl Drop for Origin {
     }
 }
 
+/// A metric's value, added up over all labels where `name` has none.
 pub(crate) async fn metric(admin: &str, name: &str) -> f64 {
     let page = client::get(admin, "/metrics", &[]).await.unwrap();
     let page = String::from_utf8(page.body.to_vec()).unwrap();
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or(0.0)
+    let value = |line: &str| -> Option<f64> {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = rest.rsplit_once(' ')?;
+        (labels.is_empty() || labels.starts_with('{')).then(|| value.parse().ok())?
+    };
+    page.lines().filter_map(value).sum()
 }
 
 impl Drop for Edge {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Delta, Finish, Usage};
+use super::{Delta, Finish, Usage, logprobs};
 
 /// One chunk of a stream, as an edge reads it from a pod.
 #[derive(Debug, Deserialize)]
@@ -37,6 +37,8 @@ pub struct ChunkChoice<'a> {
     finish_reason: Option<Finish>,
     #[serde(default)]
     token_ids: Vec<u32>,
+    #[serde(default)]
+    logprobs: Option<logprobs::Read>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,6 +102,7 @@ impl ChunkChoice<'_> {
             index: self.index,
             text: text.map(Cow::into_owned).unwrap_or_default(),
             token_ids: self.token_ids,
+            logprobs: self.logprobs.map(logprobs::Read::into_tokens).unwrap_or_default(),
             finish: self.finish_reason,
         }
     }

@@ -61,7 +61,7 @@ impl EventWriter {
             Endpoint::Fim => {
                 self.finish = self.finish.or(piece.finish);
                 if first || !piece.text.is_empty() {
-                    let open = Piece { finish: None, token_ids: &[], ..*piece };
+                    let open = Piece { finish: None, token_ids: &[], logprobs: &[], ..*piece };
                     openai::write_piece(&self.head, &open, first, out);
                 }
             }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Answer, Endpoint, Finish, Head, Piece, Usage,
     chunk::{DeltaOnWire, UsageOnWire},
+    logprobs,
 };
 
 /// Everything that is written: one struct for all of them.
@@ -32,7 +33,7 @@ struct WrittenChoice<'a> {
     message: Option<Message<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delta: Option<DeltaOnWire<'a>>,
-    logprobs: Option<()>,
+    logprobs: Option<logprobs::Written<'a>>,
     finish_reason: Option<Finish>,
     #[serde(skip_serializing_if = "<[u32]>::is_empty")]
     token_ids: &'a [u32],
@@ -95,7 +96,7 @@ pub(super) fn write_usage(head: &Head, usage: Usage, out: &mut BytesMut) {
 
 /// Writes the event that ends the only choice and has the usage: Mistral's last.
 pub(super) fn write_end(head: &Head, finish: Option<Finish>, usage: Usage, out: &mut BytesMut) {
-    let piece = Piece { index: 0, text: "", token_ids: &[], finish };
+    let piece = Piece { index: 0, text: "", token_ids: &[], logprobs: &[], finish };
     let choice = streamed_choice(head.endpoint, &piece, false);
     write_event(&written(head, Form::Streamed, &[choice], Some(usage)), out);
 }
@@ -113,7 +114,7 @@ fn streamed_choice<'a>(endpoint: Endpoint, piece: &Piece<'a>, first: bool) -> Wr
         text,
         message: None,
         delta,
-        logprobs: None,
+        logprobs: logprobs::written(endpoint, piece.logprobs),
         finish_reason: piece.finish,
         token_ids: piece.token_ids,
     }
@@ -136,7 +137,7 @@ pub(super) fn body(answer: &Answer) -> Vec<u8> {
             text,
             message,
             delta: None,
-            logprobs: None,
+            logprobs: logprobs::written(endpoint, &choice.logprobs),
             finish_reason: Some(choice.finish),
             token_ids: &[],
         }

@@ -11,7 +11,9 @@ fn answer(endpoint: Endpoint) -> Answer {
             fingerprint: "m@1".into(),
             endpoint,
         },
-        choices: vec![Choice { text: "a\"é\n".into(), finish: Finish::Stop }],
+        choices: vec![Choice {
+            text: "a\"é\n".into(), finish: Finish::Stop, logprobs: Vec::new()
+        }],
         usage: Usage { prompt_tokens: 3, completion_tokens: 2, ..Usage::default() },
     }
 }
@@ -90,6 +92,15 @@ fn an_edge_reads_what_a_pod_wrote() {
             index: 1,
             text: "x\u{1F600}".into(),
             token_ids: vec![5, 6],
+            logprobs: vec![
+                TokenLogprob {
+                    token: "x".into(),
+                    logprob: -0.5,
+                    offset: if endpoint == Endpoint::Chat { 0 } else { 3 },
+                    top: vec![("x".into(), -0.5), ("\"".into(), TokenLogprob::LOWEST)],
+                },
+                TokenLogprob { token: "\u{1F600}".into(), ..TokenLogprob::default() },
+            ],
             finish: Some(Finish::Length),
         };
         let event = head.delta_event(&delta, false);

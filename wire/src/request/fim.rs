@@ -39,6 +39,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
             n: 1,
             seed: sampling::seed(fields, "random_seed")?,
             stop: sampling::stop(fields)?,
+            ..Sampling::default()
         },
         stream: fields.get("stream", "true or false")?.unwrap_or(false),
         unknown,

@@ -31,7 +31,8 @@ pub fn forward_body(
 }
 
 fn as_sent(body: &[u8], model: &str) -> Result<Vec<u8>, ApiError> {
-    const DECIDED: [&str; 5] = ["model", "stream", "stream_options", "return_token_ids", "nearhop"];
+    const DECIDED: [&str; 6] =
+        ["model", "stream", "stream_options", "return_token_ids", "resume", "nearhop"];
     let fields = Fields::parse(body)?;
     let mut out = Vec::with_capacity(body.len() + 96);
     out.extend_from_slice(b"{\"model\":");

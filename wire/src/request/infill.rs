@@ -116,6 +116,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
             n: 1,
             seed: seed.filter(|seed| !RANDOM_SEEDS.contains(seed)).map(i64::cast_unsigned),
             stop: sampling::stop(fields)?,
+            ..Sampling::default()
         },
         stream: fields.get("stream", "true or false")?.unwrap_or(false),
         unknown,

@@ -12,7 +12,7 @@ const N_MAX: usize = 8;
 const MESSAGES_MAX: usize = 1024;
 
 /// Fields that are read; `Fields` may hold others.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 21] = [
     "model",
     "prompt",
     "suffix",
@@ -28,17 +28,19 @@ const KNOWN: [&str; 15] = [
     "stream_options",
     "user",
     "return_token_ids",
+    "resume",
+    "logprobs",
+    "top_logprobs",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
 ];
 
 /// OpenAI fields that change nothing at these values, and are not done by our pods at others.
-const NEUTRAL: [(&str, &[&str]); 9] = [
+const NEUTRAL: [(&str, &[&str]); 5] = [
     ("echo", &["false"]),
     ("best_of", &["1"]),
-    ("logprobs", &["false", "0"]),
-    ("top_logprobs", &["0"]),
     ("logit_bias", &["{}"]),
-    ("frequency_penalty", &["0", "0.0"]),
-    ("presence_penalty", &["0", "0.0"]),
     ("tools", &["[]"]),
     ("response_format", &[r#"{"type":"text"}"#]),
 ];
@@ -74,10 +76,13 @@ pub(super) fn read(endpoint: Endpoint, fields: &Fields<'_>) -> Result<Completion
             n: sampling::positive(fields, "n", N_MAX)?.unwrap_or(1),
             seed: sampling::seed(fields, "seed")?,
             stop: sampling::stop(fields)?,
+            penalties: sampling::penalties(fields)?,
+            logprobs: sampling::logprobs(endpoint, fields)?,
         },
         stream: fields.get("stream", "true or false")?.unwrap_or(false),
         include_usage: options.is_some_and(|options| options.include_usage),
         return_token_ids: fields.get("return_token_ids", "true or false")?.unwrap_or(false),
+        resume: fields.get("resume", "{\"revision\", \"token_ids\": a list for each choice}")?,
         tools: unsupported.iter().any(|name| name == "tools"),
         unsupported,
         unknown,

@@ -1,6 +1,7 @@
 //! How to choose tokens: what all shapes call alike.
 
-use crate::{ApiError, Fields};
+use super::Penalties;
+use crate::{ApiError, Endpoint, Fields};
 
 /// Continue sends the special tokens of a dozen models with every request.
 const STOP_MAX: usize = 32;
@@ -14,6 +15,50 @@ pub(super) fn temperature(fields: &Fields<'_>) -> Result<Option<f32>, ApiError> 
 /// `top_p`.
 pub(super) fn top_p(fields: &Fields<'_>) -> Result<Option<f32>, ApiError> {
     ranged(fields, "top_p", "a number over 0, up to 1", |p| p > 0.0 && p <= 1.0)
+}
+
+/// `frequency_penalty`, `presence_penalty`, and the `repetition_penalty` of open servers.
+pub(super) fn penalties(fields: &Fields<'_>) -> Result<Penalties, ApiError> {
+    let signed =
+        |name| ranged(fields, name, "a number from -2 to 2", |p| (-2.0..=2.0).contains(&p));
+    let repetition =
+        ranged(fields, "repetition_penalty", "a number over 0, up to 2", |p| p > 0.0 && p <= 2.0);
+    Ok(Penalties {
+        frequency: signed("frequency_penalty")?.unwrap_or(0.0),
+        presence: signed("presence_penalty")?.unwrap_or(0.0),
+        repetition: repetition?.unwrap_or(1.0),
+    })
+}
+
+const TOP_LOGPROBS_MAX: usize = 20;
+
+/// `logprobs`: a number for completions; yes or no for chat, with `top_logprobs`.
+pub(super) fn logprobs(endpoint: Endpoint, fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
+    let number = |name| {
+        let expected = format!("a whole number from 0 to {TOP_LOGPROBS_MAX}");
+        match fields.get::<usize>(name, &expected)? {
+            Some(top) if top > TOP_LOGPROBS_MAX => {
+                Err(ApiError::invalid(name, format!("{name} must be {expected}")))
+            }
+            top => Ok(top),
+        }
+    };
+    if endpoint != Endpoint::Chat {
+        // Some clients send chat's `false` here.
+        return match fields.raw("logprobs") {
+            Some("false") => Ok(None),
+            _ => number("logprobs"),
+        };
+    }
+    let asked = fields.get::<bool>("logprobs", "true or false")?.unwrap_or(false);
+    match (asked, number("top_logprobs")?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "top_logprobs needs logprobs to be true";
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+    }
 }
 
 /// A seed, whatever its name: a negative one stands for the unsigned number of the same bits.

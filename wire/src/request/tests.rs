@@ -68,10 +68,35 @@ fn sampling_is_read() {
             max_tokens: Some(5),
             n: 2,
             seed: Some(u64::MAX),
-            stop: vec!["a".into(), "b".into()]
+            stop: vec!["a".into(), "b".into()],
+            ..Sampling::default()
         }
     );
     assert!(request.stream && request.include_usage);
+}
+
+#[test]
+fn penalties_and_logprobs_are_read() {
+    let request = completion(
+        r#"{"model":"m","prompt":"a","frequency_penalty":-1,"presence_penalty":0.5,"repetition_penalty":1.1,"logprobs":3,"resume":{"revision":"1","token_ids":[[4,5],null]}}"#,
+    );
+    let penalties = Penalties { frequency: -1.0, presence: 0.5, repetition: 1.1 };
+    assert_eq!((request.sampling.penalties, request.sampling.logprobs), (penalties, Some(3)));
+    assert!(!request.sampling.is_plain() && request.unsupported.is_empty());
+    let resume = Resume { revision: "1".into(), token_ids: vec![Some(vec![4, 5]), None] };
+    assert_eq!(request.resume, Some(resume));
+    assert_eq!(
+        completion(r#"{"model":"m","prompt":"a","logprobs":false}"#).sampling.logprobs,
+        None
+    );
+    let body = |more: &str| {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}]{more}}}"#)
+    };
+    let logprobs = |more: &str| chat(&body(more)).sampling.logprobs;
+    assert_eq!(logprobs(""), None);
+    assert_eq!(logprobs(r#","logprobs":true"#), Some(0));
+    assert_eq!(logprobs(r#","logprobs":true,"top_logprobs":2"#), Some(2));
+    assert_eq!(logprobs(r#","logprobs":false,"top_logprobs":0"#), None);
 }
 
 #[test]
@@ -93,6 +118,10 @@ fn mistakes_name_the_field() {
         (r#"{"model":"m","prompt":"a","n":9}"#, "n"),
         (r#"{"model":"m","prompt":"a","stop":[""]}"#, "stop"),
         (r#"{"model":"m","prompt":"a","stop":5}"#, "stop"),
+        (r#"{"model":"m","prompt":"a","logprobs":21}"#, "logprobs"),
+        (r#"{"model":"m","prompt":"a","frequency_penalty":2.5}"#, "frequency_penalty"),
+        (r#"{"model":"m","prompt":"a","repetition_penalty":0}"#, "repetition_penalty"),
+        (r#"{"model":"m","prompt":"a","resume":{"revision":"1"}}"#, "resume"),
         (r#"{"model":"m","prompt":"a","stream":"yes"}"#, "stream"),
     ];
     for (body, param) in completions {
@@ -107,6 +136,10 @@ fn mistakes_name_the_field() {
             "messages",
         ),
         (r#"{"model":"m","messages":[{"role":"user","content":5}]}"#, "messages"),
+        (
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}],"top_logprobs":2}"#,
+            "top_logprobs",
+        ),
     ];
     for (body, param) in chats {
         check_error(Endpoint::Chat, body, param);

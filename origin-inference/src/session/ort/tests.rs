@@ -3,6 +3,7 @@
 use std::{fs, io::Write as _, path::PathBuf, sync::OnceLock};
 
 use super::*;
+use crate::sampler::argmax;
 
 /// The library, or a loud skip; `NEARHOP_REQUIRE_ORT=1` (as `make test` sets it) makes the missing
 /// library a failure.
@@ -51,10 +52,6 @@ fn prompts() -> Vec<Vec<u32>> {
             (0..*n).map(|i| (i * 79 + u32::try_from(k).unwrap() * 131 + 13) % 500 + 8).collect()
         })
         .collect()
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    crate::sampler::Sampler::new(0.0, 1.0, 0).pick(logits)
 }
 
 /// The logits after the prompt and after each of `steps` greedy tokens, computed alone.

@@ -1,6 +1,6 @@
 //! Pieces to a whole answer. Pure; trusts no pod.
 
-use nearhop_wire::{Answer, Choice, Delta, Finish, Head, Usage};
+use nearhop_wire::{Answer, Choice, Delta, Finish, Head, TokenLogprob, Usage};
 
 use super::Event;
 use crate::upstream::outcome::{Failed, Outcome};
@@ -9,9 +9,16 @@ use crate::upstream::outcome::{Failed, Outcome};
 #[derive(Debug)]
 pub(super) struct Collector {
     head: Head,
-    choices: Vec<(String, Option<Finish>)>,
+    choices: Vec<Collected>,
     usage: Option<Usage>,
     bytes: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Collected {
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    finish: Option<Finish>,
 }
 
 /// What came is not one answer to what was asked.
@@ -22,7 +29,7 @@ const TEXT_BYTES_MAX: usize = 4 << 20;
 
 impl Collector {
     pub(super) fn new(head: Head, n: usize) -> Self {
-        Self { head, choices: vec![(String::new(), None); n], usage: None, bytes: 0 }
+        Self { head, choices: vec![Collected::default(); n], usage: None, bytes: 0 }
     }
 
     /// Takes a piece.
@@ -38,21 +45,25 @@ impl Collector {
     }
 
     fn append(&mut self, delta: &Delta) -> Result<(), Outcome> {
-        let (text, finish) = self.choices.get_mut(delta.index).ok_or(WRONG)?;
-        self.bytes += delta.text.len();
-        if finish.is_some() || self.bytes > TEXT_BYTES_MAX {
+        let choice = self.choices.get_mut(delta.index).ok_or(WRONG)?;
+        let shown = delta.logprobs.iter().flat_map(|token| &token.top);
+        self.bytes += delta.text.len() + shown.map(|(token, _)| token.len()).sum::<usize>();
+        if choice.finish.is_some() || self.bytes > TEXT_BYTES_MAX {
             return Err(WRONG);
         }
-        text.push_str(&delta.text);
-        *finish = delta.finish;
+        choice.text.push_str(&delta.text);
+        choice.logprobs.extend_from_slice(&delta.logprobs);
+        choice.finish = delta.finish;
         Ok(())
     }
 
     /// The whole answer, after the terminator: every choice has ended and the usage is known.
     pub(super) fn finish(&mut self) -> Result<Answer, Outcome> {
-        let choices = std::mem::take(&mut self.choices)
-            .into_iter()
-            .map(|(text, finish)| finish.map(|finish| Choice { text, finish }).ok_or(WRONG));
+        let choices = std::mem::take(&mut self.choices).into_iter().map(
+            |Collected { text, logprobs, finish }| {
+                finish.map(|finish| Choice { text, finish, logprobs }).ok_or(WRONG)
+            },
+        );
         Ok(Answer {
             head: self.head.clone(),
             choices: choices.collect::<Result<_, _>>()?,
@@ -78,7 +89,7 @@ mod tests {
     }
 
     fn piece(index: usize, text: &str, finish: Option<Finish>) -> Event {
-        Event::Delta(Delta { index, text: text.into(), token_ids: Vec::new(), finish })
+        Event::Delta(Delta { index, text: text.into(), finish, ..Delta::default() })
     }
 
     fn collect(n: usize, events: &[Event]) -> Result<Answer, Outcome> {

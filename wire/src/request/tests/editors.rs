@@ -34,7 +34,7 @@ fn llama_vims_request_is_understood_to_the_last_field() {
     assert_eq!(request.time_limit, Some(Duration::from_millis(1500)));
     assert_eq!(request.response_fields.len(), 4);
     assert!(!request.takes_full_body() && !request.warm_up);
-    let Sampling { temperature, top_p, max_tokens, n, seed, stop } = request.sampling;
+    let Sampling { temperature, top_p, max_tokens, n, seed, stop, .. } = request.sampling;
     assert_eq!((temperature, top_p, max_tokens, n), (None, Some(0.99), Some(128), 1));
     assert_eq!((seed, stop.len()), (None, 0));
 }

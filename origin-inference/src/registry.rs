@@ -1,0 +1,395 @@
+//! What a pod serves: models by name, several revisions of each, one of them active.
+//!
+//! A [`Table`] never changes: loading, activating and unloading make a new one, which replaces the
+//! old in one step. A request holds the model that it began with; an old revision's engine ends
+//! when its last request does.
+
+mod open;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use nearhop_conf::Provider;
+use nearhop_wire::{ApiError, ModelReport};
+
+pub(crate) use self::open::{Opener, OrtOpener};
+use crate::{
+    Model, OriginError, embed::Embedder, heartbeat::Heartbeat, session::Declined, worker::Engine,
+};
+
+/// A loaded model.
+pub(crate) struct Served {
+    pub(crate) model: Arc<Model>,
+    pub(crate) runner: Runner,
+    /// Sequences computed together; 0 for an embedder.
+    pub(crate) slots: usize,
+    pub(crate) provider: Provider,
+    pub(crate) declined: Vec<Declined>,
+    /// What was found when it was loaded.
+    pub(crate) findings: Vec<String>,
+    pub(crate) folder: PathBuf,
+    /// Unix seconds.
+    pub(crate) loaded: u64,
+}
+
+/// What computes it.
+pub(crate) enum Runner {
+    Generate(Engine),
+    Embed(Embedder),
+}
+
+impl Served {
+    pub(crate) fn report(&self) -> ModelReport {
+        self.model.report()
+    }
+
+    fn revision(&self) -> &str {
+        &self.model.manifest.revision
+    }
+
+    fn heartbeat(&self) -> &Heartbeat {
+        match &self.runner {
+            Runner::Generate(engine) => &engine.heartbeat,
+            Runner::Embed(embedder) => &embedder.heartbeat,
+        }
+    }
+}
+
+/// The revisions of one model.
+#[derive(Clone)]
+struct Versions {
+    active: Arc<Served>,
+    /// Others, reached as `name@revision`.
+    beside: Vec<Arc<Served>>,
+    /// What was active before, and where it was loaded from.
+    previous: Option<(String, PathBuf)>,
+}
+
+impl Versions {
+    fn all(&self) -> impl Iterator<Item = &Arc<Served>> {
+        std::iter::once(&self.active).chain(&self.beside)
+    }
+
+    fn find(&self, revision: &str) -> Option<&Arc<Served>> {
+        self.all().find(|served| served.revision() == revision)
+    }
+}
+
+/// Everything that is served. Never changes.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    models: BTreeMap<String, Versions>,
+    /// To names.
+    aliases: BTreeMap<String, String>,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error(transparent)]
+    Load(#[from] OriginError),
+    #[error("the model `{0}` is not loaded")]
+    Unknown(String),
+    #[error("revision {revision} of `{name}` is not loaded; there is {known}")]
+    UnknownRevision { name: String, revision: String, known: String },
+    #[error("revision {revision} of `{name}` is active; activate another before")]
+    Active { name: String, revision: String },
+    #[error(
+        "revision {revision} of `{name}` is loaded already; change `revision` with the weights"
+    )]
+    Loaded { name: String, revision: String },
+    #[error("`{name}` was not changed since the pod started, so there is nothing to go back to")]
+    NothingBefore { name: String },
+    #[error("the folder {} now holds revision {found}, not {wanted}", .folder.display())]
+    Changed { folder: PathBuf, found: String, wanted: String },
+    #[error("{LOADED_MAX} models are loaded already; unload one before")]
+    Full,
+    #[error("`{alias}` is the name of another model")]
+    Taken { alias: String },
+}
+
+/// Models loaded at once, revisions counted.
+const LOADED_MAX: usize = 16;
+
+impl Table {
+    /// The model that a request names: by name, by alias, or as `name@revision`. Without a name
+    /// the alias `default`, or the only model.
+    pub(crate) fn find(&self, asked: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        let unknown = |asked: &str| {
+            let known: Vec<&str> = self.models.keys().map(String::as_str).collect();
+            ApiError::unknown_model(asked, &known)
+        };
+        let asked = match (asked, self.models.len()) {
+            (Some(asked), _) => asked,
+            (None, 1) => {
+                let mut only = self.models.values();
+                return Ok(Arc::clone(&only.next().ok_or_else(|| unknown(""))?.active));
+            }
+            (None, _) => "default",
+        };
+        if let Some(versions) = self.versions(asked) {
+            return Ok(Arc::clone(&versions.active));
+        }
+        let versioned =
+            asked.rsplit_once('@').and_then(|(name, revision)| self.versions(name)?.find(revision));
+        versioned.cloned().ok_or_else(|| unknown(asked))
+    }
+
+    fn versions(&self, asked: &str) -> Option<&Versions> {
+        let name = self.aliases.get(asked).map_or(asked, String::as_str);
+        self.models.get(name)
+    }
+
+    /// Active models, by name.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.models.values().map(|versions| &versions.active)
+    }
+
+    /// Every loaded model, and whether it is active.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<Served>, bool)> {
+        self.models.values().flat_map(|versions| {
+            versions.all().map(|served| (served, Arc::ptr_eq(served, &versions.active)))
+        })
+    }
+
+    /// Other names of a model.
+    pub(crate) fn aliases_of(&self, name: &str) -> Vec<&str> {
+        let mine = self.aliases.iter().filter(|(_, model)| *model == name);
+        mine.map(|(alias, _)| alias.as_str()).collect()
+    }
+
+    /// With a loaded model. `activate` makes it the one that its name means; the one before stays
+    /// beside it only where `keep` says so.
+    fn with(&self, served: Served, activate: bool, keep: bool) -> Result<Self, ChangeError> {
+        let mut table = self.clone();
+        let name = served.model.manifest.name.clone();
+        if table.aliases.contains_key(&name) {
+            return Err(ChangeError::Taken { alias: name });
+        }
+        let Some(versions) = table.models.get_mut(&name) else {
+            let active = Arc::new(served);
+            table.models.insert(name, Versions { active, beside: Vec::new(), previous: None });
+            return Ok(table);
+        };
+        let revision = served.revision().to_owned();
+        if versions.find(&revision).is_some() {
+            return Err(ChangeError::Loaded { name, revision });
+        }
+        versions.beside.push(Arc::new(served));
+        match activate {
+            true => table.activated(&name, &revision, keep),
+            false => Ok(table),
+        }
+    }
+
+    /// With another revision active.
+    fn activated(&self, name: &str, revision: &str, keep: bool) -> Result<Self, ChangeError> {
+        let mut table = self.clone();
+        let versions =
+            table.models.get_mut(name).ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+        let Some(next) = versions.find(revision).cloned() else {
+            return Err(unknown_revision(name, revision, versions));
+        };
+        if Arc::ptr_eq(&next, &versions.active) {
+            return Ok(table);
+        }
+        versions.beside.retain(|served| !Arc::ptr_eq(served, &next));
+        let before = std::mem::replace(&mut versions.active, next);
+        versions.previous = Some((before.revision().to_owned(), before.folder.clone()));
+        if keep {
+            versions.beside.push(before);
+        }
+        Ok(table)
+    }
+
+    /// Without a revision, or without the model where none is given.
+    fn without(&self, name: &str, revision: Option<&str>) -> Result<Self, ChangeError> {
+        let mut table = self.clone();
+        let versions =
+            table.models.get_mut(name).ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+        let Some(revision) = revision else {
+            table.models.remove(name);
+            table.aliases.retain(|_, model| model != name);
+            return Ok(table);
+        };
+        let Some(gone) = versions.find(revision).cloned() else {
+            return Err(unknown_revision(name, revision, versions));
+        };
+        if Arc::ptr_eq(&gone, &versions.active) {
+            let (name, revision) = (name.to_owned(), revision.to_owned());
+            return Err(ChangeError::Active { name, revision });
+        }
+        versions.beside.retain(|served| !Arc::ptr_eq(served, &gone));
+        Ok(table)
+    }
+
+    /// With `alias` for `name`, whatever it meant before.
+    fn aliased(&self, alias: &str, name: &str) -> Result<Self, ChangeError> {
+        if !self.models.contains_key(name) {
+            return Err(ChangeError::Unknown(name.to_owned()));
+        }
+        if self.models.contains_key(alias) {
+            return Err(ChangeError::Taken { alias: alias.to_owned() });
+        }
+        let mut table = self.clone();
+        table.aliases.insert(alias.to_owned(), name.to_owned());
+        Ok(table)
+    }
+}
+
+fn unknown_revision(name: &str, revision: &str, versions: &Versions) -> ChangeError {
+    let known: Vec<&str> = versions.all().map(|served| served.revision()).collect();
+    ChangeError::UnknownRevision {
+        name: name.to_owned(),
+        revision: revision.to_owned(),
+        known: known.join(", "),
+    }
+}
+
+/// The table that counts now, and how it is changed. Changes come one after another.
+pub(crate) struct Registry {
+    table: ArcSwap<Table>,
+    changing: tokio::sync::Mutex<()>,
+    opener: Arc<dyn Opener>,
+}
+
+impl Registry {
+    /// # Errors
+    /// [`ChangeError`] of the first folder that cannot be served.
+    pub(crate) fn start(
+        opener: Arc<dyn Opener>,
+        models: &[nearhop_conf::OriginModel],
+    ) -> Result<Self, ChangeError> {
+        let mut table = Table::default();
+        for model in models {
+            let served = opener.open(&model.folder)?;
+            let name = served.model.manifest.name.clone();
+            table = table.with(served, true, false)?;
+            for alias in &model.aliases {
+                table = table.aliased(alias, &name)?;
+            }
+        }
+        let table = ArcSwap::from_pointee(table);
+        Ok(Self { table, changing: tokio::sync::Mutex::default(), opener })
+    }
+
+    /// The table as it is now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    fn switch(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+
+    /// Loads a folder beside what is served, and then makes it what its name means, or not. What
+    /// is served meanwhile, and where it fails, is what was served before.
+    pub(crate) async fn load(
+        &self,
+        folder: &Path,
+        (activate, keep): (bool, bool),
+        aliases: &[String],
+    ) -> Result<Arc<Served>, ChangeError> {
+        let _turn = self.changing.lock().await;
+        let served = self.open(folder).await?;
+        let fingerprint = served.model.fingerprint();
+        let name = served.model.manifest.name.clone();
+        let mut table = self.table().with(served, activate, keep)?;
+        for alias in aliases {
+            table = table.aliased(alias, &name)?;
+        }
+        self.switch(table);
+        tracing::info!(model = fingerprint, activate, "a model was loaded");
+        self.table().find(Some(&fingerprint)).map_err(|_gone| ChangeError::Unknown(name))
+    }
+
+    async fn open(&self, folder: &Path) -> Result<Served, ChangeError> {
+        if self.table().all().count() >= LOADED_MAX {
+            return Err(ChangeError::Full);
+        }
+        let (opener, folder) = (Arc::clone(&self.opener), folder.to_owned());
+        let opened = tokio::task::spawn_blocking(move || opener.open(&folder)).await;
+        let stopped = |error: tokio::task::JoinError| {
+            OriginError::System(std::io::Error::other(format!("loading panicked: {error}")))
+        };
+        Ok(opened.map_err(stopped)??)
+    }
+
+    /// Makes a loaded revision the active one.
+    pub(crate) async fn activate(
+        &self,
+        name: &str,
+        revision: &str,
+        keep: bool,
+    ) -> Result<(), ChangeError> {
+        let _turn = self.changing.lock().await;
+        self.switch(self.table().activated(name, revision, keep)?);
+        tracing::info!(model = name, revision, "a revision was activated");
+        Ok(())
+    }
+
+    /// Goes back to the revision that was active before, loading it again where it is gone.
+    pub(crate) async fn roll_back(&self, name: &str) -> Result<String, ChangeError> {
+        let _turn = self.changing.lock().await;
+        let table = self.table();
+        let versions =
+            table.models.get(name).ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+        let Some((revision, folder)) = versions.previous.clone() else {
+            return Err(ChangeError::NothingBefore { name: name.to_owned() });
+        };
+        let next = match versions.find(&revision) {
+            Some(_) => table.activated(name, &revision, false)?,
+            None => {
+                let served = self.open(&folder).await?;
+                let found = served.revision().to_owned();
+                if found != revision || served.model.manifest.name != name {
+                    return Err(ChangeError::Changed { folder, found, wanted: revision });
+                }
+                table.with(served, true, false)?
+            }
+        };
+        self.switch(next);
+        tracing::warn!(model = name, revision, "rolled back");
+        Ok(revision)
+    }
+
+    pub(crate) async fn unload(
+        &self,
+        name: &str,
+        revision: Option<&str>,
+    ) -> Result<(), ChangeError> {
+        let _turn = self.changing.lock().await;
+        self.switch(self.table().without(name, revision)?);
+        tracing::info!(model = name, revision, "a model was unloaded");
+        Ok(())
+    }
+
+    pub(crate) async fn alias(&self, alias: &str, name: &str) -> Result<(), ChangeError> {
+        let _turn = self.changing.lock().await;
+        self.switch(self.table().aliased(alias, name)?);
+        Ok(())
+    }
+
+    /// Whether every engine moves.
+    pub(crate) fn check(&self, now: Instant, stall_after: Duration) -> Result<(), String> {
+        for (served, _) in self.table().all() {
+            let silence = served.heartbeat().silence(now);
+            if silence >= stall_after {
+                let model = served.model.fingerprint();
+                return Err(format!(
+                    "the engine of {model} has not moved for {} s",
+                    silence.as_secs()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
