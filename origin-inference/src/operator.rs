@@ -243,3 +243,6 @@ fn prompt(served: &Served, mut request: Value) -> Result<Vec<u32>, ApiError> {
     let request = CompletionRequest::parse(endpoint, request.to_string().as_bytes())?;
     Ok(served.model.prompt(&request.input)?.tokens)
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,8 +210,9 @@ pub(crate) mod fake {
         }
 
         fn save(&self, slot: usize, tokens: Range<usize>) -> KvBlock {
-            // Whole numbers up to 2^24 are exact in float32.
-            KvBlock::F32(self.slots[slot][tokens].iter().map(|token| *token as f32).collect())
+            KvBlock::F32(
+                self.slots[slot][tokens].iter().map(|token| f32::from_bits(*token)).collect(),
+            )
         }
 
         fn restore(&mut self, slot: usize, tokens: Range<usize>, block: &KvBlock) {
@@ -219,7 +220,7 @@ pub(crate) mod fake {
             assert_eq!(values.len(), tokens.len());
             self.slots[slot].truncate(tokens.start);
             assert_eq!(self.slots[slot].len(), tokens.start, "a gap before the block");
-            self.slots[slot].extend(values.iter().map(|value| *value as u32));
+            self.slots[slot].extend(values.iter().map(|value| value.to_bits()));
         }
 
         fn token_bytes(&self) -> usize {

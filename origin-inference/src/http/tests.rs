@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+mod embeddings;
+mod resuming;
+
 struct Pod {
     router: Router,
     metrics: Metrics,

@@ -245,19 +245,18 @@ impl<T: KvElement> KvPool<T> {
                 MemoryInfo::new(device, 0, kind, MemoryType::Default)
             };
             let piece = &mut buffer[range.clone()];
-            // SAFETY: `piece` is exactly `shape` values of `T`, aligned as such, in memory of the
-            // CPU, and borrowed mutably until this function returns. The value made here, and
-            // `binding`, which refers to it, are both dropped before that.
-            let value: TensorRefMut<'_, T> = unsafe {
-                TensorRefMut::from_raw(info()?, piece.as_mut_ptr().cast(), Shape::new(shape))?
+            let value_of = |data: &mut [T]| -> ort::Result<TensorRefMut<'_, T>> {
+                // SAFETY: what is given here, a piece of a buffer or of the copy, is exactly
+                // `shape` values of `T`, aligned as such, in memory of the CPU, and borrowed
+                // mutably until this function returns. The value made of it, and `binding`, which
+                // keeps a reference of its own to it, are both dropped before that.
+                unsafe {
+                    TensorRefMut::from_raw(info()?, data.as_mut_ptr().cast(), Shape::new(shape))
+                }
             };
-            // SAFETY: as above; `copies` is borrowed as long. The value is dropped at the end of
-            // this turn: `BindInput` keeps a reference of its own to what it holds.
-            let copied: Option<TensorRefMut<'_, T>> = match copies.next() {
-                Some(copy) if how == Binding::Copied => unsafe {
-                    let data = copy.as_mut_ptr().cast();
-                    Some(TensorRefMut::from_raw(info()?, data, Shape::new(shape))?)
-                },
+            let value = value_of(piece)?;
+            let copied = match copies.next() {
+                Some(copy) if how == Binding::Copied => Some(value_of(copy)?),
                 _ => None,
             };
             let input = copied.as_ref().map_or(value.ptr(), |copied| copied.ptr());

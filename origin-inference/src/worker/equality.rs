@@ -4,7 +4,11 @@
 //! may part where the two best logits were closer than that. Such near-ties are counted and told;
 //! any other difference fails.
 
-use std::{collections::HashSet, io::Write as _, path::PathBuf};
+use std::{
+    collections::HashSet,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use nearhop_admin::Metrics;
 use nearhop_wire::{Finish, TokenLogprob};
@@ -38,7 +42,7 @@ struct Heard {
     finish: Option<Finish>,
 }
 
-fn start(folder: &PathBuf, chunk: usize, prefix_cache: usize) -> Option<Rig> {
+fn start(folder: &Path, chunk: usize, prefix_cache: usize) -> Option<Rig> {
     let model = Arc::new(Model::load(folder).unwrap());
     let opened = session::open(ort::runtime()?, &model, &ort::options(SLOTS)).unwrap();
     let counters = Families::new(&Metrics::default()).of("m", "1");

@@ -62,7 +62,7 @@ pub(super) struct Content<'a> {
     #[serde(default)]
     bytes: Cow<'a, [u8]>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    top_logprobs: Vec<Content<'a>>,
+    top_logprobs: Vec<Self>,
 }
 
 impl<'a> Content<'a> {
@@ -118,7 +118,7 @@ struct ReadContent {
     token: String,
     logprob: f32,
     #[serde(default)]
-    top_logprobs: Vec<ReadContent>,
+    top_logprobs: Vec<Self>,
 }
 
 impl Read {
