@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, mpsc},
 };
 
 use serde_json::json;
@@ -15,6 +15,8 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+
+use super::client::LIMIT;
 
 /// What it does with a completion request, after reading all of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,16 +63,21 @@ struct State {
     probes_fail: Mutex<bool>,
 }
 
-/// Listens until dropped.
+/// Listens until dropped; then its listener and all its connections are closed.
 pub(crate) struct FakePod {
     pub(crate) address: SocketAddr,
     state: Arc<State>,
     task: tokio::task::JoinHandle<()>,
+    /// Ends when the task and every connection's task are gone.
+    gone: mpsc::Receiver<()>,
 }
 
 impl Drop for FakePod {
     fn drop(&mut self) {
         self.task.abort();
+        // Ending a task takes a moment on the threads that it lives on, in which it could still
+        // answer: a dropped pod must be gone.
+        let _ = self.gone.recv_timeout(LIMIT);
     }
 }
 
@@ -95,6 +102,7 @@ impl FakePod {
             probes_fail: Mutex::new(false),
         });
         let shared = Arc::clone(&state);
+        let (alive, gone) = mpsc::channel();
         let task = runtime().spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             // Ended with this task: a dropped pod leaves no connection behind.
@@ -103,10 +111,14 @@ impl FakePod {
                 let (stream, _) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 shared.connections.send_modify(|count| *count += 1);
-                connections.spawn(serve(stream, Arc::clone(&shared)));
+                let (alive, shared) = (alive.clone(), Arc::clone(&shared));
+                connections.spawn(async move {
+                    serve(stream, shared).await;
+                    drop(alive);
+                });
             }
         });
-        Self { address, state, task }
+        Self { address, state, task, gone }
     }
 
     pub(crate) fn act(&self, act: Act) {
