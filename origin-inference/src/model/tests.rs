@@ -123,3 +123,16 @@ fn a_space_that_a_tokenizer_puts_before_texts_is_not_put_before_a_suffix() {
     assert_eq!(tokenizer.encode("ab"), [1, 2, 3]);
     assert_eq!(tokenizer.encode_continued("ab"), [2, 3]);
 }
+
+#[test]
+fn a_text_read_again_gives_the_same_tokens() {
+    let model = mini();
+    let text = "fn main() { println!(\"<|endoftext|> one, two\"); }\n".repeat(4);
+    let first = model.tokenizer.encode(&text);
+    assert_eq!(model.tokenizer.encode(&text), first);
+    // The same text read in another way is another text.
+    let as_template = model.tokenizer.encode_template(&text);
+    assert!(as_template.contains(&0) && !first.contains(&0));
+    assert_eq!(model.tokenizer.encode_template(&text), as_template);
+    assert_eq!(model.tokenizer.encode(&text), first);
+}

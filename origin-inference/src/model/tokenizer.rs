@@ -1,13 +1,15 @@
 //! Text to tokens and back. The only file that imports `tokenizers`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
+use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest as _, Sha256};
 
 use crate::OriginError;
 
 /// A tokenizer that reads users' text as text: a special token's name in it is no special token.
-#[derive(Debug)]
+/// It remembers texts that it read: while somebody types, what is behind the cursor and what a chat
+/// began with are the same in every request.
 pub(crate) struct Tokenizer {
     text: tokenizers::Tokenizer,
     /// The same tokenizer, reading special tokens: for what a chat template itself writes.
@@ -16,6 +18,42 @@ pub(crate) struct Tokenizer {
     /// Whether it puts a space before a text's first word.
     leads_with_space: bool,
     digest: [u8; 32],
+    read: Cache<Name, Arc<[u32]>, ByBytes>,
+}
+
+/// How a text is read.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// Users' text.
+    Text,
+    /// With the model's own first and last token.
+    Whole,
+    /// What a template wrote.
+    Template,
+}
+
+/// Names a text and how it was read: 128 bits of SHA-256.
+type Name = [u8; 16];
+
+/// Memory for tokens of texts that were read.
+const READ_BYTES: u64 = 16 << 20;
+/// Shorter texts are read as fast as they are found.
+const READ_MIN: usize = 64;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Name, Arc<[u32]>> for ByBytes {
+    fn weight(&self, _: &Name, tokens: &Arc<[u32]>) -> u64 {
+        // With about what an entry costs beside its tokens.
+        96 + size_of_val::<[u32]>(tokens) as u64
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocabulary", &self.vocabulary()).finish_non_exhaustive()
+    }
 }
 
 /// Stands before a text of which only the rest is wanted, where a tokenizer would put a space
@@ -46,7 +84,8 @@ impl Tokenizer {
         let alone = encode(&text, "a", false);
         let leads_with_space = !encode(&text, &format!("{ANCHOR}a"), false).ends_with(&alone);
         let digest = Sha256::digest(&bytes).into();
-        Ok(Self { text, template, special, leads_with_space, digest })
+        let read = Cache::with_weighter(4096, READ_BYTES, ByBytes);
+        Ok(Self { text, template, special, leads_with_space, digest, read })
     }
 
     pub(crate) fn vocabulary(&self) -> usize {
@@ -77,7 +116,29 @@ impl Tokenizer {
 
     /// The tokens of a user's text.
     pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
-        encode(&self.text, text, false)
+        self.remembered(How::Text, text)
+    }
+
+    fn remembered(&self, how: How, text: &str) -> Vec<u32> {
+        let read = || match how {
+            How::Text => encode(&self.text, text, false),
+            How::Whole => encode(&self.text, text, true),
+            How::Template => encode(&self.template, text, false),
+        };
+        if text.len() < READ_MIN {
+            return read();
+        }
+        let mut digest = Sha256::new();
+        digest.update([how as u8]);
+        digest.update(text);
+        let mut name = Name::default();
+        name.copy_from_slice(&digest.finalize()[..16]);
+        if let Some(tokens) = self.read.get(&name) {
+            return tokens.to_vec();
+        }
+        let tokens = read();
+        self.read.insert(name, tokens.as_slice().into());
+        tokens
     }
 
     /// The tokens of a text that goes on from another: without the space that some tokenizers put
@@ -96,13 +157,13 @@ impl Tokenizer {
 
     /// A text as an embedder reads it, with its own first and last token.
     pub(crate) fn encode_whole(&self, text: &str) -> Vec<u32> {
-        encode(&self.text, text, true)
+        self.remembered(How::Whole, text)
     }
 
     /// The tokens of a text in which special tokens' names are special tokens: what a chat
     /// template wrote.
     pub(crate) fn encode_template(&self, text: &str) -> Vec<u32> {
-        encode(&self.template, text, false)
+        self.remembered(How::Template, text)
     }
 
     /// The text of tokens, without special ones. Bytes that are no whole character yet become
