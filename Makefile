@@ -20,6 +20,7 @@ dev: ## run DNS, edge and two pods with the built-in model on this machine (ARGS
 test: ## run all tests
 	@scripts/setup.sh test
 	$(FULL) cargo test --workspace --locked
+	@.models/venv/bin/python origin-inference/models/nearhop-mini/train/smoke.py --without-torch
 
 check: ## format, lints, docs and licences
 	@scripts/setup.sh dev
@@ -28,10 +29,12 @@ check: ## format, lints, docs and licences
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	@scripts/deny.sh
 
-bench: ## measure the edge beside nginx
+bench: ## measure the edge beside nginx and the decoder beside onnxruntime-genai
 	@scripts/setup.sh test
 	cargo build --release --locked
 	python3 benches/edge_vs_nginx.py
+	@.models/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps onnxruntime-genai==0.18.0
+	.models/venv/bin/python benches/decoder_vs_genai.py
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test
