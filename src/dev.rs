@@ -5,7 +5,6 @@
 //! the editor not notice.
 
 mod certificates;
-mod child;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,14 +15,15 @@ use std::{
 use anyhow::{Context as _, bail};
 use nearhop_admin::reserve;
 use nearhop_conf::{Log, Secret};
+use nearhop_proxy::child::{self, Child};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    time::{interval, sleep},
 };
 
-use self::{certificates::Certificates, child::Child};
+use self::certificates::Certificates;
 use crate::{
     key::{hash_hex, random_hex},
     lifeline,
@@ -136,20 +136,20 @@ async fn run_children(
         let name = format!("pod-{}", at + 1);
         let config = folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, pod_config(*port, model, tls)?)?;
-        children.push(Child::spawn(&name, "origin", &config)?);
+        children.push(spawn(&name, "origin", &config)?);
     }
     for child in children.iter_mut() {
         child.wait_ready().await?;
     }
     let config = folder.path().join("edge.yaml");
     std::fs::write(&config, edge_config(args, children, tls)?)?;
-    let mut edge = Child::spawn("edge", "edge", &config)?;
+    let mut edge = spawn("edge", "edge", &config)?;
     let ready = edge.wait_ready().await;
     children.push(edge);
     ready?;
     print_line(&announcement(args, children, tls));
     loop {
-        let at = child::any_exit(children).await;
+        let at = any_exit(children).await;
         let (name, pid) = (children[at].name.clone(), children[at].pid);
         if name == "edge" {
             bail!("the edge (pid {pid}) ended; its last words are above");
@@ -165,9 +165,24 @@ async fn run_children(
         let listen = children[at].listen();
         let config = folder.path().join(format!("{name}.yaml"));
         std::fs::write(&config, pod_config(listen.map_or(0, |listen| listen.port()), model, tls)?)?;
-        children[at] = Child::spawn(&name, "origin", &config)?;
+        children[at] = spawn(&name, "origin", &config)?;
         if let Err(error) = children[at].wait_ready().await {
             eprintln!("nearhop dev: {error:#}");
+        }
+    }
+}
+
+fn spawn(name: &str, role: &str, config: &Path) -> anyhow::Result<Child> {
+    Ok(Child::spawn(name, &[role.into(), "-c".into(), config.into()])?)
+}
+
+/// Waits until a child ends; its place among `children`.
+async fn any_exit(children: &mut [Child]) -> usize {
+    let mut tick = interval(Duration::from_millis(50));
+    loop {
+        tick.tick().await;
+        if let Some(at) = children.iter_mut().position(Child::has_ended) {
+            return at;
         }
     }
 }

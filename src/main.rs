@@ -34,7 +34,7 @@ enum Command {
     /// Run an edge
     Edge(RoleArgs),
     /// Run an inference pod
-    Origin(RoleArgs),
+    Origin(origin::Args),
     /// Check a configuration file; exit code 64 if it has mistakes
     Check(check::Args),
     /// Show the default configuration

@@ -54,12 +54,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     lines.extend_from_slice(model.findings());
     let options =
         Options { slots: 2, threads: args.threads, chunk: 128, provider: None, cache: None };
-    let opened = session::open(&runtime, &model, &options)?;
-    for declined in &opened.declined {
+    let (provider, declined, findings) = match model.kind() {
+        ModelKind::Generate => {
+            let opened = session::open(&runtime, &model, &options)?;
+            (opened.provider, opened.declined, opened.findings)
+        }
+        ModelKind::Embed => {
+            let opened = session::open_encoder(&runtime, &model, &options)?;
+            (opened.provider, opened.declined, opened.findings)
+        }
+    };
+    for declined in &declined {
         lines.push(format!("provider {}: no, {}", declined.provider, declined.reason));
     }
-    lines.push(format!("provider {}: yes", opened.provider));
-    lines.extend(opened.findings);
+    lines.push(format!("provider {provider}: yes"));
+    lines.extend(findings);
     crate::print_line(&lines.join("\n"));
     Ok(())
 }

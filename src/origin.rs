@@ -1,5 +1,7 @@
 //! `nearhop origin -c FILE`.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Context as _;
 use nearhop_conf::source;
 use nearhop_origin_inference::{Pod, run as serve};
@@ -8,10 +10,31 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{RoleArgs, lifeline, log::Logging, print_line, read_config};
 
-pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    role: RoleArgs,
+    /// Serve the models with these aliases alone, on free ports of loopback: how an edge runs a pod
+    /// of its own
+    #[arg(long = "role", value_name = "ALIAS", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// ONNX Runtime's threads, of each model, instead of `origin.threads`
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let Args { role: args, roles, threads } = args;
     let config = read_config(&args.config)?;
     let _logging = Logging::start(&config.log);
-    let origin = config.origin.context("the configuration has no `origin` section")?;
+    let mut origin = config.origin.context("the configuration has no `origin` section")?;
+    if !roles.is_empty() {
+        origin = origin.for_roles(roles)?;
+        give_way();
+    }
+    if let Some(threads) = threads {
+        origin.threads = threads.get();
+    }
     let pod = Pod::start(&origin, &source::process_env)?;
     let (listen, admin) = pod.addresses()?;
     let ended = lifeline::ended(args.lifeline)?;
@@ -34,4 +57,10 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
         serve(pod, shutdown).await;
         anyhow::Ok(())
     })
+}
+
+/// Where memory runs out, the system is to end this process before the edge that started it.
+fn give_way() {
+    // Raising one's own score needs no rights; where there is no such file there is no such rule.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
 }

@@ -144,6 +144,8 @@ pub struct Edge {
     pub pods: Vec<Pod>,
     /// The in-process completion cache.
     pub l1: L1,
+    /// A pod of the edge's own, in a process beside it.
+    pub local: Option<LocalPod>,
 }
 
 /// An operator's listener: `/livez`, `/readyz` and `/metrics` open, `/admin/v1/…` with the token.
@@ -252,6 +254,17 @@ pub struct Pod {
     pub address: SocketAddr,
 }
 
+/// A pod that an edge runs for itself, on loopback, with models of the file's `origin` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPod {
+    /// Aliases of the models that it serves.
+    pub roles: Vec<String>,
+    /// ONNX Runtime's threads, of each model.
+    pub threads: NonZeroUsize,
+    /// Resident memory over which it is started again.
+    pub memory: ByteSize,
+}
+
 /// The in-process completion cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct L1 {
@@ -296,6 +309,41 @@ pub struct Origin {
     pub drain: Duration,
     /// The ONNX Runtime library; searched for where not given.
     pub ort_library: Option<PathBuf>,
+}
+
+impl Origin {
+    /// The same pod with those models alone that have one of `roles` as an alias, on free ports of
+    /// loopback, where nobody else may ask: no certificates.
+    ///
+    /// # Errors
+    /// A role that no model has.
+    pub fn for_roles(&self, roles: &[String]) -> Result<Self, UnknownRole> {
+        let has = |model: &OriginModel, role: &String| model.aliases.contains(role);
+        if let Some(role) = roles.iter().find(|role| !self.models.iter().any(|m| has(m, role))) {
+            let known = self.models.iter().flat_map(|model| model.aliases.clone()).collect();
+            return Err(UnknownRole { role: role.clone(), known });
+        }
+        let models = self.models.iter().filter(|model| roles.iter().any(|role| has(model, role)));
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let admin = Admin { listen: free, ..self.admin.clone() };
+        Ok(Self {
+            listen: free,
+            tls: None,
+            admin,
+            models: models.cloned().collect(),
+            ..self.clone()
+        })
+    }
+}
+
+/// A role that no model has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no model has the alias `{role}`; origin.models[].aliases has {}", .known.join(", "))]
+pub struct UnknownRole {
+    /// What was asked for.
+    pub role: String,
+    /// What there is.
+    pub known: Vec<String>,
 }
 
 /// A model of a pod.

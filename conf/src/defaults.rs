@@ -34,6 +34,9 @@ pub(crate) const PREFILL_CHUNK: usize = 128;
 /// ONNX Runtime's own threads. One leaves the other cores to other pods and to the proxy.
 pub(crate) const ORT_THREADS: usize = 1;
 
+/// Two small models with their slots and prefix caches fit twice.
+pub(crate) const LOCAL_MEMORY: ByteSize = ByteSize::mib(2048);
+
 /// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
 pub(crate) const STALL_AFTER: Duration = Duration::from_secs(10);
 

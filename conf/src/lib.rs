@@ -24,9 +24,9 @@ mod units;
 
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 pub use config::{
-    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, LogFormat, MutualTls,
-    Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Secret, Tls, TlsVersion, Traces,
-    Upstream,
+    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
+    MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Secret, Tls, TlsVersion,
+    Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
 pub use error::{ConfigError, Problem};

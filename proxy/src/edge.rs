@@ -38,6 +38,7 @@ use crate::{
     handover::{self, Inherited, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
     live::Live,
+    local::Local,
     metrics::EdgeMetrics,
     operator,
     phase::{Shared, places, warm_up},
@@ -52,6 +53,9 @@ pub enum EdgeError {
     /// The configuration describes no edge.
     #[error("the configuration has no `edge` section; `nearhop config default` shows one")]
     NoEdge,
+    /// The edge's own pod reads the same file, and standard input can be read once.
+    #[error("edge.local needs a configuration file; standard input cannot be read again")]
+    NoFile,
     /// The region's name cannot stand in a header.
     #[error("the region `{0}` must be letters, digits, `-`, `_` and `.`")]
     Region(String),
@@ -110,6 +114,7 @@ pub struct Edge {
     inherited: Inherited,
     successor: Successor,
     exporting: Option<Background>,
+    local: Option<Arc<Local>>,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -158,6 +163,12 @@ impl Edge {
         let now = clock::now();
         let metrics = Metrics::default();
         let edge_metrics = EdgeMetrics::new(&metrics);
+        if edge.local.is_some() && loaded.files().is_empty() {
+            return Err(EdgeError::NoFile);
+        }
+        let local = edge.local.clone();
+        let local =
+            local.map(|local| Arc::new(Local::new(local, loaded.path(), edge_metrics.clone())));
         let live = Arc::new(ArcSwap::from_pointee(Live::new(config, edge)));
         let (exporter, exporting) = config
             .traces
@@ -201,7 +212,7 @@ impl Edge {
         let token = edge.admin.token.clone();
         let reloader = Reloader::new(loaded, live, acceptor, set_level, edge_metrics);
         let reloader = Arc::new(reloader);
-        let routes = operator::routes(&shared, &reloader);
+        let routes = operator::routes(&shared, &reloader, local.clone());
         let admin_app = admin_router(checks, metrics, token.as_ref(), routes);
         Ok(Self {
             shared,
@@ -220,6 +231,7 @@ impl Edge {
             inherited,
             successor,
             exporting: exporting.map(|exporting| -> Background { Box::pin(exporting) }),
+            local,
         })
     }
 
@@ -284,6 +296,11 @@ impl Edge {
         let checks = probe::service(&self.shared.pods, &self.probes, &self.shared.exchanges);
         let seen = stopping_seen.clone();
         operations.spawn(async move { checks.start(seen).await });
+        if let Some(local) = self.local.take() {
+            // As long as anything may still ask it.
+            let closing = closing.subscribe();
+            operations.spawn(async move { local.supervise(closing).await });
+        }
         operations.spawn(serve_admin(self.admin, self.admin_app, closed(stopping_seen)));
         if let Some(exporting) = self.exporting.take() {
             operations.spawn(exporting);

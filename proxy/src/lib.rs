@@ -14,6 +14,7 @@
 
 mod background;
 mod buffer;
+pub mod child;
 mod client;
 mod cors;
 mod edge;
@@ -24,6 +25,7 @@ mod gateway;
 mod handover;
 mod listener;
 mod live;
+mod local;
 mod metrics;
 mod operator;
 mod phase;

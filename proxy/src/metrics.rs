@@ -30,6 +30,9 @@ pub(crate) struct EdgeMetrics {
     pub(crate) pod_in_flight: IntGaugeVec,
     pub(crate) probe_seconds: GaugeVec,
     pub(crate) probes: IntCounterVec,
+    pub(crate) local_ready: IntGauge,
+    pub(crate) local_memory: IntGauge,
+    pub(crate) local_ends: IntCounterVec,
 }
 
 impl EdgeMetrics {
@@ -128,6 +131,17 @@ impl EdgeMetrics {
                 "nearhop_probes_total",
                 "Checks of pods by result.",
                 &["pod", "result"],
+            ),
+            local_ready: metrics.gauge(
+                "nearhop_local_pod_ready",
+                "Whether the edge's own pod serves; 0 where there is none.",
+            ),
+            local_memory: metrics
+                .gauge("nearhop_local_pod_memory_bytes", "Resident memory of the edge's own pod."),
+            local_ends: metrics.counters(
+                "nearhop_local_pod_ends_total",
+                "Ends of the edge's own pod, by reason; it is started again.",
+                &["reason"],
             ),
             probe_seconds: metrics.real_gauges(
                 "nearhop_probe_seconds",

@@ -13,17 +13,24 @@ use nearhop_wire::ApiError;
 use serde_json::{Value, json};
 
 use crate::{
+    local::Local,
     phase::Shared,
     reload::Reloader,
     upstream::{health::Standing, pods::Pod},
 };
 
 /// The edge's routes for the admin router.
-pub(crate) fn routes(shared: &Arc<Shared>, reloader: &Arc<Reloader>) -> Router {
+pub(crate) fn routes(
+    shared: &Arc<Shared>,
+    reloader: &Arc<Reloader>,
+    local: Option<Arc<Local>>,
+) -> Router {
     let (accounts, shared) = (Arc::clone(shared), Arc::clone(shared));
     let (shown, reloaded, level) =
         (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
+    let local = move || async move { Json(local.map(|local| local.describe())) };
     Router::new()
+        .route("/local", get(local))
         .route("/pods", get(move || async move { Json(pods(&shared)) }))
         .route("/usage", get(move || async move { Json(usage(&accounts)) }))
         .route("/config", get(move || async move { Json(shown.describe()) }))

@@ -14,7 +14,7 @@ use crate::support::{
     eventually,
     fake_pod::{Act, FakePod},
     now,
-    process::{BINARY, Dev, Edge, Origin, alive, has_ort, root, signal},
+    process::{BINARY, Dev, Edge, Origin, alive, has_models, has_ort, root, signal},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -147,6 +147,36 @@ fn a_missing_model_is_told_with_its_path() {
         &origin_config("/nowhere/model", None),
         &["/nowhere/model", "no such folder"],
     );
+}
+
+#[test]
+fn a_model_folder_is_looked_into() {
+    if !has_models() {
+        return;
+    }
+    let check = |folder: &str, expected: &[&str]| {
+        let output = run(&["model", "check", folder], "");
+        let said = words(&output);
+        assert!(output.status.success(), "{folder}: {said}");
+        for word in expected {
+            assert!(said.contains(word), "`{word}` is not in {said}");
+        }
+    };
+    let batched = "batching: on";
+    check("origin-inference/models/nearhop-mini", &["in place", batched, "fill in the middle: "]);
+    check(".models/genai", &["onnxruntime-genai", "in place", batched]);
+    check(".models/optimum", &["Optimum", "gathered", batched]);
+    check(".models/dynamic", &["batching: off", "DynamicQuantizeLinear"]);
+    check(".models/all-minilm-l6-v2", &["embed", "384 values", batched]);
+    for (folder, reason) in [
+        (".models/old-merged", "use_cache_branch"),
+        (".models/gpt-bigcode", "key_value"),
+        ("/nowhere", "no such folder"),
+    ] {
+        let output = run(&["model", "check", folder], "");
+        let said = words(&output);
+        assert!(!output.status.success() && said.contains(reason), "{folder}: {said}");
+    }
 }
 
 fn children(dev: &Dev) -> Vec<u64> {

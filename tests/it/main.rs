@@ -14,6 +14,7 @@ mod disconnects;
 mod editors;
 mod failover;
 mod floods;
+mod local;
 mod observed;
 mod reuse;
 mod smuggling;

@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroUsize, time::Durati
 use serde_json::Value;
 
 use super::{
-    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, Log, MutualTls, Origin,
-    OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
+    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
+    Origin, OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
     Access, ByteSize, ConfigError, defaults,
@@ -57,6 +57,9 @@ impl Config {
         if edge.is_none() && origin.is_none() {
             root.problem("edge", "is missing, and so is `origin`", "Describe at least one role");
         }
+        if let Some(Some(Edge { local: Some(local), .. })) = &edge {
+            check_roles(root, local, origin.as_ref().and_then(Option::as_ref));
+        }
         let nobody = |access: &Access| access.keys.is_empty() && access.issuers.is_empty();
         if edge.is_some() && access.as_ref().is_some_and(nobody) {
             let fix = "Add a key: `nearhop key NAME TENANT`";
@@ -70,6 +73,18 @@ impl Config {
             Some(Self { region, access: access?, edge, origin, log, traces: flatten(traces)? })
         })();
         Ok(whole)
+    }
+}
+
+/// The edge's own pod takes its models from the `origin` section.
+fn check_roles(root: &Section<'_>, local: &LocalPod, origin: Option<&Origin>) {
+    let Some(origin) = origin else {
+        let fix = "Add an `origin` section with `models`, each with its role as an alias";
+        root.problem("edge.local", "needs the models of an `origin` section", fix);
+        return;
+    };
+    if let Err(error) = origin.for_roles(&local.roles) {
+        root.problem("edge.local.roles", error.to_string(), "Give that alias to a model");
     }
 }
 
@@ -129,6 +144,7 @@ impl Edge {
         let upstream = Upstream::from_section(section.section("upstream"));
         let probes = Probes::from_section(section.section("probes"));
         let l1 = L1::from_section(section.section("l1"));
+        let local = section.has("local").then(|| LocalPod::from_section(section.section("local")));
         let pods = read_pods(&mut section);
         section.finish();
         Some(Self {
@@ -147,6 +163,7 @@ impl Edge {
             probes,
             pods: pods?,
             l1,
+            local: flatten(local)?,
         })
     }
 }
@@ -386,6 +403,19 @@ impl L1 {
             Self { bytes: section.or("bytes", default.bytes), ttl: section.or("ttl", default.ttl) };
         section.finish();
         l1
+    }
+}
+
+impl LocalPod {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let roles: Option<Vec<String>> = section.required("roles");
+        if roles.as_ref().is_some_and(Vec::is_empty) {
+            section.problem("roles", "is empty", "Name aliases such as [small, embed]");
+        }
+        let threads = section.or("threads", NonZeroUsize::MIN);
+        let memory = section.or("memory", defaults::LOCAL_MEMORY);
+        section.finish();
+        Some(Self { roles: roles?, threads, memory })
     }
 }
 

@@ -37,6 +37,30 @@ fn the_default_file_is_the_defaults() {
 }
 
 #[test]
+fn the_edges_own_pod_takes_its_models_from_the_file() {
+    let local = "  local: {roles: [small, embed]}\n";
+    let origin = "origin:\n  listen: 127.0.0.1:4\n  admin: {listen: '127.0.0.1:5'}\n  models: [{folder: /a, aliases: [small, x]}, {folder: /b, aliases: [embed]}, {folder: /c}]\n";
+    let config = Config::read(&format!("{KEY}{EDGE}{local}{origin}"), "f", &no_env).unwrap();
+    let own = config.edge.unwrap().local.unwrap();
+    assert_eq!((own.threads.get(), own.memory), (1, defaults::LOCAL_MEMORY));
+    let origin_of = config.origin.unwrap();
+    let pod = origin_of.for_roles(&own.roles).unwrap();
+    let folders: Vec<_> = pod.models.iter().map(|model| model.folder.to_str().unwrap()).collect();
+    assert_eq!(folders, ["/a", "/b"]);
+    assert!(pod.listen.ip().is_loopback() && pod.listen.port() == 0 && pod.tls.is_none());
+    check(&format!("{KEY}{EDGE}{local}"), &expect![[r#"
+        edge.yaml has 1 mistake:
+          edge.local: needs the models of an `origin` section. Add an `origin` section with `models`, each with its role as an alias"#]]);
+    let other = "  local: {roles: [small, smaller]}\n";
+    check(&format!("{KEY}{EDGE}{other}{origin}"), &expect![[r#"
+        edge.yaml has 1 mistake:
+          edge.local.roles: no model has the alias `smaller`; origin.models[].aliases has small, x, embed. Give that alias to a model"#]]);
+    check(&format!("{KEY}{EDGE}  local: {{roles: []}}\n{origin}"), &expect![[r#"
+        edge.yaml has 1 mistake:
+          edge.local.roles: is empty. Name aliases such as [small, embed]"#]]);
+}
+
+#[test]
 fn a_short_file_takes_every_default() {
     let config = Config::read(&format!("{KEY}{EDGE}"), "short", &no_env).unwrap();
     let edge = config.edge.unwrap();

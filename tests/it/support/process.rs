@@ -35,6 +35,17 @@ pub(crate) fn has_ort() -> bool {
     found
 }
 
+/// The same, of the models that `make setup` makes.
+pub(crate) fn has_models() -> bool {
+    let env = nearhop_conf::source::process_env;
+    let found = root().join(".models/stamp").is_file();
+    assert!(found || env("NEARHOP_REQUIRE_ORT").is_none(), "no models to test with: `make setup`");
+    if !found {
+        say("SKIPPED: no models to test with: `make setup`");
+    }
+    has_ort() && found
+}
+
 /// Whether the long tests run: `make soak`.
 pub(crate) fn soaking() -> bool {
     nearhop_conf::source::process_env("NEARHOP_SOAK").is_some()
