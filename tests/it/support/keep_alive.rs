@@ -27,7 +27,12 @@ impl KeepAlive {
 
     async fn exchange(&mut self, body: &Value) -> Result<Whole, Broken> {
         let mut sender = match self.sender.take() {
-            Some(sender) => sender,
+            Some(mut sender) => {
+                // The connection's task may not have seen the last answer's end yet; a request
+                // given to it now would be refused here, without a word from the server.
+                sender.ready().await?;
+                sender
+            }
             None => {
                 let stream = TcpStream::connect(&self.address).await?;
                 stream.set_nodelay(true)?;
