@@ -10,6 +10,7 @@ mod answers;
 mod bodies;
 mod changes;
 mod command_line;
+mod deploy;
 mod disconnects;
 mod editors;
 mod failover;
