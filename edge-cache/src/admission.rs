@@ -28,6 +28,8 @@ pub enum Skip {
     Empty,
     /// The answer alone would displace too much.
     TooLarge,
+    /// The answer is of other weights than those it was asked of: a pod changed them meanwhile.
+    OtherRevision,
 }
 
 impl Skip {
@@ -41,6 +43,7 @@ impl Skip {
             Self::Incomplete => "incomplete",
             Self::Empty => "empty",
             Self::TooLarge => "too-large",
+            Self::OtherRevision => "other-revision",
         }
     }
 }

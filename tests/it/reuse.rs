@@ -114,3 +114,21 @@ async fn the_pod_is_asked_for_a_stream_with_token_ids_and_nothing_private() {
         assert!(!seen.head.contains(private), "{}", seen.head);
     }
 }
+
+#[tokio::test]
+async fn an_answer_of_other_weights_than_the_pods_report_is_given_and_not_stored() {
+    let (pod, edge) = edge().await;
+    pod.act(Act::OtherRevision("newer"));
+    for streamed in [false, true] {
+        let mut body = body();
+        body["stream"] = json!(streamed);
+        assert_eq!(source(&edge, &body, &[]).await, "origin");
+    }
+    assert_eq!(
+        edge.metric("nearhop_cache_lookups_total{result=\"other-revision\",tier=\"l1\"}").await,
+        2.0
+    );
+    pod.act(Act::Answer("older"));
+    assert_eq!(source(&edge, &body(), &[]).await, "origin");
+    assert_eq!(complete(&edge.address, &body()).await.text(), "older");
+}

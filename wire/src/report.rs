@@ -28,3 +28,11 @@ pub struct ModelReport {
     /// Prompt and answer together, tokens.
     pub context_length: usize,
 }
+
+impl ModelReport {
+    /// `name@revision`: an answer's `system_fingerprint`.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("{}@{}", self.name, self.revision)
+    }
+}

@@ -10,7 +10,7 @@ use nearhop_edge_cache::{
     Entry, Key, Parts, Skip, Verdict,
     admission::{self, Facts},
 };
-use nearhop_wire::{Answer, Input};
+use nearhop_wire::{Answer, Input, ModelReport};
 
 use super::{Shared, admit::Admitted};
 
@@ -66,11 +66,14 @@ impl Ticket {
         }
     }
 
-    /// Stores a complete answer. Nothing else ever enters.
-    pub(crate) fn store(self, shared: &Shared, answer: &Answer, now: Instant) {
+    /// Stores a complete answer of the weights that are in its key. Nothing else ever enters: a
+    /// pod may have changed its weights since it was last asked what it serves.
+    pub(crate) fn store(self, shared: &Shared, model: &ModelReport, answer: &Answer, now: Instant) {
         let Some(key) = self.key else { return };
-        let (answer, body) = (answer.clone(), answer.body());
-        let stored = shared.l1.put(key, answer, body, shared.age(now));
+        let stored = match answer.head.fingerprint == model.fingerprint() {
+            true => shared.l1.put(key, answer.clone(), answer.body(), shared.age(now)),
+            false => Err(Skip::OtherRevision),
+        };
         let result = stored.map_or_else(Skip::name, |()| "stored");
         shared.metrics.lookups.with_label_values(&["l1", result]).inc();
         shared.metrics.l1_bytes.set(i64::try_from(shared.l1.bytes()).unwrap_or(i64::MAX));

@@ -245,7 +245,7 @@ pub(crate) async fn stream(
         let answer = writer.answer.take();
         if let Some(answer) = &answer {
             record.generated(answer.usage);
-            ticket.store(record.shared, answer, clock::now());
+            ticket.store(record.shared, &admitted.model, answer, clock::now());
         }
         let bytes = writer.out.split().freeze();
         // The answer is kept until its end, for the cache.
@@ -371,7 +371,7 @@ pub(crate) async fn whole(
         Err(outcome) => return again(generation, outcome),
     };
     record.generated(answer.usage);
-    ticket.store(record.shared, &answer, clock::now());
+    ticket.store(record.shared, &admitted.model, &answer, clock::now());
     record.content(Source::Origin, clock::now());
     let mut headers = answer_headers(record, Source::Origin, JSON, ticket.cache_status());
     headers.extend(origin_headers(record, &generation));

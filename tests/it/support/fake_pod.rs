@@ -43,6 +43,8 @@ pub(crate) enum Act {
     Endless,
     /// An error event after the first piece.
     ErrorEvent,
+    /// Answers with this text, of weights that its report does not name.
+    OtherRevision(&'static str),
 }
 
 /// One completion request that arrived.
@@ -206,13 +208,14 @@ async fn whole(stream: &mut TcpStream, status: &str, body: &str) -> Option<()> {
 
 async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()> {
     match act {
-        Act::Answer(text) | Act::Slow(text) => {
+        Act::Answer(text) | Act::Slow(text) | Act::OtherRevision(text) => {
             begin(stream).await?;
             let pieces: Vec<char> = text.chars().collect();
             let groups: Vec<String> =
                 pieces.chunks(3).map(|group| group.iter().collect()).collect();
+            let revision = if matches!(act, Act::OtherRevision(_)) { "2" } else { "1" };
             for group in &groups {
-                event(stream, &piece(group, None)).await?;
+                event(stream, &piece_of(revision, group, None)).await?;
             }
             if matches!(act, Act::Slow(_)) {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -278,7 +281,13 @@ async fn give_up(stream: &mut TcpStream, state: &State) -> Option<()> {
 }
 
 fn piece(text: &str, finish: Option<&str>) -> String {
-    json!({"id": "f", "created": 1, "choices": [{"index": 0, "text": text, "finish_reason": finish}]})
+    piece_of("1", text, finish)
+}
+
+fn piece_of(revision: &str, text: &str, finish: Option<&str>) -> String {
+    let fingerprint = format!("fake@{revision}");
+    let choice = json!({"index": 0, "text": text, "finish_reason": finish});
+    json!({"id": "f", "created": 1, "system_fingerprint": fingerprint, "choices": [choice]})
         .to_string()
 }
 
