@@ -33,4 +33,4 @@ pub use error::{ConfigError, Problem};
 pub use ipnet::IpNet;
 pub use loaded::{Change, Loaded};
 pub use schema::schema;
-pub use units::ByteSize;
+pub use units::{ByteSize, NO_MODEL_NAME, is_model_name};

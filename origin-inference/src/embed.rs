@@ -1,9 +1,12 @@
 //! The embedder's engine: texts of many requests in shared steps.
 //!
 //! Rows are padded to the longest of their step, so that rows of like length belong together: what
-//! waits is sorted by length and cut into steps of at most so many padded tokens.
+//! is taken into a round is sorted by length and cut into steps of at most so many padded tokens.
+//! A round takes a few rows of each request in turn, so that one of a thousand texts holds up
+//! nobody; a request is answered as soon as its last row is done.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -25,8 +28,24 @@ use crate::{
 /// A request's texts.
 struct Work {
     rows: Vec<Vec<u32>>,
+    /// Rows that no round took yet, the shortest last.
+    open: Vec<usize>,
+    /// One for each row, empty until it is computed.
+    vectors: Vec<Vec<f32>>,
+    /// Rows that are not computed.
+    left: usize,
     answer: oneshot::Sender<Result<Vec<Vec<f32>>, EmbedError>>,
-    _place: Place,
+    place: Place,
+}
+
+impl Work {
+    fn finish(self, result: Result<(), EmbedError>) {
+        let Self { answer, place, vectors, .. } = self;
+        // First, so that whoever has the answer sees the place free.
+        drop(place);
+        // Whoever asked may have gone.
+        let _ = answer.send(result.map(|()| vectors));
+    }
 }
 
 /// Why a request's texts were not embedded.
@@ -85,8 +104,14 @@ impl Embedder {
         let heartbeat = Heartbeat::new(clock::now());
         let dimensions = encoder.dimensions();
         let gauges = counters.waiting.clone();
-        let mut worker =
-            Worker { encoder, limits, works: exit, heartbeat: heartbeat.clone(), counters };
+        let mut worker = Worker {
+            encoder,
+            limits,
+            works: exit,
+            waiting: VecDeque::new(),
+            heartbeat: heartbeat.clone(),
+            counters,
+        };
         std::thread::Builder::new().name("embedder".to_owned()).spawn(move || worker.run())?;
         Ok(Self { works, taken: Arc::default(), limits, gauges, heartbeat, dimensions })
     }
@@ -95,8 +120,8 @@ impl Embedder {
     pub(crate) async fn embed(&self, rows: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
         let tokens = rows.iter().map(Vec::len).sum();
         let limit = self.limits.queue_tokens;
-        // A request over the limit is taken where nothing else waits: it would never fit.
-        let take = |taken: usize| (taken == 0 || taken + tokens <= limit).then_some(taken + tokens);
+        // The last one may pass the limit: a request over it would never fit.
+        let take = |taken: usize| (taken < limit).then_some(taken + tokens);
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
             .map_err(|waiting| EmbedError::Full { waiting })?;
@@ -104,9 +129,11 @@ impl Embedder {
         let (taken, gauges) = (Arc::clone(&self.taken), self.gauges.clone());
         let place = Place { tokens, taken, gauges };
         let (answer, vectors) = oneshot::channel();
-        self.works
-            .send(Work { rows, answer, _place: place })
-            .map_err(|_gone| EmbedError::Stopped)?;
+        let mut open: Vec<usize> = (0..rows.len()).collect();
+        open.sort_by_key(|row| std::cmp::Reverse(rows[*row].len()));
+        let (left, none) = (rows.len(), vec![Vec::new(); rows.len()]);
+        let work = Work { rows, open, vectors: none, left, answer, place };
+        self.works.send(work).map_err(|_gone| EmbedError::Stopped)?;
         vectors.await.map_err(|_gone| EmbedError::Stopped)?
     }
 }
@@ -115,73 +142,118 @@ struct Worker {
     encoder: Box<dyn Encoder>,
     limits: EmbedLimits,
     works: Receiver<Work>,
+    /// Requests in work, in the order in which they came.
+    waiting: VecDeque<Work>,
     heartbeat: Heartbeat,
     counters: Counters,
 }
 
-/// Requests taken into one round: more would make the first wait for the last.
-const ROUND: usize = 32;
+/// Steps' worth of tokens that are taken into one round: enough to sort by length, and no more than
+/// a newcomer can wait for.
+const ROUND_STEPS: usize = 4;
 
 impl Worker {
     fn run(&mut self) {
         loop {
             self.heartbeat.beat(clock::now());
-            match self.works.recv_timeout(IDLE_BEAT) {
-                Ok(first) => {
-                    let mut round = vec![first];
-                    round.extend(self.works.try_iter().take(ROUND - 1));
-                    self.counters.running.set(i64::try_from(round.len()).unwrap_or(i64::MAX));
-                    self.round(round);
-                    self.counters.running.set(0);
+            if self.waiting.is_empty() {
+                match self.works.recv_timeout(IDLE_BEAT) {
+                    Ok(work) => self.waiting.push_back(work),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.waiting.extend(self.works.try_iter());
+            let running = i64::try_from(self.waiting.len()).unwrap_or(i64::MAX);
+            self.counters.running.set(running);
+            self.round();
+            self.counters.running.set(0);
+        }
+    }
+
+    fn round(&mut self) {
+        self.drop_cancelled();
+        let budget = self.limits.batch_tokens * ROUND_STEPS;
+        let picked = pick(&mut self.waiting, budget);
+        let lengths: Vec<usize> =
+            picked.iter().map(|(work, row)| self.waiting[*work].rows[*row].len()).collect();
+        let most = if self.encoder.together() { usize::MAX } else { 1 };
+        let mut failed = vec![false; self.waiting.len()];
+        for step in steps(&lengths, self.limits.batch_tokens, most) {
+            let rows: Vec<(usize, usize)> = step.into_iter().map(|at| picked[at]).collect();
+            if self.step(&rows) {
+                continue;
+            }
+            // Which of them it was is found out by computing each alone.
+            for row in &rows {
+                let alone = rows.len() > 1 && self.step(std::slice::from_ref(row));
+                failed[row.0] |= !alone;
+            }
+        }
+        for work in (0..self.waiting.len()).rev() {
+            let done = self.waiting[work].left == 0;
+            if !(done || failed[work]) {
+                continue;
+            }
+            self.counters.failed.inc_by(u64::from(failed[work]));
+            let result = if failed[work] { Err(EmbedError::Step) } else { Ok(()) };
+            if let Some(work) = self.waiting.remove(work) {
+                work.finish(result);
             }
         }
     }
 
-    fn round(&mut self, mut round: Vec<Work>) {
-        let before = round.len();
-        round.retain(|work| !work.answer.is_closed());
-        self.counters.cancelled.inc_by((before - round.len()) as u64);
-        let all: Vec<(usize, usize)> = (0..round.len())
-            .flat_map(|work| (0..round[work].rows.len()).map(move |row| (work, row)))
-            .collect();
-        let lengths: Vec<usize> =
-            all.iter().map(|(work, row)| round[*work].rows[*row].len()).collect();
-        let most = if self.encoder.together() { usize::MAX } else { 1 };
-        let mut vectors: Vec<Vec<Vec<f32>>> =
-            round.iter().map(|work| vec![Vec::new(); work.rows.len()]).collect();
-        let mut failed = vec![false; round.len()];
-        for step in steps(&lengths, self.limits.batch_tokens, most) {
-            self.heartbeat.beat(clock::now());
-            let rows: Vec<&[u32]> =
-                step.iter().map(|at| round[all[*at].0].rows[all[*at].1].as_slice()).collect();
-            let started = clock::now();
-            let computed = self.encoder.encode(&rows);
-            self.counters.prefill_seconds.observe((clock::now() - started).as_secs_f64());
-            #[expect(clippy::cast_precision_loss, reason = "a batch has few rows")]
-            self.counters.batch.observe(rows.len() as f64);
-            match computed {
-                Ok(computed) => {
-                    for (at, vector) in step.iter().zip(computed) {
-                        let (work, row) = all[*at];
-                        vectors[work][row] = vector;
-                    }
+    fn drop_cancelled(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|work| !work.answer.is_closed());
+        self.counters.cancelled.inc_by((before - self.waiting.len()) as u64);
+    }
+
+    /// Computes these rows, each named by its request and its place there. Returns whether it
+    /// could.
+    fn step(&mut self, rows: &[(usize, usize)]) -> bool {
+        let before = clock::now();
+        self.heartbeat.beat(before);
+        let texts: Vec<&[u32]> =
+            rows.iter().map(|(work, row)| self.waiting[*work].rows[*row].as_slice()).collect();
+        let computed = self.encoder.encode(&texts);
+        self.counters.prefill_seconds.observe((clock::now() - before).as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a batch has few rows")]
+        self.counters.batch.observe(rows.len() as f64);
+        match computed {
+            Ok(vectors) => {
+                for ((work, row), vector) in rows.iter().zip(vectors) {
+                    let work = &mut self.waiting[*work];
+                    work.vectors[*row] = vector;
+                    work.left -= 1;
                 }
-                Err(error) => {
-                    tracing::error!(%error, "an embedding step failed");
-                    step.iter().for_each(|at| failed[all[*at].0] = true);
-                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, rows = rows.len(), "an embedding step failed");
+                false
             }
         }
-        for ((work, vectors), failed) in round.into_iter().zip(vectors).zip(failed) {
-            self.counters.failed.inc_by(u64::from(failed));
-            let Work { answer, _place: place, .. } = work;
-            // First, so that whoever has the answer sees the place free.
-            drop(place);
-            // Whoever asked may have gone.
-            let _ = answer.send(if failed { Err(EmbedError::Step) } else { Ok(vectors) });
+    }
+}
+
+/// Takes rows of each request in turn, the shortest first, until they have `budget` tokens: the
+/// request and the row of each.
+fn pick(waiting: &mut VecDeque<Work>, budget: usize) -> Vec<(usize, usize)> {
+    let (mut picked, mut tokens) = (Vec::new(), 0);
+    loop {
+        let before = picked.len();
+        for (at, work) in waiting.iter_mut().enumerate() {
+            if tokens >= budget {
+                return picked;
+            }
+            if let Some(row) = work.open.pop() {
+                tokens += work.rows[row].len();
+                picked.push((at, row));
+            }
+        }
+        if picked.len() == before {
+            return picked;
         }
     }
 }
@@ -232,6 +304,24 @@ mod tests {
         }
     }
 
+    /// The same, taking each step when it is told to; any number when nobody tells any more.
+    struct Stepped(Receiver<()>);
+
+    impl Encoder for Stepped {
+        fn encode(&mut self, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>, StepError> {
+            let _ = self.0.recv();
+            Echo.encode(rows)
+        }
+
+        fn dimensions(&self) -> usize {
+            2
+        }
+
+        fn together(&self) -> bool {
+            true
+        }
+    }
+
     fn start(queue_tokens: usize) -> (Embedder, Counters) {
         let counters = Families::new(&Metrics::default()).of("m", "1");
         let limits = EmbedLimits { queue_tokens, batch_tokens: 8 };
@@ -255,13 +345,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_failing_row_fails_its_own_request_only() {
+        let (embedder, counters) = start(1000);
+        let (first, second) = tokio::join!(
+            embedder.embed(vec![vec![1; 3]]),
+            embedder.embed(vec![vec![13; 3], vec![2; 3]])
+        );
+        assert_eq!((first.unwrap(), second), (vec![vec![1.0, 3.0]], Err(EmbedError::Step)));
+        assert_eq!((counters.failed.get(), counters.waiting[0].get()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn many_texts_do_not_hold_up_one() {
+        let (step, steps) = mpsc::sync_channel(0);
+        let limits = EmbedLimits { queue_tokens: 100_000, batch_tokens: 8 };
+        let counters = Families::new(&Metrics::default()).of("m", "1");
+        let embedder = Embedder::start(Box::new(Stepped(steps)), limits, counters).unwrap();
+        let ask = |rows: Vec<Vec<u32>>| {
+            let embedder = embedder.clone();
+            tokio::spawn(async move { embedder.embed(rows).await })
+        };
+        let many = ask(vec![vec![5; 4]; 5000]);
+        tokio::task::yield_now().await;
+        step.send(()).unwrap();
+        let mut one = ask(vec![vec![7; 4]]);
+        let mut taken = 0;
+        let one = loop {
+            match tokio::time::timeout(std::time::Duration::from_millis(20), &mut one).await {
+                Ok(done) => break done.unwrap().unwrap(),
+                Err(_not_yet) => step.send(()).unwrap(),
+            }
+            taken += 1;
+        };
+        assert_eq!(one, [[7.0, 4.0]]);
+        assert!(!many.is_finished() && taken <= 2 * ROUND_STEPS, "after {taken} steps of 2500");
+        drop(step);
+        assert_eq!(many.await.unwrap().unwrap().len(), 5000);
+    }
+
+    #[test]
+    fn rows_are_taken_in_turn() {
+        let work = |rows: &[usize]| {
+            let place = Place { tokens: 0, taken: Arc::default(), gauges: Vec::new() };
+            let rows: Vec<Vec<u32>> = rows.iter().map(|length| vec![1; *length]).collect();
+            let open = (0..rows.len()).rev().collect();
+            let (left, vectors) = (rows.len(), Vec::new());
+            Work { rows, open, vectors, left, answer: oneshot::channel().0, place }
+        };
+        let mut waiting = VecDeque::from([work(&[2; 10]), work(&[3, 3]), work(&[])]);
+        let expected = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (0, 3)];
+        assert_eq!(pick(&mut waiting, 14), expected);
+        assert_eq!(pick(&mut waiting, 1), [(0, 4)]);
+        assert_eq!(pick(&mut waiting, 1000).len(), 5);
+        assert!(pick(&mut waiting, 1000).is_empty());
+    }
+
+    #[tokio::test]
     async fn too_many_tokens_are_refused() {
         let (embedder, counters) = start(10);
         let long = embedder.embed(vec![vec![1; 50]]).await;
         assert_eq!(long.unwrap(), [[1.0, 50.0]], "alone, a long one is taken");
-        embedder.taken.store(8, Ordering::Release);
+        embedder.taken.store(10, Ordering::Release);
         let refused = embedder.embed(vec![vec![1; 5]]).await;
-        assert_eq!(refused, Err(EmbedError::Full { waiting: 8 }));
+        assert_eq!(refused, Err(EmbedError::Full { waiting: 10 }));
         assert_eq!(counters.waiting[0].get(), 0, "a refused request does not wait");
     }
 

@@ -173,7 +173,7 @@ async fn generate(
     found: &mut Option<Arc<Served>>,
 ) -> Result<Response, Refusal> {
     let deadline = arrived + asked_deadline(&request);
-    let caller = Caller::read(request.headers());
+    let caller = Caller::read(request.headers())?;
     let body = read_body(request.into_body()).await?;
     let request = CompletionRequest::parse(endpoint, &body)?;
     let served = app.registry.table().find(request.model.as_deref())?;
@@ -196,6 +196,7 @@ async fn generate(
     let sampling = request.sampling.clone();
     let prompt = timeout_at(deadline.into(), tokenize(app, model, request));
     let prompt = prompt.await.map_err(|_elapsed| respond::late())??;
+    check_resumed(&resumed, prompt.tokens.len(), model)?;
     let n = sampling.n;
     let settings = settle(sampling, model, prompt.tokens.len());
     let report = served.report();
@@ -251,12 +252,17 @@ struct Caller {
 }
 
 impl Caller {
-    fn read(headers: &HeaderMap) -> Self {
+    /// A tenant that cannot be read is refused: without one its prompts would be everybody's.
+    fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if headers.contains_key("x-nearhop-tenant") && text("x-nearhop-tenant").is_none() {
+            let message = "the tenant in x-nearhop-tenant is no printable ASCII";
+            return Err(ApiError::invalid("x-nearhop-tenant", message).into());
+        }
         let class = [Kind::Inline, Kind::Fim, Kind::Chat, Kind::Agent]
             .into_iter()
             .find(|kind| text("x-nearhop-kind") == Some(kind.name()));
-        Self { tenant: text("x-nearhop-tenant").unwrap_or_default().into(), class }
+        Ok(Self { tenant: text("x-nearhop-tenant").unwrap_or_default().into(), class })
     }
 }
 
@@ -286,6 +292,23 @@ fn resumed(request: &CompletionRequest, model: &Model) -> Result<Vec<Option<Vec<
         return Err(invalid("resume.token_ids has a token that the model does not know"));
     }
     Ok(resume.token_ids.clone())
+}
+
+/// What was said already must fit into the context with its prompt: the engine's thread reads it.
+fn check_resumed(
+    resumed: &[Option<Vec<u32>>],
+    prompt: usize,
+    model: &Model,
+) -> Result<(), Refusal> {
+    let longest = resumed.iter().flatten().map(Vec::len).max().unwrap_or(0);
+    let context = model.context_length();
+    if longest > 0 && prompt + longest > context {
+        let message = format!(
+            "a prompt of {prompt} tokens and {longest} to resume are more than the context of {context}"
+        );
+        return Err(ApiError::invalid("resume", message).into());
+    }
+    Ok(())
 }
 
 /// `x-nearhop-timeout-ms`, as far as it asks for less.
@@ -323,18 +346,24 @@ async fn tokenize(
     in_turn(app, move || model.prompt(&request.input)).await
 }
 
-/// Runs `read` on a thread that may block, as one of a few at a time.
+/// Runs `read` on a thread that may block, as one of a few at a time. It runs to its end where
+/// nobody waits for it any more, and keeps its place until then.
 async fn in_turn<T: Send + 'static>(
     app: &App,
     read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let stopped = || {
-        let message = "the pod is stopping";
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Server, "stopping", message)
+    let turn = Arc::clone(&app.tokenizing).acquire_owned().await;
+    let turn = turn.expect("the semaphore is never closed");
+    let task = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        read()
+    });
+    let panicked = |_panicked| {
+        let message = "the model's tokenizer failed on this text";
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Refusal::new(status, ErrorKind::Server, "tokenizer_failed", message)
     };
-    let _turn = app.tokenizing.acquire().await.map_err(|_closed| stopped())?;
-    let task = tokio::task::spawn_blocking(read);
-    Ok(task.await.map_err(|_panicked| stopped())??)
+    Ok(task.await.map_err(panicked)??)
 }
 
 /// The request's sampling over the model's defaults. An answer never outgrows the context.
@@ -359,6 +388,7 @@ fn refused(refused: Refused) -> Refusal {
             let status = StatusCode::TOO_MANY_REQUESTS;
             Refusal::new(status, ErrorKind::Overloaded, "queue_full", refused.to_string())
         }
+        Refused::TooMany { .. } => ApiError::invalid("n", refused.to_string()).into(),
         Refused::Late { .. } => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             Refusal::new(status, ErrorKind::Overloaded, "deadline_unreachable", refused.to_string())

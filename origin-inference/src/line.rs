@@ -31,7 +31,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Its class after `now - since` of waiting; 0 is served first.
-    fn rank(&self, now: Instant) -> u32 {
+    pub(crate) fn rank(&self, now: Instant) -> u32 {
         let class = match self.class {
             Kind::Inline => 0,
             Kind::Fim => 1,
@@ -63,10 +63,6 @@ impl<T> Line<T> {
         Self { waiting: Vec::new(), given: HashMap::new(), level: 0 }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     pub(crate) fn push(&mut self, item: T, standing: Standing) {
         let level = self.level;
         let waits = self.waiting.iter().any(|other| other.standing.tenant == standing.tenant);
@@ -76,6 +72,19 @@ impl<T> Line<T> {
             *given = (*given).max(level);
         }
         self.waiting.push(Waiting { standing, item });
+    }
+
+    /// Puts back what [`Line::next`] gave and what got nothing for it yet.
+    pub(crate) fn put_back(&mut self, item: T, standing: Standing) {
+        if let Some(given) = self.given.get_mut(&standing.tenant) {
+            *given = given.saturating_sub(standing.cost as u64);
+        }
+        self.waiting.push(Waiting { standing, item });
+    }
+
+    /// The rank of who is next.
+    pub(crate) fn next_rank(&self, now: Instant) -> Option<u32> {
+        self.waiting.iter().map(|waiting| waiting.standing.rank(now)).min()
     }
 
     /// Takes out who is next.
@@ -100,6 +109,7 @@ impl<T> Line<T> {
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> usize {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| keep(&waiting.item));
+        self.forget();
         before - self.waiting.len()
     }
 
@@ -174,6 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn who_is_put_back_is_charged_once() {
+        let now = now();
+        let standing = |tenant: &str| Standing {
+            tenant: tenant.into(),
+            class: Kind::Chat,
+            cost: 100,
+            since: now,
+        };
+        let mut line = Line::new();
+        line.push(0, standing("a"));
+        line.push(1, standing("b"));
+        line.push(2, standing("b"));
+        assert_eq!((line.next(now), line.next_rank(now)), (Some(0), Some(2)));
+        line.put_back(0, standing("a"));
+        let served: Vec<_> = std::iter::from_fn(|| line.next(now)).collect();
+        assert_eq!(served, [1, 0, 2], "as if it had never been taken out");
+    }
+
+    #[test]
     fn time_away_earns_nothing() {
         let now = now();
         let standing = |tenant: &str| Standing {
@@ -210,6 +239,11 @@ mod tests {
         line.next(now);
         assert_eq!(line.given.len(), 0, "an empty line remembers nothing");
         let mut line = self::line(now, &[("a", Kind::Fim, 1, 0), ("b", Kind::Fim, 1, 0)]);
-        assert_eq!((line.retain(|item| *item == 1), line.len()), (1, 1));
+        assert_eq!((line.retain(|item| *item == 1), line.waiting.len()), (1, 1));
+        assert_eq!(
+            (line.retain(|_| false), line.given.len()),
+            (1, 0),
+            "nor does one that all left"
+        );
     }
 }

@@ -45,6 +45,26 @@ impl Board {
     }
 }
 
+/// Seconds for a unit of work, measured over pieces of different size: a large one counts for more,
+/// and each new piece takes a tenth from the weight of those before it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Rate {
+    seconds: f64,
+    units: f64,
+}
+
+impl Rate {
+    pub(crate) fn add(&mut self, seconds: f64, units: usize) {
+        self.seconds = self.seconds * 0.9 + seconds;
+        self.units = self.units * 0.9 + count(units);
+    }
+
+    /// 0 before the first.
+    pub(crate) fn each(self) -> f64 {
+        if self.units > 0.0 { self.seconds / self.units } else { 0.0 }
+    }
+}
+
 /// A moving average: each new value counts a tenth.
 pub(crate) fn average(before: f64, value: f64) -> f64 {
     match before {
@@ -56,8 +76,12 @@ pub(crate) fn average(before: f64, value: f64) -> f64 {
 impl Load {
     /// How long a job of `prompt_tokens` would wait for its first token: the prompts before it,
     /// its own, a decode step between two chunks of `chunk` tokens, and its turn for a slot. What
-    /// was not measured yet counts nothing.
+    /// was not measured yet counts nothing, and an idle engine is always worth a try: after a bad
+    /// measurement only work brings a better one.
     pub(crate) fn first_token_after(&self, prompt_tokens: usize, chunk: usize) -> Duration {
+        if self.running == 0 && self.waiting == 0 {
+            return Duration::ZERO;
+        }
         let tokens = self.prompt_tokens + prompt_tokens;
         let steps = if self.running > 0 { tokens.div_ceil(chunk.max(1)) } else { 0 };
         let slots = self.slots.max(1);
@@ -122,7 +146,8 @@ mod tests {
     #[test]
     fn a_wait_is_the_prompts_before_and_the_turn_for_a_slot() {
         assert_eq!(seconds(Load::default()), 0.0, "nothing is known yet");
-        assert_eq!(seconds(MEASURED), 0.2);
+        assert_eq!(seconds(MEASURED), 0.0, "an idle engine is worth a try");
+        assert_eq!(seconds(Load { waiting: 1, ..MEASURED }), 0.2);
         assert_eq!(seconds(Load { running: 2, ..MEASURED }), 0.2 + 2.0 * 0.01);
         let queue = Load { prompt_tokens: 800, waiting: 2, running: 3, ..MEASURED };
         assert_eq!(seconds(queue), 1.0 + 10.0 * 0.01);
@@ -130,6 +155,20 @@ mod tests {
         assert_eq!(seconds(full), 0.5 + 0.2 + 2.0 * 0.01);
         let line = Load { waiting: 8, ..full };
         assert_eq!(seconds(line), 2.0 * 2.0 + 0.5 + 0.2 + 2.0 * 0.01);
+    }
+
+    #[test]
+    fn one_slow_token_does_not_make_long_prompts_slow() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.each(), 0.0);
+        rate.add(0.01, 1);
+        assert_eq!(rate.each(), 0.01);
+        rate.add(0.2, 1000);
+        assert!(rate.each() < 0.000_22, "{rate:?}");
+        // A pause of a minute is forgotten after some prompts.
+        rate.add(60.0, 100);
+        (0..60).for_each(|_| rate.add(0.02, 100));
+        assert!(rate.each() < 0.001, "{rate:?}");
     }
 
     #[test]

@@ -81,8 +81,11 @@ impl Model {
         let mut digest = Sha256::new();
         digest.update(tokenizer.digest());
         digest.update(manifest.layout_digest());
-        let template_revision = hex(&digest.finalize()[..6]);
         let pooling = published.pooling();
+        if manifest.kind == ModelKind::Embed {
+            digest.update(format!("{pooling:?}"));
+        }
+        let template_revision = hex(&digest.finalize()[..6]);
         let names = published.genai.map(|genai| genai.model.decoder);
         Ok(Self {
             manifest,
@@ -186,7 +189,7 @@ impl Model {
     /// `name@revision`: the answers' `system_fingerprint`.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        format!("{}@{}", self.manifest.name, self.manifest.revision)
+        self.report().fingerprint()
     }
 
     /// Lays out a request's text as tokens. Takes about 1 ms for 3 kB of code; call it where

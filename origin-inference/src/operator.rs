@@ -46,6 +46,10 @@ impl From<ChangeError> for Refusal {
             ChangeError::Unknown(_) | ChangeError::UnknownRevision { .. } => {
                 (StatusCode::NOT_FOUND, "model_not_found")
             }
+            ChangeError::BadName(_) | ChangeError::AliasesOfInactive => {
+                (StatusCode::BAD_REQUEST, "invalid_request")
+            }
+            ChangeError::Loading => (StatusCode::CONFLICT, "loading"),
             ChangeError::Active { .. }
             | ChangeError::Loaded { .. }
             | ChangeError::NothingBefore { .. }
@@ -154,7 +158,7 @@ async fn activate(
     body: Result<Json<Activate>, JsonRejection>,
 ) -> Done {
     let Json(Activate { revision, keep }) = body?;
-    registry.activate(&name, &revision, keep).await?;
+    registry.activate(&name, &revision, keep)?;
     Ok(table(&registry))
 }
 
@@ -164,7 +168,7 @@ async fn roll_back(State(registry): Pod, Path(name): Path<String>) -> Done {
 }
 
 async fn unload(State(registry): Pod, Path(name): Path<String>) -> Done {
-    registry.unload(&name, None).await?;
+    registry.unload(&name, None)?;
     Ok(table(&registry))
 }
 
@@ -172,7 +176,7 @@ async fn unload_revision(
     State(registry): Pod,
     Path((name, revision)): Path<(String, String)>,
 ) -> Done {
-    registry.unload(&name, Some(&revision)).await?;
+    registry.unload(&name, Some(&revision))?;
     Ok(table(&registry))
 }
 
@@ -188,7 +192,7 @@ async fn alias(
     body: Result<Json<Alias>, JsonRejection>,
 ) -> Done {
     let Json(Alias { model }) = body?;
-    registry.alias(&alias, &model).await?;
+    registry.alias(&alias, &model)?;
     Ok(table(&registry))
 }
 
@@ -206,6 +210,9 @@ struct Drop {
     #[serde(default)]
     request: Option<Value>,
 }
+
+/// A step of the engine takes less.
+const PURGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 
 async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) -> Done {
     let Json(Drop { model, tenant, request }) = body?;
@@ -227,7 +234,13 @@ async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) ->
             (None, Some(tenant)) => Purge::Tenant(tenant.as_str().into()),
             (None, None) => Purge::All,
         };
-        dropped += engine.entrance.purge(what).await.unwrap_or(0);
+        let purged = tokio::time::timeout(PURGE_DEADLINE, engine.entrance.purge(what)).await;
+        let stuck = |_elapsed| {
+            let message = format!("the engine of {} does not answer", served.model.fingerprint());
+            let error = ApiError::new(ErrorKind::Server, "engine_stuck", message);
+            Refusal(StatusCode::SERVICE_UNAVAILABLE, error)
+        };
+        dropped += purged.map_err(stuck)?.unwrap_or(0);
     }
     Ok(Json(json!({ "dropped_blocks": dropped })))
 }

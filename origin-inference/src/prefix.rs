@@ -195,12 +195,15 @@ impl<B> PrefixCache<B> {
     pub(crate) fn clear_tenant(&mut self, tenant: &str) -> usize {
         let gone = self.entries.iter().filter(|(_, entry)| entry.tenant.as_ref() == tenant);
         let gone: HashSet<Name> = gone.map(|(name, _)| *name).collect();
-        self.remove_all(gone)
+        self.remove_all(&gone)
     }
 
-    /// Drops the last whole block of `tokens` and everything that follows it.
+    /// Drops the last whole block of `tokens` and everything that follows it; of less than a block,
+    /// which has no name, all of the tenant.
     pub(crate) fn clear_prefix(&mut self, salt: &Salt, tokens: &[u32]) -> usize {
-        let Some(first) = names(salt, tokens).last().copied() else { return 0 };
+        let Some(first) = names(salt, tokens).last().copied() else {
+            return self.clear_tenant(&salt.tenant);
+        };
         if !self.entries.contains_key(&first) {
             return 0;
         }
@@ -215,31 +218,23 @@ impl<B> PrefixCache<B> {
             next.extend(followers.remove(&name).unwrap_or_default());
             gone.insert(name);
         }
-        self.remove_all(gone)
+        self.remove_all(&gone)
     }
 
-    /// Removes a set that holds the followers of all it holds.
-    fn remove_all(&mut self, mut gone: HashSet<Name>) -> usize {
-        let dropped = gone.len();
-        while let Some(name) = gone.iter().next().copied() {
-            // A leaf of the set first: follow the chain to its end.
-            let leaf = self.entries.get(&name).is_none_or(|entry| entry.followers == 0);
-            if leaf {
-                self.remove(&name);
-                gone.remove(&name);
-                continue;
-            }
-            let leaves: Vec<Name> = gone
-                .iter()
-                .filter(|name| self.entries.get(*name).is_some_and(|entry| entry.followers == 0))
-                .copied()
-                .collect();
-            for name in leaves {
-                self.remove(&name);
-                gone.remove(&name);
-            }
+    /// Removes a set that holds the followers of all it holds: its leaves first, and then what
+    /// becomes one.
+    fn remove_all(&mut self, gone: &HashSet<Name>) -> usize {
+        let follows = |entry: Option<&Entry<B>>| entry.is_some_and(|entry| entry.followers > 0);
+        let leaves = gone.iter().filter(|name| !follows(self.entries.get(*name)));
+        let mut next: Vec<Name> = leaves.copied().collect();
+        while let Some(name) = next.pop() {
+            let before = self.entries.get(&name).and_then(|entry| entry.before);
+            self.remove(&name);
+            next.extend(
+                before.filter(|before| gone.contains(before) && !follows(self.entries.get(before))),
+            );
         }
-        dropped
+        gone.len()
     }
 }
 
@@ -329,7 +324,9 @@ mod tests {
         assert_eq!(found(&mut cache, &ours, &left).len(), 2);
         assert_eq!(found(&mut cache, &ours, &right).len(), 4);
         assert_eq!(cache.clear_prefix(&ours, &left[..16]), 4, "both ends");
-        assert_eq!(cache.clear_tenant("b"), 6);
+        assert_eq!(cache.clear_prefix(&theirs, &left[..3]), 6, "less than a block: all of theirs");
+        put(&mut cache, &theirs, &left);
+        assert_eq!(cache.clear_tenant("b"), 4);
         assert_eq!((cache.entries.len(), cache.bytes(), cache.leaves.len()), (0, 0, 0));
         put(&mut cache, &ours, &left);
         assert_eq!((cache.clear(), cache.bytes()), (4, 0));

@@ -1,6 +1,7 @@
 //! The bounded way into the worker. A job that cannot be taken is refused now, not later.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -85,6 +86,10 @@ pub(crate) struct Generation {
     /// The choice's index.
     pub(crate) index: usize,
     pub(crate) events: channel::Sender<Event>,
+    /// Its place in the queue, while it waits.
+    pub(crate) place: Place,
+    /// Whether it was told how much of its prompt was found.
+    pub(crate) begun: bool,
 }
 
 impl Generation {
@@ -109,13 +114,6 @@ impl Generation {
     }
 }
 
-/// A generation that waits for a slot. Taking it out gives its place to the next.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) generation: Generation,
-    _place: Place,
-}
-
 /// What of the prefix cache to drop.
 #[derive(Debug)]
 pub(crate) enum Purge {
@@ -127,32 +125,73 @@ pub(crate) enum Purge {
 
 /// What the worker hears.
 pub(crate) enum Message {
-    Queued(Queued),
+    Generate(Generation),
     /// Answers with the number of blocks dropped.
     Purge(Purge, oneshot::Sender<usize>),
 }
 
 /// What is taken of the queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Taken {
     jobs: usize,
     tokens: usize,
+    /// Jobs of each tenant that has any.
+    tenants: HashMap<Arc<str>, usize>,
+}
+
+impl Taken {
+    fn add(&mut self, tenant: &Arc<str>, jobs: usize, tokens: usize) {
+        self.jobs += jobs;
+        self.tokens += tokens;
+        *self.tenants.entry(Arc::clone(tenant)).or_default() += jobs;
+    }
+
+    fn remove(&mut self, tenant: &Arc<str>, tokens: usize) {
+        self.jobs -= 1;
+        self.tokens -= tokens;
+        if let Some(jobs) = self.tenants.get_mut(tenant) {
+            *jobs -= 1;
+            if *jobs == 0 {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
 }
 
 /// A place in the queue; given back when the sequence leaves it, however it leaves.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
+    tenant: Arc<str>,
     tokens: usize,
+    /// Whether it is taken.
+    held: bool,
     taken: Arc<Mutex<Taken>>,
     gauges: Vec<IntGauge>,
 }
 
+impl Place {
+    /// The sequence has a slot, and waits no more.
+    pub(crate) fn leave(&mut self) {
+        if std::mem::replace(&mut self.held, false) {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.remove(&self.tenant, self.tokens);
+            self.gauges.iter().for_each(IntGauge::dec);
+        }
+    }
+
+    /// The sequence waits again, whether or not there is room: it was taken before.
+    pub(crate) fn take_again(&mut self) {
+        if !std::mem::replace(&mut self.held, true) {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.add(&self.tenant, 1, self.tokens);
+            self.gauges.iter().for_each(IntGauge::inc);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.jobs -= 1;
-        taken.tokens -= self.tokens;
-        self.gauges.iter().for_each(IntGauge::dec);
+        self.leave();
     }
 }
 
@@ -183,6 +222,9 @@ pub(crate) enum Refused {
     /// As many jobs wait as may.
     #[error("{waiting} jobs with {tokens} prompt tokens wait already; come back later")]
     Full { waiting: usize, tokens: usize },
+    /// More choices than may ever wait.
+    #[error("{choices} choices are more than the {places} that may wait here; ask for fewer")]
+    TooMany { choices: usize, places: usize },
     /// Its first token would come after its deadline.
     #[error("the first token would come after about {} ms, and the deadline is in {} ms", .after.as_millis(), .left.as_millis())]
     Late { after: Duration, left: Duration },
@@ -209,8 +251,8 @@ impl Entrance {
 
     /// How busy the engine is, with what waits now.
     pub(crate) fn load(&self) -> Load {
-        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let load = self.board.read();
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         // The worker's snapshot is as old as its last step; what waits is known better here.
         let prompt_tokens = load.prompt_tokens.max(taken.tokens);
         Load { waiting: taken.jobs, prompt_tokens, ..load }
@@ -231,7 +273,7 @@ impl Entrance {
             .choices()
             .map(|(index, resumed)| (index, job.tokens.len() + resumed.len()))
             .collect();
-        self.take(&choices)?;
+        self.take(&job.tenant, &choices)?;
         // Room for every piece the job can have: the worker never waits for a slow reader.
         let (events, receiver) = channel::channel(job.settings.n * (job.settings.max_tokens + 3));
         let job = Arc::new(job);
@@ -240,28 +282,37 @@ impl Entrance {
             .map(|(index, tokens)| {
                 self.gauges.iter().for_each(IntGauge::inc);
                 let (taken, gauges) = (Arc::clone(&self.taken), self.gauges.clone());
-                (index, Place { tokens, taken, gauges })
+                let tenant = Arc::clone(&job.tenant);
+                (index, Place { tenant, tokens, held: true, taken, gauges })
             })
             .collect();
         for (index, place) in places {
             let (job, events) = (Arc::clone(&job), events.clone());
-            let queued = Queued { generation: Generation { job, index, events }, _place: place };
-            self.worker.send(Message::Queued(queued)).map_err(|_gone| Refused::Stopped)?;
+            let generation = Generation { job, index, events, place, begun: false };
+            self.worker.send(Message::Generate(generation)).map_err(|_gone| Refused::Stopped)?;
         }
         Ok(receiver)
     }
 
-    fn take(&self, choices: &[(usize, usize)]) -> Result<(), Refused> {
+    fn take(&self, tenant: &Arc<str>, choices: &[(usize, usize)]) -> Result<(), Refused> {
+        let places = self.limits.jobs;
+        if choices.len() > places {
+            return Err(Refused::TooMany { choices: choices.len(), places });
+        }
         let tokens: usize = choices.iter().map(|(_, tokens)| tokens).sum();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs_fit = taken.jobs + choices.len() <= self.limits.jobs;
-        // A prompt over the limit is taken where nothing else waits: it would never fit.
-        let tokens_fit = taken.jobs == 0 || taken.tokens + tokens <= self.limits.tokens;
+        // A quarter is kept for tenants of whom nothing waits.
+        let places = match taken.tenants.contains_key(tenant) {
+            true => places - places / 4,
+            false => places,
+        };
+        let jobs_fit = taken.jobs + choices.len() <= places;
+        // The last one may pass the limit: a prompt over it would never fit.
+        let tokens_fit = taken.tokens < self.limits.tokens;
         if !(jobs_fit && tokens_fit) {
             return Err(Refused::Full { waiting: taken.jobs, tokens: taken.tokens });
         }
-        taken.jobs += choices.len();
-        taken.tokens += tokens;
+        taken.add(tenant, choices.len(), tokens);
         Ok(())
     }
 
@@ -310,9 +361,9 @@ pub(crate) mod tests {
         entrance.submit(job, clock::now())
     }
 
-    fn next(exit: &mpsc::Receiver<Message>) -> Queued {
+    fn next(exit: &mpsc::Receiver<Message>) -> Generation {
         match exit.recv().unwrap() {
-            Message::Queued(queued) => queued,
+            Message::Generate(generation) => generation,
             Message::Purge(..) => panic!("nothing was purged"),
         }
     }
@@ -332,6 +383,43 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn more_choices_than_may_ever_wait_are_told_apart() {
+        let (entrance, _exit) = Entrance::new(LIMITS, Vec::new());
+        let refused = submit(&entrance, job(&[1], 4, 4)).unwrap_err();
+        assert_eq!(refused, Refused::TooMany { choices: 4, places: 3 });
+    }
+
+    #[test]
+    fn one_tenant_does_not_fill_the_queue() {
+        let (entrance, exit) = Entrance::new(QueueLimits { jobs: 8, ..LIMITS }, Vec::new());
+        let _flood: Vec<_> = (0..6).map(|_| submit(&entrance, job(&[1], 1, 4)).unwrap()).collect();
+        assert!(matches!(submit(&entrance, job(&[1], 1, 4)), Err(Refused::Full { .. })));
+        let of = |tenant: &str| Job { tenant: tenant.into(), ..job(&[1], 1, 4) };
+        let _others = [submit(&entrance, of("b")).unwrap(), submit(&entrance, of("c")).unwrap()];
+        assert!(submit(&entrance, of("d")).is_err(), "full is full");
+        (0..3).for_each(|_| drop(next(&exit)));
+        assert!(submit(&entrance, job(&[1], 1, 4)).is_ok(), "places come back");
+    }
+
+    #[test]
+    fn a_sequence_may_wait_again() {
+        let gauge = IntGauge::new("waiting", "waiting").unwrap();
+        let (entrance, exit) = Entrance::new(LIMITS, vec![gauge.clone()]);
+        let _events = submit(&entrance, job(&[1, 2], 1, 4)).unwrap();
+        let mut generation = next(&exit);
+        generation.place.leave();
+        generation.place.leave();
+        assert_eq!((gauge.get(), entrance.load().waiting), (0, 0));
+        generation.place.take_again();
+        assert_eq!(
+            (gauge.get(), entrance.load().waiting, entrance.load().prompt_tokens),
+            (1, 1, 2)
+        );
+        drop(generation);
+        assert_eq!((gauge.get(), entrance.load().waiting), (0, 0));
+    }
+
+    #[test]
     fn tokens_are_limited_too_but_one_long_prompt_is_taken() {
         let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
         let long = vec![1; 1500];
@@ -345,7 +433,8 @@ pub(crate) mod tests {
     #[test]
     fn a_job_that_would_be_late_is_refused_at_once() {
         let (entrance, _exit) = Entrance::new(LIMITS, Vec::new());
-        entrance.board().write(Load { prompt_token_seconds: 0.01, slots: 1, ..Load::default() });
+        let busy = Load { prompt_token_seconds: 0.01, slots: 2, running: 1, ..Load::default() };
+        entrance.board().write(busy);
         let now = clock::now();
         let with = |left| Job { deadline: now + left, ..job(&[1; 100], 1, 4) };
         let refused = entrance.submit(with(Duration::from_millis(900)), now).unwrap_err();
@@ -368,8 +457,8 @@ pub(crate) mod tests {
     fn dropping_the_receiver_cancels_every_choice() {
         let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
         drop(submit(&entrance, job(&[1], 2, 4)).unwrap());
-        assert!(next(&exit).generation.is_cancelled());
-        assert!(next(&exit).generation.is_cancelled());
+        assert!(next(&exit).is_cancelled());
+        assert!(next(&exit).is_cancelled());
     }
 
     #[test]
@@ -377,7 +466,7 @@ pub(crate) mod tests {
         let (entrance, exit) = Entrance::new(LIMITS, Vec::new());
         let resumed = vec![None, Some(vec![4, 5])];
         let _events = submit(&entrance, Job { resumed, ..job(&[1], 2, 4) }).unwrap();
-        let generation = next(&exit).generation;
+        let generation = next(&exit);
         assert_eq!((generation.index, generation.resumed()), (1, &[4u32, 5][..]));
         assert!(exit.try_recv().is_err());
     }

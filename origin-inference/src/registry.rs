@@ -2,19 +2,19 @@
 //!
 //! A [`Table`] never changes: loading, activating and unloading make a new one, which replaces the
 //! old in one step. A request holds the model that it began with; an old revision's engine ends
-//! when its last request does.
+//! when its last request does. One folder is loaded at a time; other changes do not wait for it.
 
 mod open;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use nearhop_conf::Provider;
+use nearhop_conf::{NO_MODEL_NAME, Provider, is_model_name};
 use nearhop_wire::{ApiError, ModelReport};
 
 pub(crate) use self::open::{Opener, OrtOpener};
@@ -35,6 +35,8 @@ pub(crate) struct Served {
     pub(crate) folder: PathBuf,
     /// Unix seconds.
     pub(crate) loaded: u64,
+    /// About how long its longest step takes, as far as that was measured.
+    pub(crate) longest_step: Duration,
 }
 
 /// What computes it.
@@ -111,6 +113,12 @@ pub(crate) enum ChangeError {
     Full,
     #[error("`{alias}` is the name of another model")]
     Taken { alias: String },
+    #[error("`{0}` is {NO_MODEL_NAME}")]
+    BadName(String),
+    #[error("an alias means the active revision; leave `aliases` out, or `activate` it")]
+    AliasesOfInactive,
+    #[error("another model is being loaded; try again when it is")]
+    Loading,
 }
 
 /// Models loaded at once, revisions counted.
@@ -163,24 +171,31 @@ impl Table {
         mine.map(|(alias, _)| alias.as_str()).collect()
     }
 
-    /// With a loaded model. `activate` makes it the one that its name means; the one before stays
-    /// beside it only where `keep` says so.
-    fn with(&self, served: Served, activate: bool, keep: bool) -> Result<Self, ChangeError> {
-        let mut table = self.clone();
-        let name = served.model.manifest.name.clone();
-        if table.aliases.contains_key(&name) {
+    /// Refuses a model that cannot be added.
+    fn takes(&self, model: &Model) -> Result<(), ChangeError> {
+        let (name, revision) = (model.manifest.name.clone(), model.manifest.revision.clone());
+        if self.aliases.contains_key(&name) {
             return Err(ChangeError::Taken { alias: name });
         }
+        match self.models.get(&name).and_then(|versions| versions.find(&revision)) {
+            Some(_) => Err(ChangeError::Loaded { name, revision }),
+            None => Ok(()),
+        }
+    }
+
+    /// With a loaded model. `activate` makes it the one that its name means; the one before stays
+    /// beside it only where `keep` says so.
+    fn with(&self, served: Arc<Served>, activate: bool, keep: bool) -> Result<Self, ChangeError> {
+        self.takes(&served.model)?;
+        let mut table = self.clone();
+        let name = served.model.manifest.name.clone();
+        let revision = served.revision().to_owned();
         let Some(versions) = table.models.get_mut(&name) else {
-            let active = Arc::new(served);
-            table.models.insert(name, Versions { active, beside: Vec::new(), previous: None });
+            let versions = Versions { active: served, beside: Vec::new(), previous: None };
+            table.models.insert(name, versions);
             return Ok(table);
         };
-        let revision = served.revision().to_owned();
-        if versions.find(&revision).is_some() {
-            return Err(ChangeError::Loaded { name, revision });
-        }
-        versions.beside.push(Arc::new(served));
+        versions.beside.push(served);
         match activate {
             true => table.activated(&name, &revision, keep),
             false => Ok(table),
@@ -236,6 +251,9 @@ impl Table {
         if self.models.contains_key(alias) {
             return Err(ChangeError::Taken { alias: alias.to_owned() });
         }
+        if !is_model_name(alias) {
+            return Err(ChangeError::BadName(alias.to_owned()));
+        }
         let mut table = self.clone();
         table.aliases.insert(alias.to_owned(), name.to_owned());
         Ok(table)
@@ -251,10 +269,13 @@ fn unknown_revision(name: &str, revision: &str, versions: &Versions) -> ChangeEr
     }
 }
 
-/// The table that counts now, and how it is changed. Changes come one after another.
+/// The table that counts now, and how it is changed.
 pub(crate) struct Registry {
     table: ArcSwap<Table>,
-    changing: tokio::sync::Mutex<()>,
+    /// Held while one table becomes the next.
+    changing: Mutex<()>,
+    /// Held while a folder is loaded: one at a time, for each takes its memory.
+    loading: Arc<tokio::sync::Mutex<()>>,
     opener: Arc<dyn Opener>,
 }
 
@@ -265,17 +286,17 @@ impl Registry {
         opener: Arc<dyn Opener>,
         models: &[nearhop_conf::OriginModel],
     ) -> Result<Self, ChangeError> {
-        let mut table = Table::default();
+        let registry = Self {
+            table: ArcSwap::default(),
+            changing: Mutex::default(),
+            loading: Arc::default(),
+            opener,
+        };
         for model in models {
-            let served = opener.open(&model.folder)?;
-            let name = served.model.manifest.name.clone();
-            table = table.with(served, true, false)?;
-            for alias in &model.aliases {
-                table = table.aliased(alias, &name)?;
-            }
+            let served = Arc::new(registry.open(&model.folder)?);
+            registry.change(|table| with_aliases(table, served, (true, false), &model.aliases))?;
         }
-        let table = ArcSwap::from_pointee(table);
-        Ok(Self { table, changing: tokio::sync::Mutex::default(), opener })
+        Ok(registry)
     }
 
     /// The table as it is now.
@@ -283,103 +304,123 @@ impl Registry {
         self.table.load_full()
     }
 
-    fn switch(&self, table: Table) {
+    fn change(
+        &self,
+        next: impl FnOnce(&Table) -> Result<Table, ChangeError>,
+    ) -> Result<(), ChangeError> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = next(&self.table())?;
         self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// Blocks for as long as the weights take.
+    fn open(&self, folder: &Path) -> Result<Served, ChangeError> {
+        let model = Arc::new(Model::load(folder)?);
+        self.table().takes(&model)?;
+        Ok(self.opener.open(folder, model)?)
+    }
+
+    /// Loads a folder, and then does `then` with it. Goes on where whoever asked has gone: half of
+    /// it cannot be stopped, and a second beside it would take as much memory again.
+    async fn load_then(
+        self: &Arc<Self>,
+        folder: PathBuf,
+        then: impl FnOnce(&Self, Arc<Served>) -> Result<(), ChangeError> + Send + 'static,
+    ) -> Result<Arc<Served>, ChangeError> {
+        let turn = Arc::clone(&self.loading).try_lock_owned();
+        let turn = turn.map_err(|_held| ChangeError::Loading)?;
+        let registry = Arc::clone(self);
+        let loading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let served = Arc::new(registry.open(&folder)?);
+            then(&registry, Arc::clone(&served))?;
+            Ok(served)
+        });
+        loading.await.unwrap_or_else(|panicked| {
+            let error = std::io::Error::other(format!("loading panicked: {panicked}"));
+            Err(OriginError::System(error).into())
+        })
     }
 
     /// Loads a folder beside what is served, and then makes it what its name means, or not. What
     /// is served meanwhile, and where it fails, is what was served before.
     pub(crate) async fn load(
-        &self,
+        self: &Arc<Self>,
         folder: &Path,
-        (activate, keep): (bool, bool),
+        how: (bool, bool),
         aliases: &[String],
     ) -> Result<Arc<Served>, ChangeError> {
-        let _turn = self.changing.lock().await;
-        let served = self.open(folder).await?;
-        let fingerprint = served.model.fingerprint();
-        let name = served.model.manifest.name.clone();
-        let mut table = self.table().with(served, activate, keep)?;
-        for alias in aliases {
-            table = table.aliased(alias, &name)?;
+        if !(how.0 || aliases.is_empty()) {
+            return Err(ChangeError::AliasesOfInactive);
         }
-        self.switch(table);
-        tracing::info!(model = fingerprint, activate, "a model was loaded");
-        self.table().find(Some(&fingerprint)).map_err(|_gone| ChangeError::Unknown(name))
-    }
-
-    async fn open(&self, folder: &Path) -> Result<Served, ChangeError> {
         if self.table().all().count() >= LOADED_MAX {
             return Err(ChangeError::Full);
         }
-        let (opener, folder) = (Arc::clone(&self.opener), folder.to_owned());
-        let opened = tokio::task::spawn_blocking(move || opener.open(&folder)).await;
-        let stopped = |error: tokio::task::JoinError| {
-            OriginError::System(std::io::Error::other(format!("loading panicked: {error}")))
+        let aliases = aliases.to_vec();
+        let add = move |registry: &Self, served: Arc<Served>| {
+            let fingerprint = served.model.fingerprint();
+            registry.change(|table| with_aliases(table, served, how, &aliases))?;
+            tracing::info!(model = fingerprint, active = how.0, "a model was loaded");
+            Ok(())
         };
-        Ok(opened.map_err(stopped)??)
+        self.load_then(folder.to_owned(), add).await
     }
 
     /// Makes a loaded revision the active one.
-    pub(crate) async fn activate(
+    pub(crate) fn activate(
         &self,
         name: &str,
         revision: &str,
         keep: bool,
     ) -> Result<(), ChangeError> {
-        let _turn = self.changing.lock().await;
-        self.switch(self.table().activated(name, revision, keep)?);
+        self.change(|table| table.activated(name, revision, keep))?;
         tracing::info!(model = name, revision, "a revision was activated");
         Ok(())
     }
 
     /// Goes back to the revision that was active before, loading it again where it is gone.
-    pub(crate) async fn roll_back(&self, name: &str) -> Result<String, ChangeError> {
-        let _turn = self.changing.lock().await;
+    pub(crate) async fn roll_back(self: &Arc<Self>, name: &str) -> Result<String, ChangeError> {
         let table = self.table();
         let versions =
             table.models.get(name).ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
         let Some((revision, folder)) = versions.previous.clone() else {
             return Err(ChangeError::NothingBefore { name: name.to_owned() });
         };
-        let next = match versions.find(&revision) {
-            Some(_) => table.activated(name, &revision, false)?,
-            None => {
-                let served = self.open(&folder).await?;
+        if versions.find(&revision).is_some() {
+            self.change(|table| table.activated(name, &revision, false))?;
+        } else {
+            let (wanted, name) = (revision.clone(), name.to_owned());
+            let put_back = move |registry: &Self, served: Arc<Served>| {
                 let found = served.revision().to_owned();
-                if found != revision || served.model.manifest.name != name {
-                    return Err(ChangeError::Changed { folder, found, wanted: revision });
+                if found != wanted || served.model.manifest.name != name {
+                    let folder = served.folder.clone();
+                    return Err(ChangeError::Changed { folder, found, wanted });
                 }
-                table.with(served, true, false)?
-            }
-        };
-        self.switch(next);
+                registry.change(|table| table.with(served, true, false))
+            };
+            self.load_then(folder, put_back).await?;
+        }
         tracing::warn!(model = name, revision, "rolled back");
         Ok(revision)
     }
 
-    pub(crate) async fn unload(
-        &self,
-        name: &str,
-        revision: Option<&str>,
-    ) -> Result<(), ChangeError> {
-        let _turn = self.changing.lock().await;
-        self.switch(self.table().without(name, revision)?);
+    pub(crate) fn unload(&self, name: &str, revision: Option<&str>) -> Result<(), ChangeError> {
+        self.change(|table| table.without(name, revision))?;
         tracing::info!(model = name, revision, "a model was unloaded");
         Ok(())
     }
 
-    pub(crate) async fn alias(&self, alias: &str, name: &str) -> Result<(), ChangeError> {
-        let _turn = self.changing.lock().await;
-        self.switch(self.table().aliased(alias, name)?);
-        Ok(())
+    pub(crate) fn alias(&self, alias: &str, name: &str) -> Result<(), ChangeError> {
+        self.change(|table| table.aliased(alias, name))
     }
 
     /// Whether every engine moves.
     pub(crate) fn check(&self, now: Instant, stall_after: Duration) -> Result<(), String> {
         for (served, _) in self.table().all() {
             let silence = served.heartbeat().silence(now);
-            if silence >= stall_after {
+            // A step that always takes long is no stall.
+            if silence >= stall_after.max(served.longest_step * STEPS_OF_SILENCE) {
                 let model = served.model.fingerprint();
                 return Err(format!(
                     "the engine of {model} has not moved for {} s",
@@ -389,6 +430,23 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// A step takes this many times what was measured when nothing else ran, and is still no stall.
+const STEPS_OF_SILENCE: u32 = 4;
+
+fn with_aliases(
+    table: &Table,
+    served: Arc<Served>,
+    (activate, keep): (bool, bool),
+    aliases: &[String],
+) -> Result<Table, ChangeError> {
+    let name = served.model.manifest.name.clone();
+    let mut table = table.with(served, activate, keep)?;
+    for alias in aliases {
+        table = table.aliased(alias, &name)?;
+    }
+    Ok(table)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use crate::model::Tokenizer;
 ///
 /// A token can be half a character, so text is held back while it ends in one. Decoding starts a
 /// few tokens before the new one, because some tokenizers write a token differently at the start
-/// of a text than inside it.
-#[derive(Debug, Default)]
+/// of a text than inside it; before the first stand those of a text that is never given out.
+#[derive(Debug)]
 pub(crate) struct Detokenizer {
     tokens: Vec<u32>,
     /// Where decoding starts.
@@ -17,6 +17,11 @@ pub(crate) struct Detokenizer {
 }
 
 impl Detokenizer {
+    pub(crate) fn new(tokenizer: &Tokenizer) -> Self {
+        let tokens = tokenizer.anchor().to_vec();
+        Self { context: 0, given: tokens.len(), tokens }
+    }
+
     /// Adds a token; returns the text that is now certain, which may be empty.
     pub(crate) fn push(&mut self, token: u32, tokenizer: &Tokenizer) -> String {
         self.tokens.push(token);

@@ -24,10 +24,10 @@ use crate::{
     counters::Counters,
     heartbeat::{Heartbeat, IDLE_BEAT},
     line::Line,
-    load::{Board, Load, average, share},
+    load::{Board, Load, Rate, average, share},
     prefix::{BLOCK, PrefixCache},
-    queue::{Entrance, Failure, Message, Purge, Queued},
-    scheduler::{Limits, Step, View, next_step},
+    queue::{Entrance, Failure, Generation, Message, Purge},
+    scheduler::{Limits, Prompt, Step, View, next_step},
     session::{KvBlock, Session},
 };
 
@@ -56,10 +56,10 @@ impl Engine {
     ) -> io::Result<Self> {
         let Setup { session, model, limits, prefix_cache, counters } = setup;
         let heartbeat = Heartbeat::new(clock::now());
-        // Reuse computes a prompt in pieces, and the layout of its prompts names the template.
+        // Reuse computes a prompt in pieces.
         let (limits, prefix_cache) = match session.splits() {
             true => (limits, prefix_cache),
-            false => (Limits { chunk: model.context_length(), ..limits }, 0),
+            false => (Limits { chunk: model.context_length(), whole: true, ..limits }, 0),
         };
         let mut worker = Worker {
             board: Arc::clone(entrance.board()),
@@ -77,7 +77,8 @@ impl Engine {
             prefilled_last: false,
             logits: Vec::new(),
             load: Load { slots: limits.slots, ..Load::default() },
-            chunk_token_seconds: 0.0,
+            prompt_rate: Rate::default(),
+            chunk_rate: Rate::default(),
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?;
         Ok(Self { entrance, heartbeat })
@@ -91,7 +92,7 @@ struct Worker {
     messages: Receiver<Message>,
     heartbeat: Heartbeat,
     counters: Counters,
-    line: Line<Queued>,
+    line: Line<Generation>,
     prefixes: PrefixCache<KvBlock>,
     /// Always in slot `decoding.len()`.
     prefilling: Option<Sequence>,
@@ -103,8 +104,19 @@ struct Worker {
     board: Arc<Board>,
     load: Load,
     kv_capacity: usize,
-    /// Seconds for a token of a prefill chunk; 0 before the first.
-    chunk_token_seconds: f64,
+    /// Of a prompt's tokens, cached ones included.
+    prompt_rate: Rate,
+    /// Of a chunk's tokens.
+    chunk_rate: Rate,
+}
+
+/// What an engine that has ended must not go on showing.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.counters.running.set(0);
+        self.counters.kv_use.set(0.0);
+        self.counters.prefix_bytes.set(0);
+    }
 }
 
 impl Worker {
@@ -116,8 +128,9 @@ impl Worker {
                 self.hear(message);
             }
             self.drop_cancelled();
-            match next_step(&self.view(), self.limits) {
+            match next_step(&self.view(now), self.limits) {
                 Step::Admit => self.admit(now),
+                Step::Suspend => self.suspend(),
                 Step::Prefill(chunk) => self.prefill(chunk),
                 Step::Decode => self.decode(),
                 Step::Wait => {
@@ -135,9 +148,9 @@ impl Worker {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Queued(queued) => {
-                let standing = queued.generation.standing();
-                self.line.push(queued, standing);
+            Message::Generate(generation) => {
+                let standing = generation.standing();
+                self.line.push(generation, standing);
             }
             Message::Purge(purge, answer) => {
                 let dropped = match purge {
@@ -173,21 +186,25 @@ impl Worker {
         self.counters.prefix_bytes.set(whole(self.prefixes.bytes()));
     }
 
-    fn view(&self) -> View {
-        let prompt = |sequence: &Sequence| (sequence.length, sequence.prompt.len());
+    fn view(&self, now: Instant) -> View {
+        let prompt = |sequence: &Sequence| Prompt {
+            done: sequence.length,
+            length: sequence.prompt.len(),
+            rank: sequence.generation.standing().rank(now),
+        };
         View {
-            waiting: self.line.len(),
+            next: self.line.next_rank(now),
             prefilling: self.prefilling.as_ref().map(prompt),
             decoding: self.decoding.len(),
             prefilled_last: self.prefilled_last,
-            chunk_token_seconds: self.chunk_token_seconds,
+            chunk_token_seconds: self.chunk_rate.each(),
             step_seconds: self.load.step_seconds,
         }
     }
 
     fn drop_cancelled(&mut self) {
         let running = self.decoding.len() + usize::from(self.prefilling.is_some());
-        let dropped = self.line.retain(|queued| !queued.generation.is_cancelled());
+        let dropped = self.line.retain(|generation| !generation.is_cancelled());
         self.prefilling.take_if(|sequence| sequence.generation.is_cancelled());
         for slot in (0..self.decoding.len()).rev() {
             if self.decoding[slot].generation.is_cancelled() {
@@ -200,8 +217,9 @@ impl Worker {
 
     /// Gives the next in line a slot, with what is known of its prompt.
     fn admit(&mut self, now: Instant) {
-        let Some(queued) = self.line.next(now) else { return };
-        let mut sequence = Sequence::new(queued.generation, &self.model, now);
+        let Some(mut generation) = self.line.next(now) else { return };
+        generation.place.leave();
+        let mut sequence = Sequence::new(generation, &self.model, now);
         if sequence.end_if_full(&self.model) {
             return;
         }
@@ -216,11 +234,33 @@ impl Worker {
             self.session.restore(slot, at * BLOCK..(at + 1) * BLOCK, block);
         }
         sequence.length = (needed * BLOCK).min(most);
-        sequence.begin(sequence.length);
-        self.counters.prefix_queries.inc_by(length as u64);
-        self.counters.prefix_hits.inc_by(sequence.length as u64);
-        self.load.hit_rate = average(self.load.hit_rate, share(sequence.length, length));
+        // What a suspended prompt finds again was computed for it.
+        if sequence.begin(sequence.length) {
+            self.counters.prefix_queries.inc_by(length as u64);
+            self.counters.prefix_hits.inc_by(sequence.length as u64);
+            self.load.hit_rate = average(self.load.hit_rate, share(sequence.length, length));
+        }
         self.prefilling = Some(sequence);
+    }
+
+    /// Puts the prompt being computed back into the line; what is done of it is kept.
+    fn suspend(&mut self) {
+        let Some(sequence) = self.prefilling.take() else { return };
+        self.keep(self.decoding.len(), &sequence);
+        let generation = sequence.suspend();
+        let standing = generation.standing();
+        self.line.put_back(generation, standing);
+    }
+
+    /// Keeps what prefill computed in `slot`.
+    fn keep(&mut self, slot: usize, sequence: &Sequence) {
+        let session = &self.session;
+        let (salt, done) = (&sequence.generation.job.salt, &sequence.prompt[..sequence.length]);
+        self.prefixes.insert(salt, done, |at| {
+            let block = session.save(slot, at..at + BLOCK);
+            let bytes = block.bytes();
+            (block, bytes)
+        });
     }
 
     /// Takes a sequence out of its slot and closes the gap behind it.
@@ -255,9 +295,7 @@ impl Worker {
             self.prefilling.take().expect("it is there").fail(Failure::Step);
             return;
         }
-        #[expect(clippy::cast_precision_loss, reason = "a chunk has few tokens")]
-        let a_token = took / (end - done) as f64;
-        self.chunk_token_seconds = average(self.chunk_token_seconds, a_token);
+        self.chunk_rate.add(took, end - done);
         if end == sequence.prompt.len() {
             let sequence = self.prefilling.take().expect("it is there");
             self.prefilled(slot, sequence, now);
@@ -266,18 +304,12 @@ impl Worker {
 
     /// A prompt is computed: it is kept for others, and its first token comes.
     fn prefilled(&mut self, slot: usize, mut sequence: Sequence, now: Instant) {
-        let (session, salt) = (&self.session, &sequence.generation.job.salt);
-        self.prefixes.insert(salt, &sequence.prompt, |at| {
-            let block = session.save(slot, at..at + BLOCK);
-            let bytes = block.bytes();
-            (block, bytes)
-        });
+        self.keep(slot, &sequence);
         let waited = (now - sequence.generation.job.submitted).as_secs_f64();
         self.counters.first_token_seconds.observe(waited);
         self.load.first_token_seconds = average(self.load.first_token_seconds, waited);
-        #[expect(clippy::cast_precision_loss, reason = "a context's tokens")]
-        let a_token = (now - sequence.begun).as_secs_f64() / sequence.prompt.len() as f64;
-        self.load.prompt_token_seconds = average(self.load.prompt_token_seconds, a_token);
+        self.prompt_rate.add((now - sequence.begun).as_secs_f64(), sequence.prompt.len());
+        self.load.prompt_token_seconds = self.prompt_rate.each();
         sequence.last_token = Some(now);
         match sequence.advance(&self.logits, &self.model) {
             Progress::Goes => self.decoding.push(sequence),

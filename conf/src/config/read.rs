@@ -13,7 +13,7 @@ use crate::{
     reader::{Problems, Section, expand, parse_yaml, read_secret},
     shape::Shapes,
     source::Env,
-    units::http_token,
+    units::{NO_MODEL_NAME, http_token, is_model_name},
 };
 
 impl Config {
@@ -207,6 +207,10 @@ fn read_models(origin: &mut Section<'_>) -> Option<Vec<OriginModel>> {
         if let Some(twice) = aliases.iter().find(|alias| !names.insert((*alias).clone())) {
             let what = format!("has `{twice}`, which another model has too");
             section.problem("aliases", what, "Give each alias to one model");
+        }
+        if let Some(bad) = aliases.iter().find(|alias| !is_model_name(alias)) {
+            let what = format!("has `{bad}`, {NO_MODEL_NAME}");
+            section.problem("aliases", what, "Write a plain name such as small");
         }
         section.finish();
         Some(OriginModel { folder: folder?, aliases })

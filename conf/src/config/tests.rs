@@ -48,16 +48,25 @@ fn the_edges_own_pod_takes_its_models_from_the_file() {
     let folders: Vec<_> = pod.models.iter().map(|model| model.folder.to_str().unwrap()).collect();
     assert_eq!(folders, ["/a", "/b"]);
     assert!(pod.listen.ip().is_loopback() && pod.listen.port() == 0 && pod.tls.is_none());
-    check(&format!("{KEY}{EDGE}{local}"), &expect![[r#"
+    check(
+        &format!("{KEY}{EDGE}{local}"),
+        &expect![[r#"
         edge.yaml has 1 mistake:
-          edge.local: needs the models of an `origin` section. Add an `origin` section with `models`, each with its role as an alias"#]]);
+          edge.local: needs the models of an `origin` section. Add an `origin` section with `models`, each with its role as an alias"#]],
+    );
     let other = "  local: {roles: [small, smaller]}\n";
-    check(&format!("{KEY}{EDGE}{other}{origin}"), &expect![[r#"
+    check(
+        &format!("{KEY}{EDGE}{other}{origin}"),
+        &expect![[r#"
         edge.yaml has 1 mistake:
-          edge.local.roles: no model has the alias `smaller`; origin.models[].aliases has small, x, embed. Give that alias to a model"#]]);
-    check(&format!("{KEY}{EDGE}  local: {{roles: []}}\n{origin}"), &expect![[r#"
+          edge.local.roles: no model has the alias `smaller`; origin.models[].aliases has small, x, embed. Give that alias to a model"#]],
+    );
+    check(
+        &format!("{KEY}{EDGE}  local: {{roles: []}}\n{origin}"),
+        &expect![[r#"
         edge.yaml has 1 mistake:
-          edge.local.roles: is empty. Name aliases such as [small, embed]"#]]);
+          edge.local.roles: is empty. Name aliases such as [small, embed]"#]],
+    );
 }
 
 #[test]

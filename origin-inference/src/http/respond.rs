@@ -1,6 +1,9 @@
 //! A job's events to an answer: whole, or as server-sent events.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +14,10 @@ use futures_util::stream;
 use nearhop_admin::clock;
 use nearhop_wire::{Answer, ApiError, Choice, DONE, Delta, ErrorKind, Finish, Head, Usage};
 use prometheus::{Histogram, IntCounterVec};
-use tokio::{sync::mpsc::Receiver, time::timeout_at};
+use tokio::{
+    sync::mpsc::{Receiver, channel},
+    time::timeout_at,
+};
 
 use super::Refusal;
 use crate::{
@@ -135,12 +141,33 @@ impl Reply {
 
     /// Server-sent events: a piece each, the usage where asked for, `[DONE]`; after an error, an
     /// `error` event and no `[DONE]`.
+    ///
+    /// A task of its own makes them, which ends soon after the deadline whether or not anybody
+    /// reads: a reader that stands still would hold the answer and its model for ever.
     pub(super) fn stream(self, include_usage: bool, return_token_ids: bool) -> Response {
-        let state =
-            Stream { begun: vec![false; self.n], reply: self, include_usage, return_token_ids };
-        let events = stream::unfold(Some(state), |state| async {
-            let (bytes, state) = state?.step().await;
-            Some((Ok::<_, std::convert::Infallible>(bytes), state))
+        let until = self.deadline + UNREAD_MAX;
+        let mut state = Some(Stream {
+            begun: vec![false; self.n],
+            reply: self,
+            include_usage,
+            return_token_ids,
+        });
+        let (pieces, read) = channel(PIECES_AHEAD);
+        tokio::spawn(async move {
+            while let Some(stream) = state {
+                let (bytes, next) = tokio::select! {
+                    step = stream.step() => step,
+                    () = pieces.closed() => return,
+                };
+                if !matches!(timeout_at(until.into(), pieces.send(bytes)).await, Ok(Ok(()))) {
+                    return;
+                }
+                state = next;
+            }
+        });
+        let events = stream::unfold(read, |mut read| async {
+            let bytes = read.recv().await?;
+            Some((Ok::<_, std::convert::Infallible>(bytes), read))
         });
         let headers = [
             (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
@@ -149,6 +176,11 @@ impl Reply {
         (headers, Body::from_stream(events)).into_response()
     }
 }
+
+/// Pieces of an answer that wait for its reader.
+const PIECES_AHEAD: usize = 8;
+/// How long after the deadline they may still wait.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
 
 struct Stream {
     reply: Reply,

@@ -111,11 +111,51 @@ async fn other_paths_and_methods_have_the_contracts_shape_too() {
 
 #[tokio::test]
 async fn a_full_queue_is_429_with_retry_after() {
-    let pod = pod(1);
-    let (status, body) =
-        post(&pod, "/v1/completions", &json!({"model": "tiny", "prompt": "a", "n": 2})).await;
+    let (session, _release) = Stuck::new();
+    let pod = Arc::new(pod_over(Box::new(session), 2));
+    let ask = json!({"model": "tiny", "prompt": "a", "n": 2});
+    let too_many = json!({"model": "tiny", "prompt": "a", "n": 3});
+    let (status, body) = post(&pod, "/v1/completions", &too_many).await;
+    let error = ApiError::parse(&body).unwrap();
+    assert_eq!(
+        (status, error.param.as_deref()),
+        (StatusCode::BAD_REQUEST, Some("n")),
+        "never fits"
+    );
+    // The first fill the slots, or one of them and the queue, until the next do not fit.
+    let (status, body) = loop {
+        let (asking, body) = (Arc::clone(&pod), ask.clone());
+        let mut asking = Box::pin(async move { post(&asking, "/v1/completions", &body).await });
+        let answered = timeout(Duration::from_millis(50), &mut asking).await;
+        match answered {
+            Ok(answer) => break answer,
+            Err(_waits) => drop(tokio::spawn(asking)),
+        }
+    };
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(ApiError::parse(&body).unwrap().code.as_deref(), Some("queue_full"));
+}
+
+#[tokio::test]
+async fn a_text_that_is_being_read_keeps_its_place_when_nobody_waits() {
+    let metrics = Metrics::default();
+    let opener = FakeOpener::new(&metrics);
+    let models = [OriginModel { folder: tiny(), aliases: Vec::new() }];
+    let registry = Registry::start(Arc::new(opener), &models).unwrap();
+    let app = App::new(Arc::new(registry), Arc::new(|| Ok(())), &metrics);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let read = move || {
+        let _ = held.recv();
+        Ok(())
+    };
+    let reading = timeout(Duration::from_millis(20), in_turn(&app, read)).await;
+    assert!(reading.is_err(), "given up");
+    assert_eq!(app.tokenizing.available_permits(), TOKENIZING_MAX - 1);
+    drop(release);
+    let all = app.tokenizing.acquire_many(u32::try_from(TOKENIZING_MAX).unwrap());
+    drop(timeout(Duration::from_secs(30), all).await.unwrap().unwrap());
+    let panics = in_turn(&app, || -> Result<(), ApiError> { panic!("on purpose") }).await;
+    assert_eq!(panics.unwrap_err().status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test]

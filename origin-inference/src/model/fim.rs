@@ -131,6 +131,15 @@ pub(crate) fn find(id: impl Fn(&str) -> Option<u32>) -> Option<(Family, Fim)> {
     })
 }
 
+/// Whether a token of this name stands around a gap, or ends one, in any family.
+pub(crate) fn is_mark(name: &str) -> bool {
+    let of = |family: &Family| {
+        let around = [Some(family.prefix), Some(family.suffix), family.middle];
+        around.contains(&Some(name)) || family.ends.contains(&name)
+    };
+    FAMILIES.iter().any(of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,7 +48,7 @@ impl Graph {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let length = file.metadata().map_err(|error| error.to_string())?.len();
         let mut graph = Self::default();
-        let mut wire = Wire { bytes: BufReader::new(file), at: 0 };
+        let mut wire = Wire { bytes: BufReader::new(file), at: 0, depth: 0 };
         let walked = wire.fields(length, &mut |wire, field| match field.number {
             field::MODEL_GRAPH => {
                 wire.fields(field.end, &mut |wire, field| graph.part(wire, field))
@@ -214,7 +214,12 @@ const TEXT_MAX: u64 = 64 << 10;
 struct Wire {
     bytes: BufReader<File>,
     at: u64,
+    /// Messages around the one being read.
+    depth: usize,
 }
+
+/// Messages in messages; a graph in a graph takes three.
+const DEPTH_MAX: usize = 64;
 
 impl Wire {
     /// Calls `each` for every number and every field of bytes up to `end`, and skips what it leaves.
@@ -223,6 +228,10 @@ impl Wire {
         end: u64,
         each: &mut dyn FnMut(&mut Self, Field) -> io::Result<()>,
     ) -> io::Result<()> {
+        if self.depth == DEPTH_MAX {
+            return Err(io::Error::other(format!("over {DEPTH_MAX} messages inside each other")));
+        }
+        self.depth += 1;
         while self.at < end {
             let tag = self.varint()?;
             let (number, kind) = (tag >> 3, tag & 7);
@@ -246,11 +255,12 @@ impl Wire {
             }
             self.skip_to(field.end)?;
         }
+        self.depth -= 1;
         Ok(())
     }
 
     fn text(&mut self, field: Field) -> io::Result<String> {
-        let length = field.end - self.at;
+        let length = field.end.checked_sub(self.at).ok_or(io::ErrorKind::UnexpectedEof)?;
         if length > TEXT_MAX {
             return Err(io::Error::other(format!("a name of {length} bytes")));
         }
@@ -275,7 +285,8 @@ impl Wire {
     }
 
     fn skip_to(&mut self, end: u64) -> io::Result<()> {
-        let rest = i64::try_from(end - self.at).map_err(io::Error::other)?;
+        let rest = end.checked_sub(self.at).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let rest = i64::try_from(rest).map_err(io::Error::other)?;
         self.bytes.seek_relative(rest)?;
         self.at = end;
         Ok(())
@@ -301,6 +312,29 @@ mod tests {
         assert_eq!(graph.inputs[0], ids);
         assert_eq!((graph.inputs[3].element, graph.inputs[3].shape[1]), (Element::F32, 2));
         assert!(graph.external.is_empty() && !graph.quantizes_dynamically());
+    }
+
+    #[test]
+    fn graphs_inside_graphs_without_end_are_refused() {
+        // Graph → node → attribute → graph …, from the inside out.
+        let inside = [field::GRAPH_NODE, field::ATTRIBUTE_GRAPH, field::NODE_ATTRIBUTE];
+        let mut file = Vec::new();
+        for number in inside.iter().cycle().take(3001).chain([&field::MODEL_GRAPH]) {
+            let mut around = vec![u8::try_from(number << 3 | 2).unwrap()];
+            let mut length = file.len();
+            while length >= 0x80 {
+                around.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+                length >>= 7;
+            }
+            around.push(u8::try_from(length).unwrap());
+            around.extend(file);
+            file = around;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, file).unwrap();
+        let error = Graph::read(&path).unwrap_err();
+        assert!(error.contains("inside each other"), "{error}");
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(crate) struct SamplingDefaults {
 
 /// Where no file says it: the KV memory of a slot is as large as its context.
 const CONTEXT_DEFAULT: usize = 2048;
+/// More is a mistake: a slot's keys and values take kilobytes a token.
+const CONTEXT_MAX: usize = 1 << 20;
 /// A published context over this is cut to it: few requests use it, and every slot pays for it.
 const CONTEXT_MAX_DEFAULT: usize = 8192;
 /// Most of a prompt of code that is kept where nobody says otherwise, tokens.
@@ -134,7 +136,8 @@ impl Overrides {
         });
         let name = self.name.or_else(|| {
             let name = std::fs::canonicalize(folder).ok()?;
-            Some(name.file_name()?.to_string_lossy().into_owned())
+            let name = name.file_name()?.to_string_lossy().into_owned();
+            Some(name.replace(|c: char| c.is_whitespace() || c.is_control() || c == '@', "-"))
         });
         let revision = match self.revision {
             Some(revision) => revision,
@@ -233,11 +236,13 @@ impl Manifest {
                 Err(format!("{name}: there is no token {token}; the tokenizer has {vocabulary}"))
             }
         };
-        if self.name.is_empty() || self.revision.is_empty() {
-            return Err("name and revision must not be empty".to_owned());
+        for (field, name) in [("name", &self.name), ("revision", &self.revision)] {
+            if !nearhop_conf::is_model_name(name) {
+                return Err(format!("{field}: `{name}` is {}", nearhop_conf::NO_MODEL_NAME));
+            }
         }
-        if self.context_length < 8 {
-            return Err("context_length: must be at least 8".to_owned());
+        if !(8..=CONTEXT_MAX).contains(&self.context_length) {
+            return Err(format!("context_length: must be from 8 to {CONTEXT_MAX}"));
         }
         if self.kind == ModelKind::Embed {
             return match self.dimensions {
@@ -290,12 +295,13 @@ impl Manifest {
     /// prompt, and the sampling of one that says nothing.
     pub(crate) fn layout_digest(&self) -> Vec<u8> {
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?} {:?} {} {} {:?} {:?} {:?}",
             self.fim_window,
             self.fim,
             self.chat_template,
             self.end_tokens,
             self.leading,
+            self.start,
             self.context_length,
             self.sampling,
             self.bos_text,

@@ -134,8 +134,15 @@ impl ChatTemplate<'_> {
 fn take_out(text: &str, names: &[&str], taken: &mut Vec<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    let mut begins = [false; 256];
+    names.iter().filter_map(|name| name.as_bytes().first()).for_each(|byte| {
+        begins[usize::from(*byte)] = true;
+    });
     while let Some(first) = rest.chars().next() {
-        let found = names.iter().find(|name| !name.is_empty() && rest.starts_with(**name));
+        let found = match begins[usize::from(rest.as_bytes()[0])] {
+            true => names.iter().find(|name| !name.is_empty() && rest.starts_with(**name)),
+            false => None,
+        };
         let length = match (found, first) {
             (Some(name), _) => name.len(),
             (None, OPEN | CLOSE) => first.len_utf8(),

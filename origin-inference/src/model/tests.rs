@@ -34,7 +34,7 @@ fn tokens_become_the_same_text_again() {
     let text = "fn größe() -> u8 { /* 😀 */ 1 }\n\tπ\r\n";
     let tokens = model.tokenizer.encode(text);
     assert_eq!(model.tokenizer.decode(&tokens), text);
-    let mut pieces = crate::text::Detokenizer::default();
+    let mut pieces = crate::text::Detokenizer::new(&model.tokenizer);
     let mut out: String = tokens.iter().map(|t| pieces.push(*t, &model.tokenizer)).collect();
     assert!(!out.contains('\u{FFFD}'), "half a character was given out: {out}");
     out += &pieces.finish(&model.tokenizer);
@@ -122,6 +122,62 @@ fn a_space_that_a_tokenizer_puts_before_texts_is_not_put_before_a_suffix() {
     let tokenizer = Tokenizer::load(&path).unwrap();
     assert_eq!(tokenizer.encode("ab"), [1, 2, 3]);
     assert_eq!(tokenizer.encode_continued("ab"), [2, 3]);
+}
+
+/// As in Llama's tokenizers: words begin with a mark for their space, and a text's first space is
+/// taken away when it is written.
+fn spaced() -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let added = |id: u32, content: &str, special: bool| {
+        serde_json::json!({
+            "id": id, "content": content, "special": special, "normalized": false,
+            "lstrip": false, "rstrip": false, "single_word": false,
+        })
+    };
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [
+            added(6, "<|fim_middle|>", false), added(7, "<tool_call>", false), added(8, "  ", false),
+        ],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first"},
+        "decoder": {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first"},
+        "model": {
+            "type": "BPE", "unk_token": "?",
+            "merges": [["\u{2581}", "a"], ["\u{2581}", "\u{263A}"]],
+            "vocab": {
+                "?": 0, "\u{2581}": 1, "a": 2, "\u{2581}a": 3, "\u{263A}": 4, "\u{2581}\u{263A}": 5,
+                "<|fim_middle|>": 6, "<tool_call>": 7, "  ": 8, "<": 9, ">": 10, "|": 11,
+            },
+        },
+    });
+    std::fs::write(&path, json.to_string()).unwrap();
+    Tokenizer::load(&path).unwrap()
+}
+
+#[test]
+fn an_answers_first_space_stays() {
+    let tokenizer = spaced();
+    let mut pieces = crate::text::Detokenizer::new(&tokenizer);
+    let said: Vec<String> = [3, 2, 3].iter().map(|token| pieces.push(*token, &tokenizer)).collect();
+    assert_eq!(said, [" a", "a", " a"]);
+    assert_eq!((tokenizer.piece(3).as_str(), tokenizer.piece(2).as_str()), (" a", "a"));
+    assert_eq!(tokenizer.decode(&[3]), "a", "alone it is a text's start");
+}
+
+#[test]
+fn marks_that_a_publisher_lists_as_ordinary_tokens_are_text_in_users_text() {
+    let tokenizer = spaced();
+    for mark in ["<|fim_middle|>", "<tool_call>"] {
+        let tokens = tokenizer.encode(mark);
+        assert!(tokens.len() > 1 && !tokens.contains(&6) && !tokens.contains(&7), "{tokens:?}");
+        assert!(tokenizer.special().iter().any(|name| name == mark));
+        assert_eq!(tokenizer.encode_template(mark).len(), 1);
+    }
+    assert!(tokenizer.encode("a  a").contains(&8), "spaces are text");
+    // A gap's marks are not said; a tool's are.
+    assert_eq!(tokenizer.decode(&[2, 6, 7]), "a<tool_call>");
+    assert_eq!(tokenizer.vocabulary(), 12);
 }
 
 #[test]

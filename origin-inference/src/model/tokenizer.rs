@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest as _, Sha256};
 
+use super::fim;
 use crate::OriginError;
 
 /// A tokenizer that reads users' text as text: a special token's name in it is no special token.
@@ -15,8 +16,12 @@ pub(crate) struct Tokenizer {
     /// The same tokenizer, reading special tokens: for what a chat template itself writes.
     template: tokenizers::Tokenizer,
     special: Vec<String>,
+    /// The tokens of [`ANCHOR`].
+    anchor: Vec<u32>,
     /// Whether it puts a space before a text's first word.
     leads_with_space: bool,
+    /// One over the highest id.
+    vocabulary: usize,
     digest: [u8; 32],
     read: Cache<Name, Arc<[u32]>, ByBytes>,
 }
@@ -56,8 +61,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Stands before a text of which only the rest is wanted, where a tokenizer would put a space
-/// before a text's first word.
+/// Stands before a text of which only the rest is wanted: tokenizers put a space before a text's
+/// first word, or take one away when they write it.
 const ANCHOR: &str = "\u{263A}";
 
 impl Tokenizer {
@@ -73,23 +78,35 @@ impl Tokenizer {
         // Exports ship with padding and truncation meant for training.
         template.with_padding(None);
         template.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+        let refused = |error: tokenizers::Error| wrong(error.to_string());
+        mark_special(&mut template, fim::is_mark).map_err(refused)?;
         let mut text = template.clone();
+        mark_special(&mut text, is_bracketed).map_err(refused)?;
         text.set_encode_special_tokens(true);
-        let special = template
+        let special = text
             .get_added_tokens_decoder()
             .into_values()
             .filter(|token| token.special)
             .map(|token| token.content)
             .collect();
+        let highest = template.get_vocab(true).into_values().max();
+        let vocabulary = highest.map_or(0, |highest| highest as usize + 1);
+        let anchor = encode(&text, ANCHOR, false);
         let alone = encode(&text, "a", false);
         let leads_with_space = !encode(&text, &format!("{ANCHOR}a"), false).ends_with(&alone);
         let digest = Sha256::digest(&bytes).into();
         let read = Cache::with_weighter(4096, READ_BYTES, ByBytes);
-        Ok(Self { text, template, special, leads_with_space, digest, read })
+        Ok(Self { text, template, special, anchor, leads_with_space, vocabulary, digest, read })
     }
 
+    /// One over the highest id that means something.
     pub(crate) fn vocabulary(&self) -> usize {
-        self.text.get_vocab_size(true)
+        self.vocabulary
+    }
+
+    /// The tokens of a text that may stand before any other.
+    pub(crate) fn anchor(&self) -> &[u32] {
+        &self.anchor
     }
 
     pub(crate) fn digest(&self) -> [u8; 32] {
@@ -147,9 +164,8 @@ impl Tokenizer {
         if !self.leads_with_space {
             return self.encode(text);
         }
-        let anchor = self.encode(ANCHOR);
         let anchored = self.encode(&format!("{ANCHOR}{text}"));
-        match anchored.strip_prefix(anchor.as_slice()) {
+        match anchored.strip_prefix(self.anchor.as_slice()) {
             Some(rest) => rest.to_vec(),
             None => self.encode(text),
         }
@@ -166,16 +182,45 @@ impl Tokenizer {
         self.remembered(How::Template, text)
     }
 
-    /// The text of tokens, without special ones. Bytes that are no whole character yet become
-    /// U+FFFD.
+    /// The text of tokens, without special ones: what the publisher lists as such, and the marks
+    /// around a gap. Bytes that are no whole character yet become U+FFFD.
     pub(crate) fn decode(&self, tokens: &[u32]) -> String {
-        self.text.decode(tokens, true).unwrap_or_default()
+        self.template.decode(tokens, true).unwrap_or_default()
     }
 
-    /// One token's own text, special ones too; for what lists candidates.
+    /// One token's own text, special ones too, as it stands inside a text; for what lists
+    /// candidates.
     pub(crate) fn piece(&self, token: u32) -> String {
-        self.text.decode(&[token], false).unwrap_or_default()
+        let decode = |tokens: &[u32]| self.text.decode(tokens, false).unwrap_or_default();
+        let anchored = decode(&[self.anchor.as_slice(), &[token]].concat());
+        let before = decode(&self.anchor).len();
+        anchored.get(before..).map_or_else(|| decode(&[token]), str::to_owned)
     }
+}
+
+/// Makes added tokens special that are `marks`. Some publishers list the tokens around a gap, and
+/// those of tools, as ordinary ones.
+fn mark_special(
+    tokenizer: &mut tokenizers::Tokenizer,
+    marks: impl Fn(&str) -> bool,
+) -> tokenizers::Result<()> {
+    let added = tokenizer.get_added_tokens_decoder().into_values();
+    let marks: Vec<_> = added
+        .filter(|token| !token.special && marks(&token.content))
+        .map(|token| tokenizers::AddedToken { special: true, ..token })
+        .collect();
+    if !marks.is_empty() {
+        tokenizer.add_special_tokens(marks)?;
+    }
+    Ok(())
+}
+
+/// Whether a name looks like a mark, whatever its publisher says of it: users' text must not be
+/// able to write it. Runs of spaces and single letters are added tokens too, and are text.
+fn is_bracketed(name: &str) -> bool {
+    let name = name.trim_start_matches(['\u{2581}', ' ']);
+    let within = |open, close| name.starts_with(open) && name.ends_with(close);
+    name.chars().count() > 2 && (within('<', '>') || within('[', ']'))
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Vec<u32> {

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -30,6 +30,9 @@ pub(super) fn find(
         .clone()
         .or_else(|| Some(PathBuf::from(&published.genai.as_ref()?.model.decoder.filename)));
     if let Some(named) = named {
+        if !is_inside(&named) {
+            return Err(format!("the weights are at `{}`, outside the folder", named.display()));
+        }
         let path = folder.join(&named);
         return match path.is_file() {
             true => Ok(path),
@@ -67,14 +70,16 @@ fn onnx_files(folder: &Path) -> Vec<PathBuf> {
     paths.filter(|path| path.extension().is_some_and(|end| end == "onnx")).collect()
 }
 
+/// Whether a path leads nowhere but down.
+fn is_inside(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
 /// Refuses what can be known to fail before ONNX Runtime is asked.
 pub(super) fn check(weights: &Path, graph: &Graph) -> Result<(), String> {
     for external in &graph.external {
         // A name of another folder's file would read what the operator did not put there.
-        let plain = Path::new(external).components().all(|part| {
-            matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir)
-        });
-        if !plain {
+        if !is_inside(Path::new(external)) {
             return Err(format!("its weights are in `{external}`, outside its folder"));
         }
         if !weights.with_file_name(external).is_file() {

@@ -61,11 +61,10 @@ impl FakeOpener {
 }
 
 impl Opener for FakeOpener {
-    fn open(&self, folder: &Path) -> Result<Served, OriginError> {
+    fn open(&self, folder: &Path, model: Arc<Model>) -> Result<Served, OriginError> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(OriginError::Models("broken on purpose".to_owned()));
         }
-        let model = Arc::new(Model::load(folder)?);
         let given = self.session.lock().unwrap().take();
         let slots = self.origin.slots;
         let counting = || Box::new(Counting::new(slots, model.vocabulary())) as Box<dyn Session>;
@@ -79,6 +78,7 @@ impl Opener for FakeOpener {
             findings: Vec::new(),
             folder: folder.to_owned(),
             loaded: clock::since_epoch().as_secs(),
+            longest_step: Duration::ZERO,
         })
     }
 }
@@ -103,7 +103,7 @@ pub(crate) fn copy(folder: &Path, name: &str, revision: &str) -> PathBuf {
 }
 
 struct Rig {
-    registry: Registry,
+    registry: Arc<Registry>,
     opener: Arc<FakeOpener>,
     folder: tempfile::TempDir,
 }
@@ -116,7 +116,7 @@ impl Rig {
         let first = copy(folder.path(), "a", "1");
         let models = [OriginModel { folder: first, aliases: vec!["default".into()] }];
         let registry = Registry::start(Arc::clone(&opener) as Arc<dyn Opener>, &models).unwrap();
-        Self { registry, opener, folder }
+        Self { registry: Arc::new(registry), opener, folder }
     }
 
     async fn load(
@@ -157,11 +157,11 @@ async fn revisions_side_by_side_are_reached_by_their_own_name() {
     assert_eq!(rig.means(Some("a")).unwrap(), "a@1");
     assert_eq!(rig.means(Some("a@2")).unwrap(), "a@2");
     assert_eq!(rig.means(Some("default@2")).unwrap(), "a@2");
-    rig.registry.activate("a", "2", true).await.unwrap();
+    rig.registry.activate("a", "2", true).unwrap();
     assert_eq!(rig.means(Some("a")).unwrap(), "a@2");
     assert_eq!(rig.means(Some("a@1")).unwrap(), "a@1", "it was kept");
-    assert!(matches!(rig.registry.unload("a", Some("2")).await, Err(ChangeError::Active { .. })));
-    rig.registry.unload("a", Some("1")).await.unwrap();
+    assert!(matches!(rig.registry.unload("a", Some("2")), Err(ChangeError::Active { .. })));
+    rig.registry.unload("a", Some("1")).unwrap();
     assert!(rig.means(Some("a@1")).is_err());
 }
 
@@ -197,14 +197,14 @@ async fn names_and_aliases_are_told_apart() {
     assert_eq!(rig.means(None).unwrap(), "a@1", "the only model needs no name");
     rig.load("b", "1", SWITCH).await.unwrap();
     assert_eq!(rig.means(None).unwrap(), "a@1", "`default`");
-    rig.registry.alias("default", "b").await.unwrap();
+    rig.registry.alias("default", "b").unwrap();
     assert_eq!(rig.means(None).unwrap(), "b@1");
     let error = rig.means(Some("c")).unwrap_err();
     assert!(error.contains("there is a, b"), "{error}");
-    assert!(matches!(rig.registry.alias("a", "b").await, Err(ChangeError::Taken { .. })));
-    assert!(matches!(rig.registry.alias("x", "c").await, Err(ChangeError::Unknown(_))));
+    assert!(matches!(rig.registry.alias("a", "b"), Err(ChangeError::Taken { .. })));
+    assert!(matches!(rig.registry.alias("x", "c"), Err(ChangeError::Unknown(_))));
     assert!(matches!(rig.load("default", "1", SWITCH).await, Err(ChangeError::Taken { .. })));
-    rig.registry.unload("b", None).await.unwrap();
+    rig.registry.unload("b", None).unwrap();
     assert!(rig.means(Some("default")).is_err());
     assert!(matches!(rig.registry.roll_back("a").await, Err(ChangeError::NothingBefore { .. })));
 }
@@ -227,6 +227,51 @@ async fn a_request_finishes_on_the_revision_that_it_began_with() {
     let weak = Arc::downgrade(&old);
     drop(old);
     assert!(weak.upgrade().is_none(), "nothing holds the old revision any more");
+}
+
+#[tokio::test]
+async fn what_separates_a_revision_is_in_no_name() {
+    let rig = Rig::start();
+    for bad in ["a@2", "a b", "", "x\u{7}"] {
+        let refused = rig.registry.alias(bad, "a");
+        assert!(matches!(refused, Err(ChangeError::BadName(_))), "{bad}");
+    }
+    let error = rig.load("b", "1@2", SWITCH).await.err().unwrap().to_string();
+    assert!(error.contains("revision: `1@2` is no name"), "{error}");
+    let folder = copy(rig.folder.path(), "a", "2");
+    let inactive = rig.registry.load(&folder, (false, false), &["x".to_owned()]).await;
+    assert!(matches!(inactive, Err(ChangeError::AliasesOfInactive)));
+}
+
+#[tokio::test]
+async fn one_folder_is_loaded_at_a_time_and_other_changes_do_not_wait() {
+    let rig = Rig::start();
+    rig.load("a", "2", (true, true)).await.unwrap();
+    let held = Arc::clone(&rig.registry.loading).try_lock_owned().unwrap();
+    assert!(matches!(rig.load("a", "3", SWITCH).await, Err(ChangeError::Loading)));
+    assert_eq!(rig.registry.roll_back("a").await.unwrap(), "1", "it is still loaded");
+    rig.registry.alias("x", "a").unwrap();
+    assert_eq!(rig.means(Some("x")).unwrap(), "a@1");
+    drop(held);
+    rig.load("a", "3", SWITCH).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_load_goes_on_where_whoever_asked_has_gone() {
+    let rig = Rig::start();
+    let folder = copy(rig.folder.path(), "a", "2");
+    let mut load = Box::pin(rig.registry.load(&folder, SWITCH, &[]));
+    tokio::select! {
+        biased;
+        _ = &mut load => panic!("nothing loads without a thread"),
+        () = std::future::ready(()) => {}
+    }
+    drop(load);
+    let deadline = clock::now() + Duration::from_secs(30);
+    while rig.means(Some("a")).unwrap() != "a@2" {
+        assert!(clock::now() < deadline, "it was given up");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

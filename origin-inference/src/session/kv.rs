@@ -128,16 +128,34 @@ pub(crate) struct KvPool<T> {
 }
 
 impl<T: KvElement> KvPool<T> {
+    /// All its memory is taken now: a pod must not run out of it in the middle of its work.
+    ///
     /// # Errors
-    /// A name with a NUL in it.
+    /// A name with a NUL in it; more memory than there is.
     pub(crate) fn new(geometry: Geometry, tensors: &[KvNames]) -> Result<Self, String> {
-        let size = geometry.slots * geometry.slot();
+        let Geometry { slots, heads, capacity, head_size } = geometry;
+        let factors = [heads, capacity, head_size, size_of::<T>(), tensors.len().max(1)];
+        let bytes = factors.iter().try_fold(slots, |all, factor| all.checked_mul(*factor));
+        let too_much = || {
+            let size = bytes.map_or("more than any".to_owned(), |bytes| format!("{}", bytes >> 20));
+            format!(
+                "its keys and values need {size} MiB of memory for {slots} slots of {capacity} tokens, which is not to be had; set a shorter context_length in nearhop.yaml, or fewer origin.slots"
+            )
+        };
+        bytes.ok_or_else(too_much)?;
+        let size = slots * geometry.slot();
         let names = tensors.iter().map(|tensor| {
             let past = CString::new(tensor.past.as_str()).map_err(|error| error.to_string())?;
             Ok((past, tensor.present.clone()))
         });
         let names: Vec<_> = names.collect::<Result<_, String>>()?;
-        let buffers = names.iter().map(|_| vec![T::default(); size].into_boxed_slice()).collect();
+        let buffers = names.iter().map(|_| {
+            let mut buffer = Vec::new();
+            buffer.try_reserve_exact(size).map_err(|_refused| too_much())?;
+            buffer.resize(size, T::default());
+            Ok(buffer.into_boxed_slice())
+        });
+        let buffers = buffers.collect::<Result<_, String>>()?;
         Ok(Self { geometry, names, buffers, copy: Vec::new() })
     }
 
@@ -288,6 +306,16 @@ mod tests {
             *value = u8::try_from(at).unwrap().into();
         }
         pool
+    }
+
+    #[test]
+    fn more_memory_than_there_is_is_told_and_not_taken() {
+        for capacity in [usize::MAX / 8, 1 << 44] {
+            let geometry = Geometry { slots: 8, heads: 2, capacity, head_size: 2 };
+            let tensor = KvNames { past: "p".into(), present: "q".into() };
+            let error = KvPool::<f32>::new(geometry, &[tensor]).err().unwrap();
+            assert!(error.contains("context_length"), "{error}");
+        }
     }
 
     #[test]

@@ -102,8 +102,9 @@ impl<T: KvElement> Network<T> {
         }
         binding.bind_output_to_device(self.layout.logits.as_str(), &MemoryInfo::default())?;
         let layout = &self.layout;
+        let batch = slots.len();
         self.pool.run(&mut self.session, (binding, how), slots, |outputs| {
-            last_logits(layout, outputs, logits)
+            last_logits(layout, batch, outputs, logits)
         })
     }
 
@@ -131,7 +132,7 @@ impl<T: KvElement> Network<T> {
             let (_, present) = outputs[names.present.as_str()].try_extract_tensor::<T>()?;
             self.pool.append(at, slots.start, (&lengths, rows.width), present);
         }
-        last_logits(layout, &outputs, logits)
+        last_logits(layout, slots.len(), &outputs, logits)
     }
 }
 
@@ -209,32 +210,37 @@ impl<T: KvElement> Network<T> {
     }
 }
 
-/// Appends the last logits of each row.
+/// Appends the last logits of each of `rows` rows, from `[rows, tokens, vocabulary]` or, where a
+/// graph leaves the other tokens out, `[rows, vocabulary]`.
 fn last_logits(
     layout: &Layout,
+    rows: usize,
     outputs: &SessionOutputs<'_>,
     logits: &mut Vec<f32>,
 ) -> ort::Result<()> {
     let output = &outputs[layout.logits.as_str()];
     let vocabulary = layout.vocabulary;
+    // Each row has as much, whole tokens of it.
+    let row_size = |values: usize| match values {
+        0 => Err(ort::Error::new("it computed no logits")),
+        values if values % (rows * vocabulary) != 0 => {
+            let message = format!("its logits are {values} values for {rows} rows");
+            Err(ort::Error::new(message))
+        }
+        values => Ok(values / rows),
+    };
     if layout.logits_element == Element::F16 {
-        let (shape, values) = output.try_extract_tensor::<half::f16>()?;
-        for row in values.chunks_exact(row_size(shape, vocabulary)) {
+        let (_, values) = output.try_extract_tensor::<half::f16>()?;
+        for row in values.chunks_exact(row_size(values.len())?) {
             logits.extend(row[row.len() - vocabulary..].iter().map(|value| value.to_f32()));
         }
         return Ok(());
     }
-    let (shape, values) = output.try_extract_tensor::<f32>()?;
-    for row in values.chunks_exact(row_size(shape, vocabulary)) {
+    let (_, values) = output.try_extract_tensor::<f32>()?;
+    for row in values.chunks_exact(row_size(values.len())?) {
         logits.extend_from_slice(&row[row.len() - vocabulary..]);
     }
     Ok(())
-}
-
-/// Values of one row of logits, `[rows, tokens, vocabulary]`.
-fn row_size(shape: &[i64], vocabulary: usize) -> usize {
-    let tokens = shape.get(1).and_then(|tokens| usize::try_from(*tokens).ok());
-    tokens.unwrap_or(1).max(1) * vocabulary
 }
 
 impl<T: KvElement> Session for Network<T> {

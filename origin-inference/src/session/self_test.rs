@@ -23,6 +23,10 @@ pub(crate) enum SelfTestError {
     Step(#[from] StepError),
     #[error("it computes numbers that are none (NaN or infinite) for ordinary tokens")]
     NotFinite,
+    #[error(
+        "it finds every token as likely as any other, as without weights: is a file beside it whole?"
+    )]
+    Flat,
 }
 
 /// A prompt is cut here: the engine's own chunks have at least two tokens too.
@@ -43,6 +47,9 @@ pub(crate) fn run(
     let whole = std::mem::take(&mut logits);
     if !whole.iter().all(|logit| logit.is_finite()) {
         return Err(SelfTestError::NotFinite);
+    }
+    if whole.iter().all(|logit| *logit == whole[0]) {
+        return Err(SelfTestError::Flat);
     }
     session.prefill(0, 0, &prompt[..CUT], &mut logits)?;
     let start = std::mem::take(&mut logits);
@@ -107,8 +114,11 @@ pub(crate) fn rows_apart(encoder: &mut dyn Encoder, tokens: usize) -> Result<f32
     Ok(worst)
 }
 
-/// The largest difference as a share of the range; infinite where a number is none.
+/// The largest difference as a share of the range; infinite where a number is none, or missing.
 fn distance(expected: &[f32], found: &[f32]) -> f32 {
+    if expected.len() != found.len() || expected.is_empty() {
+        return f32::INFINITY;
+    }
     let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
     let mut worst: f32 = 0.0;
     for (expected, found) in expected.iter().zip(found) {
@@ -136,9 +146,59 @@ mod tests {
     }
 
     #[test]
+    fn a_network_without_weights_is_found_out() {
+        struct Zeros(Counting);
+        impl Session for Zeros {
+            fn prefill(
+                &mut self,
+                slot: usize,
+                done: usize,
+                tokens: &[u32],
+                logits: &mut Vec<f32>,
+            ) -> Result<(), StepError> {
+                self.0.prefill(slot, done, tokens, logits)?;
+                logits.fill(0.0);
+                Ok(())
+            }
+            fn decode(
+                &mut self,
+                tokens: &[u32],
+                lengths: &[usize],
+                logits: &mut Vec<f32>,
+            ) -> Result<(), StepError> {
+                self.0.decode(tokens, lengths, logits)
+            }
+            fn copy(&mut self, _: usize, _: usize, _: usize) {}
+            fn save(&self, slot: usize, tokens: std::ops::Range<usize>) -> crate::session::KvBlock {
+                self.0.save(slot, tokens)
+            }
+            fn restore(
+                &mut self,
+                _: usize,
+                _: std::ops::Range<usize>,
+                _: &crate::session::KvBlock,
+            ) {
+            }
+            fn token_bytes(&self) -> usize {
+                1
+            }
+            fn splits(&self) -> bool {
+                true
+            }
+            fn vocabulary(&self) -> usize {
+                64
+            }
+        }
+        let found = run(&mut Zeros(Counting::loose(2, 64)), 2, 64);
+        assert!(matches!(found, Err(SelfTestError::Flat)), "{found:?}");
+    }
+
+    #[test]
     fn distances_are_shares_of_the_range_and_nan_is_far() {
         assert_eq!(distance(&[0.0, 10.0], &[0.0, 10.0]), 0.0);
         assert_eq!(distance(&[0.0, 10.0], &[1.0, 10.0]), 0.1);
         assert_eq!(distance(&[0.0, 10.0], &[f32::NAN, 10.0]), f32::INFINITY);
+        assert_eq!(distance(&[0.0, 10.0], &[0.0]), f32::INFINITY);
+        assert_eq!(distance(&[], &[]), f32::INFINITY);
     }
 }

@@ -51,7 +51,7 @@ fn start(folder: &Path, chunk: usize, prefix_cache: usize) -> Option<Rig> {
     let setup = Setup {
         session: opened.session,
         model: Arc::clone(&model),
-        limits: Limits { slots: SLOTS, chunk },
+        limits: Limits { slots: SLOTS, chunk, whole: false },
         prefix_cache,
         counters: counters.clone(),
     };
@@ -206,7 +206,15 @@ fn a_graph_that_rounds_by_the_tensor_reuses_nothing() {
     let prompt = &prompts()[5];
     let first = rig.answer(watched(prompt));
     let again = rig.answer(watched(prompt));
-    assert_eq!((first.tokens, again.cached), (again.tokens, 0));
+    assert_eq!((&first.tokens, again.cached), (&again.tokens, 0));
+    // Its prompts stay whole beside a running answer too.
+    let mut busy = watched(&prompts()[0]);
+    busy.settings.max_tokens = 200;
+    busy.settings.stop = vec!["never said".to_owned()];
+    let running = rig.ask(busy);
+    let beside: Vec<Heard> = (0..4).map(|_| rig.answer(watched(prompt))).collect();
+    drop(running);
+    assert!(beside.iter().all(|heard| heard.tokens == first.tokens), "{beside:?}");
 }
 
 #[test]

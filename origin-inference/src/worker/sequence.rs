@@ -61,7 +61,7 @@ impl Sequence {
             last_token: None,
             generated: 0,
             sampler: Sampler::new(drawing, &generation.job.tokens),
-            detokenizer: Detokenizer::default(),
+            detokenizer: Detokenizer::new(&model.tokenizer),
             stop: StopStrings::new(settings.stop.clone()),
             characters: 0,
             pending: Vec::new(),
@@ -92,6 +92,8 @@ impl Sequence {
 
     /// Takes the next token from `logits` and sends what text became certain.
     pub(super) fn advance(&mut self, logits: &[f32], model: &Model) -> Progress {
+        // Graphs are padded to a round number of tokens; no text belongs to the rest.
+        let logits = &logits[..model.vocabulary().min(logits.len())];
         let token = match self.sampler.pick(logits) {
             Ok(token) => token,
             Err(NotFinite) => return Progress::Broken,
@@ -162,10 +164,22 @@ impl Sequence {
         }
     }
 
-    /// Says that its prompt's first `cached` tokens need no computing.
-    pub(super) fn begin(&self, cached: usize) {
-        // A reader that is gone is seen by the worker.
-        let _ = self.generation.events.try_send(Event::Begun { cached });
+    /// Says, once, that its prompt's first `cached` tokens need no computing. Returns whether it
+    /// was the first time.
+    pub(super) fn begin(&mut self, cached: usize) -> bool {
+        let first = !std::mem::replace(&mut self.generation.begun, true);
+        if first {
+            // A reader that is gone is seen by the worker.
+            let _ = self.generation.events.try_send(Event::Begun { cached });
+        }
+        first
+    }
+
+    /// Takes it out of its slot before it has had a token.
+    pub(super) fn suspend(self) -> Generation {
+        let mut generation = self.generation;
+        generation.place.take_again();
+        generation
     }
 
     pub(super) fn fail(self, failure: Failure) {

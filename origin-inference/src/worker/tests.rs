@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use nearhop_admin::Metrics;
-use nearhop_wire::Finish;
+use nearhop_wire::{Finish, Kind};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -39,7 +39,7 @@ fn start_over(session: Box<dyn Session>, slots: usize, queue: usize) -> Rig {
     let setup = Setup {
         session,
         model: model(),
-        limits: Limits { slots, chunk: 16 },
+        limits: Limits { slots, chunk: 16, whole: false },
         prefix_cache: 1 << 20,
         counters: counters.clone(),
     };
@@ -113,6 +113,111 @@ fn a_dropped_job_gives_its_slot_and_its_place_back() {
     let next = rig.submit(job(&[400], 1, 2));
     assert_eq!(collect(next, 1)[0].0, [401, 402]);
     assert_eq!(rig.waiting(), 0);
+}
+
+/// The counting network, which computes each prompt chunk when it is told to, and tells of it.
+struct Stepped {
+    counting: Counting,
+    steps: Receiver<()>,
+    /// First token and number of tokens of each chunk.
+    chunks: std::sync::mpsc::Sender<(u32, usize)>,
+}
+
+impl Session for Stepped {
+    fn prefill(
+        &mut self,
+        slot: usize,
+        done: usize,
+        tokens: &[u32],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), crate::session::StepError> {
+        let _ = self.steps.recv();
+        let _ = self.chunks.send((tokens[0], tokens.len()));
+        self.counting.prefill(slot, done, tokens, logits)
+    }
+
+    fn decode(
+        &mut self,
+        tokens: &[u32],
+        lengths: &[usize],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), crate::session::StepError> {
+        self.counting.decode(tokens, lengths, logits)
+    }
+
+    fn copy(&mut self, from: usize, to: usize, length: usize) {
+        self.counting.copy(from, to, length);
+    }
+
+    fn save(&self, slot: usize, tokens: Range<usize>) -> KvBlock {
+        self.counting.save(slot, tokens)
+    }
+
+    fn restore(&mut self, slot: usize, tokens: Range<usize>, block: &KvBlock) {
+        self.counting.restore(slot, tokens, block);
+    }
+
+    fn token_bytes(&self) -> usize {
+        self.counting.token_bytes()
+    }
+
+    fn splits(&self) -> bool {
+        true
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.counting.vocabulary()
+    }
+}
+
+#[test]
+fn a_long_prompt_lets_somebody_who_types_go_first_and_loses_nothing() {
+    let (step, steps) = std::sync::mpsc::sync_channel(0);
+    let (told, chunks) = std::sync::mpsc::channel();
+    let counting = Counting::new(2, model().vocabulary());
+    let rig = start_over(Box::new(Stepped { counting, steps, chunks: told }), 2, 10);
+    let long: Vec<u32> = (20..120).collect();
+    let agent = rig.submit(Job { class: Kind::Agent, ..job(&long, 1, 3) });
+    step.send(()).unwrap();
+    step.send(()).unwrap();
+    assert_eq!([chunks.recv().unwrap(), chunks.recv().unwrap()], [(20, 16), (36, 16)]);
+    let inline = rig.submit(Job { class: Kind::Inline, ..job(&[300, 301], 1, 2) });
+    // The chunk after this one may have begun before the newcomer was seen.
+    drop(step);
+    let order: Vec<(u32, usize)> = std::iter::from_fn(|| chunks.recv().ok()).take(6).collect();
+    let at = order.iter().position(|chunk| chunk.0 == 300).unwrap();
+    assert!(at <= 2, "{order:?}");
+    let again: Vec<u32> = order.iter().map(|chunk| chunk.0).filter(|first| *first < 300).collect();
+    assert!(again.windows(2).all(|two| two[0] < two[1]), "nothing is computed again: {order:?}");
+    assert_eq!(collect(inline, 1)[0].0, [302, 303]);
+    assert_eq!(collect(agent, 1)[0].0, [120, 121, 122]);
+    assert_eq!((rig.waiting(), rig.counters.prefix_hits.get()), (0, 0));
+    assert_eq!(rig.counters.prefix_queries.get(), 102);
+}
+
+#[test]
+fn a_hundred_cancelled_requests_leave_nothing_behind() {
+    let rig = start(3, 200);
+    let running: Vec<_> = (0..100)
+        .map(|at| rig.submit(job(&(20..40 + at % 30).collect::<Vec<u32>>(), 1, 200)))
+        .collect();
+    for (at, mut events) in running.into_iter().enumerate() {
+        if at % 3 == 0 {
+            events.blocking_recv().unwrap();
+        }
+        drop(events);
+    }
+    let after = rig.submit(job(&[400], 1, 2));
+    assert_eq!(collect(after, 1)[0].0, [401, 402]);
+    let deadline = clock::now() + Duration::from_secs(30);
+    let busy = || rig.counters.running.get() > 0 || rig.counters.kv_use.get() > 0.0;
+    while busy() {
+        assert!(clock::now() < deadline, "slots are still held");
+        std::thread::yield_now();
+    }
+    assert_eq!(rig.waiting(), 0);
+    let load = rig.engine.entrance.load();
+    assert_eq!((load.running, load.waiting, load.kv_tokens, load.prompt_tokens), (0, 0, 0, 0));
 }
 
 #[test]
