@@ -5,19 +5,30 @@
 //! as output; grouped-query attention writes the new token's keys and values behind the old ones.
 //! Where a graph cannot do that, the past is bound from a copy ([`Binding::Copied`]).
 //!
-//! This is the only `unsafe` of Nearhop. It is sound because of what [`KvPool::run`] does and
-//! nothing outside can undo: the binding is made, used and dropped while the pool is borrowed
-//! mutably, so that no pointer into the pool outlives the borrow, the buffers are never resized,
-//! and nobody else can read or write them meanwhile.
+//! A decode step is over in a fifth of a millisecond for a small model, and binding two dozen
+//! tensors anew would take a tenth of that. So the bindings of decode steps are kept
+//! ([`KvPool::decode`]), one for each number of rows.
+//!
+//! This is the only `unsafe` of Nearhop. It is sound because of what this file does and nothing
+//! outside can undo: buffers are memory of their own ([`Buffer`]), reached by pointers that stay
+//! valid until the pool is dropped, never resized or moved; kept bindings lie in the pool and are
+//! dropped before the buffers; ONNX Runtime reads and writes them only within [`KvPool::run`] and
+//! [`KvPool::decode`], which borrow the pool mutably, so that nobody else does meanwhile.
 
-use std::{ffi::CString, fmt::Debug, ops::Range};
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString},
+    fmt::Debug,
+    ops::Range,
+    ptr::NonNull,
+};
 
 use half::f16;
 use ort::{
     AsPointer as _,
     memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
     session::{IoBinding, Session, SessionOutputs},
-    value::{PrimitiveTensorElementType, Shape, TensorRefMut},
+    value::{DynValue, PrimitiveTensorElementType, Shape, TensorRefMut},
 };
 
 use super::layout::KvNames;
@@ -117,12 +128,62 @@ pub(crate) enum Binding {
     Copied,
 }
 
+/// Values at an address that stays theirs.
+struct Buffer<T> {
+    start: NonNull<T>,
+    length: usize,
+}
+
+#[expect(unsafe_code, reason = "owns memory that ONNX Runtime has pointers to")]
+mod buffer {
+    use super::{Buffer, NonNull};
+
+    // SAFETY: it owns its values alone, as a `Box<[T]>` does.
+    unsafe impl<T: Send> Send for Buffer<T> {}
+
+    impl<T> From<Vec<T>> for Buffer<T> {
+        fn from(values: Vec<T>) -> Self {
+            let length = values.len();
+            let start = Box::into_raw(values.into_boxed_slice()).cast();
+            Self { start: NonNull::new(start).expect("a box is somewhere"), length }
+        }
+    }
+
+    impl<T> std::ops::Deref for Buffer<T> {
+        type Target = [T];
+
+        fn deref(&self) -> &[T] {
+            // SAFETY: `start` and `length` are those of the boxed slice, which is still ours.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl<T> std::ops::DerefMut for Buffer<T> {
+        fn deref_mut(&mut self) -> &mut [T] {
+            // SAFETY: as in `deref`, and `self` is borrowed mutably.
+            unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl<T> Drop for Buffer<T> {
+        fn drop(&mut self) {
+            let whole = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.length);
+            // SAFETY: this is the boxed slice that it was made of, and nobody uses it any more.
+            drop(unsafe { Box::from_raw(whole) });
+        }
+    }
+}
+
 /// `[slots, heads, capacity, head_size]` for each tensor.
 pub(crate) struct KvPool<T> {
     geometry: Geometry,
-    names: Vec<(CString, String)>,
-    /// One a tensor, never resized.
-    buffers: Vec<Box<[T]>>,
+    /// The past's and the present's.
+    names: Vec<(CString, CString)>,
+    /// Kept bindings of decode steps, by their number of rows. Before the buffers, to be dropped
+    /// first.
+    bound: HashMap<usize, IoBinding>,
+    /// One a tensor.
+    buffers: Vec<Buffer<T>>,
     /// The past, where it is bound from a copy.
     copy: Vec<T>,
 }
@@ -144,19 +205,17 @@ impl<T: KvElement> KvPool<T> {
         };
         bytes.ok_or_else(too_much)?;
         let size = slots * geometry.slot();
-        let names = tensors.iter().map(|tensor| {
-            let past = CString::new(tensor.past.as_str()).map_err(|error| error.to_string())?;
-            Ok((past, tensor.present.clone()))
-        });
+        let name = |name: &str| CString::new(name).map_err(|error| error.to_string());
+        let names = tensors.iter().map(|tensor| Ok((name(&tensor.past)?, name(&tensor.present)?)));
         let names: Vec<_> = names.collect::<Result<_, String>>()?;
         let buffers = names.iter().map(|_| {
             let mut buffer = Vec::new();
             buffer.try_reserve_exact(size).map_err(|_refused| too_much())?;
             buffer.resize(size, T::default());
-            Ok(buffer.into_boxed_slice())
+            Ok(buffer.into())
         });
         let buffers = buffers.collect::<Result<_, String>>()?;
-        Ok(Self { geometry, names, buffers, copy: Vec::new() })
+        Ok(Self { geometry, names, bound: HashMap::new(), buffers, copy: Vec::new() })
     }
 
     /// Memory of one token, bytes.
@@ -248,43 +307,25 @@ impl<T: KvElement> KvPool<T> {
         slots: Range<usize>,
         read: impl FnOnce(&SessionOutputs<'_>) -> ort::Result<R>,
     ) -> ort::Result<R> {
-        let Geometry { heads, capacity, head_size, .. } = self.geometry;
-        assert!(slots.end <= self.geometry.slots && !slots.is_empty(), "slots {slots:?}");
-        let range = slots.start * self.geometry.slot()..slots.end * self.geometry.slot();
-        let shape = [slots.len(), heads, capacity, head_size].map(|size| size as i64);
+        let range = self.values_of(&slots);
+        let shape = self.shape(slots.len());
         if how == Binding::Copied {
             self.copy.clear();
             self.copy.extend(self.buffers.iter().flat_map(|buffer| &buffer[range.clone()]));
         }
         let mut copies = self.copy.chunks_exact_mut(range.len());
         for ((past, present), buffer) in self.names.iter().zip(&mut self.buffers) {
-            let info = || {
-                let (device, kind) = (AllocationDevice::CPU, AllocatorType::Device);
-                MemoryInfo::new(device, 0, kind, MemoryType::Default)
-            };
-            let piece = &mut buffer[range.clone()];
-            let value_of = |data: &mut [T]| -> ort::Result<TensorRefMut<'_, T>> {
-                // SAFETY: what is given here, a piece of a buffer or of the copy, is exactly
-                // `shape` values of `T`, aligned as such, in memory of the CPU, and borrowed
-                // mutably until this function returns. The value made of it, and `binding`, which
-                // keeps a reference of its own to it, are both dropped before that.
-                unsafe {
-                    TensorRefMut::from_raw(info()?, data.as_mut_ptr().cast(), Shape::new(shape))
-                }
-            };
-            let value = value_of(piece)?;
+            let value = tensor(&mut buffer[range.clone()], shape)?;
             let copied = match copies.next() {
-                Some(copy) if how == Binding::Copied => Some(value_of(copy)?),
+                Some(copy) if how == Binding::Copied => Some(tensor(copy, shape)?),
                 _ => None,
             };
             let input = copied.as_ref().map_or(value.ptr(), |copied| copied.ptr());
             // SAFETY: both pointers are valid, and `past` ends with a NUL. `bind_input` would do
-            // the same after copying the value.
-            unsafe {
-                let status = (ort::api().BindInput)(binding.ptr_mut(), past.as_ptr(), input);
-                ort::Error::result_from_status(status)?;
-            }
-            binding.bind_output(present.as_str(), value)?;
+            // the same after copying the value, whose memory is borrowed until the end.
+            unsafe { bind(&mut binding, past, input, Side::Input)? };
+            let present = present.to_str().expect("it was made of text");
+            binding.bind_output(present, value)?;
         }
         let outputs = session.run_binding(&binding)?;
         let out = read(&outputs)?;
@@ -292,6 +333,108 @@ impl<T: KvElement> KvPool<T> {
         drop(binding);
         Ok(out)
     }
+
+    /// Runs a decode step of the first slots, in place: `inputs` are everything but keys and
+    /// values, `logits` is filled, as a tensor of shape `shape` called `name`.
+    #[expect(unsafe_code, reason = "binds our own memory to ONNX Runtime without a copy")]
+    pub(crate) fn decode<L: PrimitiveTensorElementType + Debug>(
+        &mut self,
+        session: &mut Session,
+        (rows, inputs): (usize, &[(CString, DynValue)]),
+        (name, shape, logits): (&CStr, &[usize], &mut [L]),
+    ) -> ort::Result<()> {
+        assert_eq!(shape.iter().product::<usize>(), logits.len(), "a tensor of this shape");
+        // One that fails is not kept.
+        let mut binding = match self.bound.remove(&rows) {
+            Some(binding) => binding,
+            None => self.bind_rows(session, rows)?,
+        };
+        for (name, value) in inputs {
+            // SAFETY: the name ends with a NUL; the value outlives the run, and what stays bound
+            // of it is bound anew before the next.
+            unsafe { bind(&mut binding, name, value.ptr(), Side::Input)? };
+        }
+        let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
+        let target = tensor(logits, shape)?;
+        // SAFETY: as above; `logits` is borrowed mutably until the run is over.
+        unsafe { bind(&mut binding, name, target.ptr(), Side::Output)? };
+        // Outputs that ort does not know of are not fetched: each would be wrapped and asked for
+        // its type.
+        drop(session.run_binding(&binding)?);
+        self.bound.insert(rows, binding);
+        Ok(())
+    }
+
+    /// A binding with the first `rows` slots as past and present.
+    #[expect(unsafe_code, reason = "binds our own memory to ONNX Runtime without a copy")]
+    fn bind_rows(&mut self, session: &Session, rows: usize) -> ort::Result<IoBinding> {
+        let mut binding = session.create_binding()?;
+        let (range, shape) = (self.values_of(&(0..rows)), self.shape(rows));
+        for ((past, present), buffer) in self.names.iter().zip(&mut self.buffers) {
+            let value = tensor(&mut buffer[range.clone()], shape)?;
+            // SAFETY: the names end with a NUL; the value's memory is a buffer's, which the
+            // binding does not outlive.
+            unsafe {
+                bind(&mut binding, past, value.ptr(), Side::Input)?;
+                bind(&mut binding, present, value.ptr(), Side::Output)?;
+            }
+        }
+        Ok(binding)
+    }
+
+    fn shape(&self, slots: usize) -> [i64; 4] {
+        let Geometry { heads, capacity, head_size, .. } = self.geometry;
+        [slots, heads, capacity, head_size].map(|size| size as i64)
+    }
+
+    /// Where the values of `slots` are in each buffer.
+    fn values_of(&self, slots: &Range<usize>) -> Range<usize> {
+        assert!(slots.end <= self.geometry.slots && !slots.is_empty(), "slots {slots:?}");
+        slots.start * self.geometry.slot()..slots.end * self.geometry.slot()
+    }
+}
+
+/// Values as a tensor, not copied. What keeps a reference of its own to it must not be run when
+/// `data` is gone.
+#[expect(unsafe_code, reason = "lends memory to ONNX Runtime")]
+fn tensor<'a, T: PrimitiveTensorElementType + Debug>(
+    data: &'a mut [T],
+    shape: impl IntoIterator<Item = i64>,
+) -> ort::Result<TensorRefMut<'a, T>> {
+    let (device, kind) = (AllocationDevice::CPU, AllocatorType::Device);
+    let info = MemoryInfo::new(device, 0, kind, MemoryType::Default)?;
+    let shape: Shape = shape.into_iter().collect();
+    assert_eq!(shape.num_elements(), data.len(), "a tensor of this shape");
+    // SAFETY: `data` is exactly `shape` values of `T`, aligned as such, in memory of the CPU, and
+    // borrowed mutably for as long as the tensor lives.
+    unsafe { TensorRefMut::from_raw(info, data.as_mut_ptr().cast(), shape) }
+}
+
+/// Which way a tensor goes.
+#[derive(Clone, Copy)]
+enum Side {
+    Input,
+    Output,
+}
+
+/// Binds a value without a copy and without ort's own list of what is bound.
+///
+/// # Safety
+/// `value` is a value, and its memory is valid whenever `binding` is run with it.
+#[expect(unsafe_code, reason = "binds our own memory to ONNX Runtime without a copy")]
+unsafe fn bind(
+    binding: &mut IoBinding,
+    name: &CStr,
+    value: *const ort::sys::OrtValue,
+    side: Side,
+) -> ort::Result<()> {
+    let api = ort::api();
+    let bind = match side {
+        Side::Input => api.BindInput,
+        Side::Output => api.BindOutput,
+    };
+    // SAFETY: the binding and the name are valid; the caller answers for the value.
+    unsafe { ort::Error::result_from_status(bind(binding.ptr_mut(), name.as_ptr(), value)) }
 }
 
 #[cfg(test)]
@@ -321,7 +464,7 @@ mod tests {
     #[test]
     fn a_copied_slot_leaves_the_others_alone() {
         let mut pool = pool();
-        let before = pool.buffers[0].clone();
+        let before = pool.buffers[0].to_vec();
         pool.copy(0, 2, 3);
         let after = &pool.buffers[0];
         assert_eq!(after[..32], before[..32]);
@@ -333,7 +476,7 @@ mod tests {
     #[test]
     fn a_block_goes_to_any_slot() {
         let mut pool = pool();
-        let before = pool.buffers[0].clone();
+        let before = pool.buffers[0].to_vec();
         let block = pool.save(1, &(1..3));
         assert_eq!(block, KvBlock::F32([18.0, 19.0, 20.0, 21.0, 26.0, 27.0, 28.0, 29.0].into()));
         assert_eq!(block.bytes(), 2 * pool.token_bytes());
@@ -347,7 +490,7 @@ mod tests {
     #[test]
     fn rows_of_different_length_are_gathered_with_zeros_and_appended_to() {
         let mut pool = pool();
-        let before = pool.buffers[0].clone();
+        let before = pool.buffers[0].to_vec();
         let past = pool.gather(0, 0, &[1, 2]);
         assert_eq!(past[..4], [0.0, 1.0, 0.0, 0.0], "row 0, head 0: one token and a hole");
         assert_eq!(past[8..12], before[16..20], "row 1, head 0: two tokens");

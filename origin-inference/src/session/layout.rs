@@ -41,6 +41,8 @@ pub(crate) struct Layout {
     pub(crate) kv: Element,
     /// Of the logits: float32 or float16.
     pub(crate) logits_element: Element,
+    /// Dimensions of the logits: `[rows, tokens, vocabulary]`, or without the tokens.
+    pub(crate) logits_rank: usize,
     pub(crate) tensors: Vec<KvNames>,
     pub(crate) ids: String,
     pub(crate) mask: Option<String>,
@@ -150,6 +152,7 @@ impl Layout {
             vocabulary: fixed(logits.shape.last().copied().unwrap_or(-1), "predicted tokens")?,
             kv,
             logits_element: logits.element,
+            logits_rank: logits.shape.len(),
             tensors,
             ids: names.ids.clone(),
             mask,

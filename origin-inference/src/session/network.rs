@@ -1,6 +1,6 @@
 //! A decoder on ONNX Runtime: steps to inputs, outputs to logits, in each layout.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, ffi::CString, ops::Range};
 
 use ort::{
     memory::MemoryInfo,
@@ -45,6 +45,8 @@ pub(crate) struct Network<T> {
     pool: KvPool<T>,
     layout: Layout,
     kv_use: KvUse,
+    /// Inputs' names and the logits', as ONNX Runtime has them.
+    logits_name: CString,
     /// Whether rows may share a step; otherwise each is computed alone.
     pub(crate) together: bool,
     /// Whether a prompt may be computed in pieces.
@@ -64,7 +66,9 @@ impl<T: KvElement> Network<T> {
             Style::Concatenated => KvUse::Gathered,
             Style::Native | Style::Masked => KvUse::InPlace,
         };
-        Ok(Self { session, pool, layout, kv_use, together: true, splits: true })
+        let logits_name =
+            CString::new(layout.logits.as_str()).map_err(|error| error.to_string())?;
+        Ok(Self { session, pool, layout, kv_use, logits_name, together: true, splits: true })
     }
 
     pub(crate) fn kv_use(&self) -> KvUse {
@@ -93,6 +97,9 @@ impl<T: KvElement> Network<T> {
         let inputs = self.inputs(ids, &rows)?;
         let how = match self.kv_use {
             KvUse::Gathered => return self.gathered_step(slots, inputs, &rows, logits),
+            KvUse::InPlace if rows.width == 1 && slots.start == 0 => {
+                return self.bound_step(slots.len(), inputs, logits);
+            }
             KvUse::InPlace => Binding::InPlace,
             KvUse::Copied => Binding::Copied,
         };
@@ -106,6 +113,33 @@ impl<T: KvElement> Network<T> {
         self.pool.run(&mut self.session, (binding, how), slots, |outputs| {
             last_logits(layout, batch, outputs, logits)
         })
+    }
+
+    /// A decode step of the first rows, whose keys and values stay bound.
+    fn bound_step(
+        &mut self,
+        rows: usize,
+        inputs: Vec<(String, DynValue)>,
+        logits: &mut Vec<f32>,
+    ) -> ort::Result<()> {
+        let named = |(name, value)| Ok((CString::new::<String>(name)?, value));
+        let inputs: Result<Vec<_>, std::ffi::NulError> = inputs.into_iter().map(named).collect();
+        let inputs = inputs.map_err(|error| ort::Error::new(error.to_string()))?;
+        let vocabulary = self.layout.vocabulary;
+        let shape = match self.layout.logits_rank {
+            2 => vec![rows, vocabulary],
+            _ => vec![rows, 1, vocabulary],
+        };
+        let from = logits.len();
+        logits.resize(from + rows * vocabulary, 0.0);
+        let (name, out) = (self.logits_name.as_c_str(), &mut logits[from..]);
+        if self.layout.logits_element == Element::F32 {
+            return self.pool.decode(&mut self.session, (rows, &inputs), (name, &shape, out));
+        }
+        let mut half = vec![half::f16::ZERO; out.len()];
+        self.pool.decode(&mut self.session, (rows, &inputs), (name, &shape, &mut half))?;
+        out.iter_mut().zip(half).for_each(|(out, half)| *out = half.to_f32());
+        Ok(())
     }
 
     /// A step of a graph that concatenates.
