@@ -156,7 +156,8 @@ def tokens(ours: Side, theirs: Side, data: pathlib.Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     opened = gzip.open if data.suffix == ".gz" else open
     with opened(data, "rt") as lines:
-        prompts = [json.loads(line)["prompt"] for line in lines][:2000:40][:50]
+        prompts = [json.loads(line)["prompt"] for line in lines]
+    prompts = prompts[:: max(1, len(prompts) // 50)][:50]
     same, ties, other = 0, 0, []
     for at, prompt in enumerate(prompts):
         ids = tokenizer.encode(prompt).ids[-800:]

@@ -93,8 +93,8 @@ const fn gives_way(prompt: Prompt, rank: u32, limits: Limits) -> bool {
 /// A chunk takes at most about this many decode steps' time while answers run, so that their tokens
 /// come at most that much later.
 const CHUNK_STEPS: f64 = 1.5;
-/// Smaller chunks cost more than they spare.
-const CHUNK_MIN: usize = 16;
+/// Smaller chunks cost more than they spare: a step has a price of its own.
+const CHUNK_MIN: usize = 4;
 
 /// Tokens of the next chunk.
 fn budget(view: &View, limits: Limits) -> usize {
@@ -212,7 +212,8 @@ mod tests {
             ..view(None, Some((0, 300)), decoding)
         };
         check(timed(1, 0.004), Step::Prefill(0..48));
-        check(timed(1, 0.001), Step::Prefill(0..16));
+        check(timed(1, 0.001), Step::Prefill(0..12));
+        check(timed(1, 0.000_1), Step::Prefill(0..4));
         check(timed(1, 0.1), Step::Prefill(0..128));
         check(timed(0, 0.001), Step::Prefill(0..128));
     }

@@ -302,16 +302,17 @@ impl Worker {
         }
     }
 
-    /// A prompt is computed: it is kept for others, and its first token comes.
+    /// A prompt is computed: its first token comes, and then it is kept for others.
     fn prefilled(&mut self, slot: usize, mut sequence: Sequence, now: Instant) {
-        self.keep(slot, &sequence);
         let waited = (now - sequence.generation.job.submitted).as_secs_f64();
         self.counters.first_token_seconds.observe(waited);
         self.load.first_token_seconds = average(self.load.first_token_seconds, waited);
         self.prompt_rate.add((now - sequence.begun).as_secs_f64(), sequence.prompt.len());
         self.load.prompt_token_seconds = self.prompt_rate.each();
         sequence.last_token = Some(now);
-        match sequence.advance(&self.logits, &self.model) {
+        let progress = sequence.advance(&self.logits, &self.model);
+        self.keep(slot, &sequence);
+        match progress {
             Progress::Goes => self.decoding.push(sequence),
             Progress::Ended => {}
             Progress::Broken => self.broken(sequence),

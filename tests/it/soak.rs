@@ -1,7 +1,8 @@
-//! The kill test: clients keep asking while a pod is stopped, continued, killed and restarted.
+//! What takes long. `make test` runs a little of it; `make soak` sets `NEARHOP_SOAK=1` and goes on.
+//! Correctness is asserted, times are printed.
 //!
-//! `make test` runs a short one; `make soak` sets `NEARHOP_SOAK=1` and repeats it. Correctness is
-//! asserted, times are printed.
+//! The kill test: clients keep asking while a pod is stopped, continued, killed and restarted. The
+//! mixed load: half an hour of everything that a pod is asked, in which it must not grow.
 
 use std::{
     sync::{
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::support::{
     client::{Broken, request, send},
     eventually, now,
-    process::{Dev, has_ort, signal, soaking},
+    process::{Dev, Origin, has_models, has_ort, metric, root, say, signal, soaking},
     unique,
 };
 
@@ -147,4 +148,101 @@ fn report(done: &[Request], stopped: Instant, detected: Duration) {
         usual.get(usual.len() / 2),
         usual.get(usual.len() * 99 / 100),
     );
+}
+
+/// One request of the mixed load, by its number: streamed and not, given up, several choices, long
+/// and short, chats, embeddings, mistakes.
+async fn mixed(address: &str, at: usize) {
+    let code = format!("def f_{at}(a, b):\n    x = a * {}\n", at * 7919 % 997).repeat(1 + at % 12);
+    let (path, body) = match at % 8 {
+        0 => ("/v1/embeddings", json!({"model": "embed", "input": [code, "short", unique()]})),
+        1 => (
+            "/v1/completions",
+            json!({"model": "tiny", "prompt": code, "n": 3, "temperature": 0.8}),
+        ),
+        2 => ("/v1/completions", json!({"model": "tiny", "prompt": "x", "temperature": 9})),
+        3 => (
+            "/v1/completions",
+            json!({"model": "tiny", "prompt": code, "suffix": "end", "logprobs": 3}),
+        ),
+        4 => ("/v1/completions", json!({"model": "nobody", "prompt": code})),
+        _ => ("/v1/completions", json!({"model": "tiny", "prompt": code, "stream": true})),
+    };
+    let tenant = format!("t{}", at % 5);
+    let headers = [("x-nearhop-tenant", tenant.as_str())];
+    let Ok(mut answer) = send(address, request(path, &body, &headers)).await else {
+        panic!("{path} {body}: no answer");
+    };
+    let expected: &[u16] = match at % 8 {
+        2 => &[400],
+        4 => &[404],
+        _ => &[200, 429, 503],
+    };
+    assert!(expected.contains(&answer.status.as_u16()), "{}: {path} {body}", answer.status);
+    match at % 8 {
+        // Given up after its first piece.
+        5 => drop(answer.piece().await),
+        _ => drop(answer.whole().await.map_err(|Broken| panic!("{path} {body} broke off"))),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn soak_a_pod_under_mixed_load_does_not_grow() {
+    if !has_models() {
+        return;
+    }
+    let pod = Origin::with(|origin| {
+        origin["models"][0]["aliases"] = json!(["default"]);
+        let embedder =
+            json!({"folder": root().join(".models/all-minilm-l6-v2"), "aliases": ["embed"]});
+        origin["models"].as_array_mut().unwrap().push(embedder);
+        // Full within the first minutes, so that what grows after them is a leak.
+        origin["prefix_cache"] = json!("8MiB");
+    });
+    let (warm, whole) = match soaking() {
+        true => (Duration::from_secs(300), Duration::from_secs(1800)),
+        false => (Duration::ZERO, Duration::ZERO),
+    };
+    let (began, next) = (now(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (address, next) = (pod.address.clone(), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    // A number of requests, and in a soak a time.
+                    if at >= 200 && now() - began >= whole {
+                        return;
+                    }
+                    mixed(&address, at).await;
+                }
+            })
+        })
+        .collect();
+    let (mut first, mut last) = (0, Vec::new());
+    while clients.iter().any(|client| !client.is_finished()) {
+        tokio::time::sleep(Duration::from_millis(if soaking() { 5000 } else { 50 })).await;
+        last.push(pod.memory());
+        if now() - began >= warm && first == 0 {
+            // What comes and goes from moment to moment is no growth.
+            first = *last.iter().rev().take(12).max().unwrap();
+        }
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    for gauge in
+        ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"]
+    {
+        eventually("nothing is held", LIMIT, || async {
+            (metric(&pod.admin, gauge).await == 0.0).then_some(())
+        })
+        .await;
+    }
+    let end = *last.iter().rev().take(12).max().unwrap();
+    let requests = next.load(Ordering::Relaxed);
+    say(&format!("{requests} mixed requests: {first} KiB at first, {end} KiB at the end"));
+    if soaking() {
+        assert!(end * 100 <= first * 102, "it grew from {first} to {end} KiB");
+    }
 }

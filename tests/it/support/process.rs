@@ -366,6 +366,7 @@ impl Edge {
 pub(crate) struct Origin {
     child: Child,
     pub(crate) address: String,
+    pub(crate) admin: String,
     _config: tempfile::TempDir,
 }
 
@@ -387,12 +388,20 @@ impl Origin {
         std::fs::write(&path, config.to_string()).unwrap();
         let (child, ready) =
             start(&["origin", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
-        let address = ready["listen"].as_str().unwrap().to_owned();
-        Self { child, address, _config: folder }
+        let text = |field: &str| ready[field].as_str().unwrap().to_owned();
+        let (address, admin) = (text("listen"), text("admin"));
+        Self { child, address, admin, _config: folder }
     }
 
     pub(crate) fn pid(&self) -> u64 {
         self.child.id().into()
+    }
+
+    /// Memory it holds, KiB.
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
 
