@@ -19,7 +19,7 @@ use super::{
     names::Names,
     network::{KvUse, Network},
     provider::{Declined, Shapes, dispatch, ladder},
-    self_test::{self, Verdict},
+    self_test::{self, Allowed, Verdict},
 };
 use crate::{
     Model, OriginError,
@@ -216,14 +216,11 @@ fn tested<T: KvElement>(
         let kv_use = network.kv_use();
         return Ok((Box::new(network), kv_use));
     }
-    let allowed = match element {
-        Element::F16 => 2e-2,
-        _ => 5e-3,
-    };
+    let allowed = Allowed::of(element);
     loop {
         let verdict = self_test::run(&mut network, options.slots, model.vocabulary());
         let problem = match verdict {
-            Ok(verdict) if verdict.split.max(verdict.decoded) <= allowed => {
+            Ok(verdict) if verdict.within(allowed) => {
                 return Ok(settle(network, verdict, allowed, findings));
             }
             Ok(verdict) => format!(
@@ -243,7 +240,7 @@ fn tested<T: KvElement>(
 fn settle<T: KvElement>(
     mut network: Network<T>,
     verdict: Verdict,
-    allowed: f32,
+    allowed: Allowed,
     findings: &mut Vec<String>,
 ) -> (Box<dyn Session>, KvUse) {
     let kv_use = network.kv_use();
@@ -254,7 +251,7 @@ fn settle<T: KvElement>(
         verdict.decoded
     ));
     match verdict.together {
-        Some(apart) if apart > allowed => {
+        Some(apart) if apart > allowed.together => {
             network.together = false;
             findings.push(format!(
                 "batching: off, because rows of different length change each other's logits by {:.2} % of their range",

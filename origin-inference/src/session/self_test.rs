@@ -4,6 +4,7 @@
 //! tokens through every way that the engine will use show whether it holds.
 
 use super::{Encoder, Session, StepError};
+use crate::model::Element;
 
 /// How far a graph's results are apart, as a share of the range of its logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +15,35 @@ pub(crate) struct Verdict {
     pub(crate) decoded: f32,
     /// Rows of different length in one step against each alone; `None` with a single slot.
     pub(crate) together: Option<f32>,
+}
+
+/// How far they may be apart. A mistake in how a graph is fed changes logits by tens of per cent;
+/// rounding does by less than these.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Allowed {
+    /// The same operators on the same numbers, in pieces.
+    pub(crate) split: f32,
+    /// Other operators on the same numbers. Products of few bits round what goes into them to
+    /// eight, where a last bit of float32 can tip a whole step: 1 % and more was seen.
+    pub(crate) decoded: f32,
+    pub(crate) together: f32,
+}
+
+impl Allowed {
+    /// For keys and values of this type.
+    pub(crate) const fn of(element: Element) -> Self {
+        match element {
+            Element::F16 => Self { split: 2e-2, decoded: 5e-2, together: 2e-2 },
+            _ => Self { split: 5e-3, decoded: 5e-2, together: 1e-2 },
+        }
+    }
+}
+
+impl Verdict {
+    /// Whether a prompt may be computed in pieces and gone on with.
+    pub(crate) fn within(&self, allowed: Allowed) -> bool {
+        self.split <= allowed.split && self.decoded <= allowed.decoded
+    }
 }
 
 /// Why a graph cannot be used in this way.
@@ -143,6 +173,16 @@ mod tests {
         let verdict = run(&mut session, 2, 64).unwrap();
         assert_eq!(verdict, Verdict { split: 0.0, decoded: 0.0, together: Some(0.0) });
         assert_eq!(run(&mut session, 1, 64).unwrap().together, None);
+    }
+
+    #[test]
+    fn rounding_is_allowed_and_a_mistake_is_not() {
+        let allowed = Allowed::of(Element::F32);
+        let verdict = |split, decoded| Verdict { split, decoded, together: None };
+        assert!(verdict(0.0, 0.012).within(allowed), "as with products of 8 bits");
+        assert!(!verdict(0.0, 0.2).within(allowed));
+        assert!(!verdict(0.012, 0.0).within(allowed), "pieces go through the same operators");
+        assert!(verdict(0.012, 0.03).within(Allowed::of(Element::F16)));
     }
 
     #[test]
