@@ -2,15 +2,19 @@
 //! for come first; Nearhop's own follow.
 
 use nearhop_admin::Metrics;
+use nearhop_conf::Provider;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 };
+
+use crate::Model;
 
 const LABELS: [&str; 2] = ["model_name", "revision"];
 
 /// All models' counters, by name and revision.
 #[derive(Clone)]
 pub(crate) struct Families {
+    loaded: IntGaugeVec,
     waiting: [IntGaugeVec; 2],
     running: IntGaugeVec,
     kv_use: GaugeVec,
@@ -24,6 +28,15 @@ pub(crate) struct Families {
     batch: HistogramVec,
     cancelled: IntCounterVec,
     failed: IntCounterVec,
+}
+
+/// A loaded model, in the metrics.
+pub(crate) struct Loaded(IntGauge);
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// One model's counters.
@@ -52,6 +65,11 @@ impl Families {
         let count = |name, help| metrics.counters(name, help, &LABELS);
         let waits = "Sequences that wait for a slot.";
         Self {
+            loaded: metrics.gauges(
+                "nearhop_model_loaded",
+                "Whether a model is loaded, and what computes it.",
+                &["model_name", "revision", "kind", "provider"],
+            ),
             waiting: ["vllm:num_requests_waiting", "llm_inference_queue_length"]
                 .map(|name| metrics.gauges(name, waits, &LABELS)),
             running: metrics.gauges(
@@ -99,6 +117,15 @@ impl Families {
             ),
             failed: count("nearhop_sequences_failed_total", "Sequences that the engine gave up."),
         }
+    }
+
+    /// Shows that a model is loaded, until what is returned is dropped.
+    pub(crate) fn show(&self, model: &Model, provider: Provider) -> Loaded {
+        let (report, kind) = (model.report(), model.kind().name());
+        let labels = [report.name.as_str(), report.revision.as_str(), kind, provider.name()];
+        let gauge = self.loaded.with_label_values(&labels);
+        gauge.inc();
+        Loaded(gauge)
     }
 
     /// The counters of one model.

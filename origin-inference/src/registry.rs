@@ -19,7 +19,8 @@ use nearhop_wire::{ApiError, ModelReport};
 
 pub(crate) use self::open::{Opener, OrtOpener};
 use crate::{
-    Model, OriginError, embed::Embedder, heartbeat::Heartbeat, session::Declined, worker::Engine,
+    Model, OriginError, counters::Loaded, embed::Embedder, heartbeat::Heartbeat, session::Declined,
+    worker::Engine,
 };
 
 /// A loaded model.
@@ -37,6 +38,7 @@ pub(crate) struct Served {
     pub(crate) loaded: u64,
     /// About how long its longest step takes, as far as that was measured.
     pub(crate) longest_step: Duration,
+    pub(crate) _shown: Loaded,
 }
 
 /// What computes it.

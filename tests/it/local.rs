@@ -8,7 +8,7 @@ use crate::support::{
     client::{LIMIT, get, post},
     eventually,
     fake_pod::{Act, FakePod},
-    process::{Edge, alive, has_models, root, signal},
+    process::{Edge, alive, has_models, metric, root, signal},
 };
 
 /// An edge with a pod of its own that has a model for each of two roles.
@@ -55,6 +55,8 @@ async fn it_serves_its_roles_and_comes_back_when_it_is_killed() {
     assert_eq!(answer["data"][1]["embedding"].as_array().unwrap().len(), 384);
     let models = get(listen, "/v1/models", &[]).await.unwrap().json();
     assert_eq!(models["data"].as_array().unwrap().len(), 2, "no other role is loaded");
+    let admin = local["admin"].as_str().unwrap();
+    assert_eq!(metric(admin, "nearhop_model_loaded").await, 2.0, "one of each");
     assert!(edge.metric("nearhop_local_pod_memory_bytes").await >= 0.0);
     let pid = local["pid"].as_u64().unwrap();
     assert_eq!(

@@ -76,6 +76,7 @@ impl Opener for OrtOpener {
             tracing::info!(model = model.fingerprint(), "{finding}");
         }
         Ok(Served {
+            _shown: self.families.show(&model, provider),
             model,
             runner,
             slots,

@@ -70,6 +70,7 @@ impl Opener for FakeOpener {
         let counting = || Box::new(Counting::new(slots, model.vocabulary())) as Box<dyn Session>;
         let engine = start(given.unwrap_or_else(counting), &model, &self.origin, &self.families)?;
         Ok(Served {
+            _shown: self.families.show(&model, Provider::Cpu),
             model,
             runner: Runner::Generate(engine),
             slots,
