@@ -1,8 +1,28 @@
-//! Where a client is and which region is next: so far only the words for it.
+//! Where a client is and which region is next.
 //!
-//! The decision itself, and the DNS server that answers with it, come on top of these types.
+//! ```text
+//! mmdb ──▶ table (address → place, merged) ──▶ world ──▶ decide(query, world): regions in order, explained
+//! ```
+//!
+//! All of it is pure: a [`World`] never changes, and [`decide`] reads no clock, no socket and no
+//! random source. The DNS server and the proxy ask the same function.
+
+pub mod country;
+mod decide;
+mod hash;
+pub mod mmdb;
+mod place;
+mod spill;
+pub mod table;
+mod world;
 
 use std::fmt;
+
+pub use decide::{Candidate, Decision, Query, Source, Verdict, decide};
+pub use hash::ClientPrefix;
+pub use place::Place;
+pub use spill::SpillLimits;
+pub use world::{AllDown, Health, Load, Override, Region, Settings, State, World, WorldError};
 
 /// A region's name, such as `eu-west`: ASCII letters, digits, `-`, `_` and `.`, never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

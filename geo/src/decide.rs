@@ -1,0 +1,212 @@
+//! Which region is next for a client, and why. Pure.
+//!
+//! In this order: an override or the distance gives the tiers; regions that are down or drained are
+//! out; of a region that is full, a share of its prefixes goes on to the next; within a tier weighted
+//! rendezvous hashing gives each client prefix its region, the same on every server.
+
+use std::net::IpAddr;
+
+use crate::{
+    AllDown, ClientPrefix, Health, Place, RegionId, State, World,
+    world::{Class, biased_km},
+};
+
+/// Whose address it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The client's network, as its resolver tells it (EDNS Client Subnet, RFC 7871).
+    ClientSubnet,
+    /// The resolver's own: the client may be elsewhere.
+    Resolver,
+    /// The client's own, as a proxy sees it.
+    Client,
+}
+
+impl Source {
+    /// Its name in explanations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClientSubnet => "client subnet",
+            Self::Resolver => "resolver",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// The service's name: services are spread independently.
+    pub service: &'a str,
+    /// The address to be near to.
+    pub address: IpAddr,
+    /// Whose it is.
+    pub source: Source,
+}
+
+/// What is made of a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the answer.
+    Chosen,
+    /// It would be, if those before it were not there.
+    Next,
+    /// It is full, and this prefix is among those that go on; behind those that are not.
+    Spilled,
+    /// It is down, as a quorum sees it.
+    Down,
+    /// The operator took it out.
+    Drained,
+}
+
+impl Verdict {
+    /// Its name in explanations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Next => "next",
+            Self::Spilled => "spilled",
+            Self::Down => "down",
+            Self::Drained => "drained",
+        }
+    }
+
+    /// Whether it may be used.
+    const fn is_usable(self) -> bool {
+        matches!(self, Self::Chosen | Self::Next | Self::Spilled)
+    }
+}
+
+/// A region, with all that spoke for and against it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Its place in [`World::regions`].
+    pub region: usize,
+    /// Its name.
+    pub id: RegionId,
+    /// Regions of a tier are about as near; 0 is the nearest.
+    pub tier: usize,
+    /// Great-circle distance, kilometres, where both places are known.
+    pub distance_km: Option<f64>,
+    /// The same with the region's bias: what counts.
+    pub biased_km: Option<f64>,
+    /// How much this client prefix belongs to it; the highest of a tier has it.
+    pub score: f64,
+    /// What is known of it.
+    pub state: State,
+    /// What is made of it.
+    pub verdict: Verdict,
+}
+
+/// A decision, with its reasons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Who is spread together: a /24 or a /56.
+    pub prefix: ClientPrefix,
+    /// Where the client is, as far as a database says.
+    pub place: Option<Place>,
+    /// The override that named the order, by its place in the settings.
+    pub by_override: Option<usize>,
+    /// All regions, the first usable one first, those that are out last.
+    pub candidates: Vec<Candidate>,
+    /// The addresses to answer with; none where nothing is to be answered.
+    pub answers: Vec<IpAddr>,
+    /// Whether no region is usable, so that the policy for that was followed.
+    pub all_down: bool,
+    /// For how many bits of the address the same is decided.
+    pub scope: u8,
+}
+
+impl Decision {
+    /// The region that is the answer.
+    #[must_use]
+    pub fn region(&self) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.verdict == Verdict::Chosen)
+    }
+}
+
+/// Decides which region is next.
+#[must_use]
+pub fn decide(query: &Query<'_>, world: &World) -> Decision {
+    let address = query.address.to_canonical();
+    let prefix = ClientPrefix::of(address);
+    let place = world.place_of(address);
+    let found = world.classes.find(address);
+    let class = &world.class_list[found.value as usize];
+    let mut candidates: Vec<Candidate> = class
+        .order
+        .iter()
+        .map(|(region, tier)| candidate(query, world, (prefix, place), (*region, *tier)))
+        .collect();
+    // Usable before out; full ones behind those that are not; then as near, and by score.
+    let rank = |candidate: &Candidate| match candidate.verdict {
+        Verdict::Chosen | Verdict::Next => 0,
+        Verdict::Spilled => 1,
+        Verdict::Down | Verdict::Drained => 2,
+    };
+    candidates.sort_by(|a, b| {
+        (rank(a), a.tier).cmp(&(rank(b), b.tier)).then(b.score.total_cmp(&a.score))
+    });
+    let all_down = !candidates[0].verdict.is_usable();
+    let answers = match (&world.settings.all_down, all_down) {
+        (_, false) | (AllDown::Nearest, true) => {
+            if all_down {
+                // As if all were well.
+                candidates.sort_by(|a, b| a.tier.cmp(&b.tier).then(b.score.total_cmp(&a.score)));
+            }
+            candidates[0].verdict = Verdict::Chosen;
+            world.regions[candidates[0].region].addresses.clone()
+        }
+        (AllDown::NoData, true) => Vec::new(),
+        (AllDown::Fallback(addresses), true) => addresses.clone(),
+    };
+    let scope = match depends_on_prefix(class, world) {
+        true => found.bits.max(prefix.bits),
+        false => found.bits,
+    };
+    let by_override = class.by_override;
+    Decision { prefix, place, by_override, candidates, answers, all_down, scope }
+}
+
+fn candidate(
+    query: &Query<'_>,
+    world: &World,
+    (prefix, place): (ClientPrefix, Option<Place>),
+    (at, tier): (usize, usize),
+) -> Candidate {
+    let (region, state) = (&world.regions[at], world.states[at]);
+    let id = region.id.as_str();
+    let moved = state.moved > 0.0 && prefix.draw(query.service, id, 1) < state.moved;
+    let verdict = match (region.drained, state.health, moved) {
+        (true, _, _) => Verdict::Drained,
+        (_, Health::Down, _) => Verdict::Down,
+        (_, _, true) => Verdict::Spilled,
+        _ => Verdict::Next,
+    };
+    Candidate {
+        region: at,
+        id: region.id.clone(),
+        tier,
+        distance_km: place.zip(region.place).map(|(here, there)| here.distance_km(there)),
+        biased_km: biased_km(region, place),
+        score: prefix.score(query.service, id, region.weight),
+        state,
+        verdict,
+    }
+}
+
+/// Whether clients of one class may get different answers by their prefix: where the nearest usable
+/// region has others beside it, or is full.
+fn depends_on_prefix(class: &Class, world: &World) -> bool {
+    let well = |at: usize| !world.regions[at].drained && world.states[at].health != Health::Down;
+    let any = class.order.iter().any(|(at, _)| well(*at));
+    let mut usable = class.order.iter().filter(|(at, _)| !any || well(*at));
+    let Some((first, tier)) = usable.next() else { return false };
+    let beside = usable.next().is_some_and(|(_, next)| next == tier);
+    beside || (any && world.states[*first].moved > 0.0)
+}
+
+#[cfg(test)]
+mod tests;

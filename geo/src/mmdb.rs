@@ -1,0 +1,202 @@
+//! Reads databases of where addresses are (MaxMind's format). No look-up is ever made in one: their
+//! networks are walked once, when a file is loaded.
+//!
+//! Three schemas are in use, and told apart record by record: MaxMind's (`location.latitude`,
+//! `country.iso_code`), flat ones (`latitude`, `country_code`), and those that name the country
+//! alone, which becomes the place where its people live ([`super::country`]).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use maxminddb::{MaxMindDbError, Reader, WithinOptions};
+use serde::Deserialize;
+
+use crate::{Place, country};
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MmdbError {
+    /// It is damaged, or none.
+    #[error("it is no database of addresses, or damaged: {0}")]
+    Damaged(#[from] MaxMindDbError),
+    /// Nothing in it says where anything is.
+    #[error(
+        "none of its {networks} networks has a place or a country; it needs `location.latitude`, `latitude`, `country.iso_code` or `country_code`"
+    )]
+    NoPlaces {
+        /// How many it has.
+        networks: usize,
+    },
+    /// Nothing in it says whose anything is.
+    #[error("none of its {networks} networks has an `autonomous_system_number`")]
+    NoSystems {
+        /// How many it has.
+        networks: usize,
+    },
+}
+
+/// What a database says of a network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Record<'a> {
+    location: Coordinates,
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+    #[serde(borrow)]
+    country: Country<'a>,
+    #[serde(borrow)]
+    country_code: Option<&'a str>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Coordinates {
+    latitude: Option<f64>,
+    longitude: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Country<'a> {
+    #[serde(borrow)]
+    iso_code: Option<&'a str>,
+}
+
+impl Record<'_> {
+    fn place(&self) -> Option<Place> {
+        let exact = self.location.latitude.or(self.latitude);
+        let exact = exact.zip(self.location.longitude.or(self.longitude));
+        let exact = exact.and_then(|(latitude, longitude)| Place::new(latitude, longitude));
+        exact.or_else(|| country::place(self.country.iso_code.or(self.country_code)?))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct System {
+    autonomous_system_number: Option<u32>,
+}
+
+/// Walks the networks of a database and tells where each is; `None` where it does not say.
+///
+/// # Errors
+/// [`MmdbError`]; what was told before is then of no use.
+pub fn places(file: &[u8], mut tell: impl FnMut(IpNet, Option<Place>)) -> Result<(), MmdbError> {
+    let (mut networks, mut located) = (0, 0);
+    // Many networks share a record.
+    let mut known = std::collections::HashMap::new();
+    walk(file, |network, record| {
+        let offset = record.offset();
+        let place = match offset.and_then(|offset| known.get(&offset)) {
+            Some(place) => *place,
+            None => {
+                let place = record.decode::<Record<'_>>()?.and_then(|record| record.place());
+                known.extend(offset.map(|offset| (offset, place)));
+                place
+            }
+        };
+        networks += 1;
+        located += usize::from(place.is_some());
+        tell(network, place);
+        Ok(())
+    })?;
+    if located == 0 { Err(MmdbError::NoPlaces { networks }) } else { Ok(()) }
+}
+
+/// Walks the networks of a database and tells the autonomous system of each that has one.
+///
+/// # Errors
+/// [`MmdbError`].
+pub fn systems(file: &[u8], mut tell: impl FnMut(IpNet, u32)) -> Result<(), MmdbError> {
+    let (mut networks, mut known) = (0, 0);
+    walk(file, |network, record| {
+        networks += 1;
+        let system = record.decode::<System>()?.and_then(|system| system.autonomous_system_number);
+        if let Some(system) = system {
+            known += 1;
+            tell(network, system);
+        }
+        Ok(())
+    })?;
+    if known == 0 { Err(MmdbError::NoSystems { networks }) } else { Ok(()) }
+}
+
+type Looked<'de> = maxminddb::LookupResult<'de, &'de [u8]>;
+
+fn walk(
+    file: &[u8],
+    mut each: impl FnMut(IpNet, &Looked<'_>) -> Result<(), MaxMindDbError>,
+) -> Result<(), MmdbError> {
+    let reader = Reader::from_source(file)?;
+    for found in reader.networks(WithinOptions::default())? {
+        let found = found?;
+        let network = found.network()?;
+        let address: IpAddr = network.ip();
+        // The crate's own type of network is another's; lengths are its own.
+        if let Ok(network) = IpNet::new(address, network.prefix()) {
+            each(network, &found)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn file(name: &str) -> Vec<u8> {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        std::fs::read(path).unwrap()
+    }
+
+    fn find(name: &str, address: &str) -> Option<Place> {
+        let (address, mut place): (IpAddr, _) = (address.parse().unwrap(), None);
+        places(&file(name), |network, at| {
+            if network.contains(&address) {
+                place = at;
+            }
+        })
+        .unwrap();
+        place
+    }
+
+    #[test]
+    fn a_city_has_its_own_place_and_a_country_its_peoples() {
+        let london = find("GeoIP2-City-Test.mmdb", "81.2.69.142").unwrap();
+        assert!((london.latitude - 51.5).abs() < 0.1 && london.longitude.abs() < 0.2, "{london:?}");
+        let britain = find("GeoIP2-Country-Test.mmdb", "81.2.69.142").unwrap();
+        assert_eq!(Some(britain), country::place("GB"));
+        assert!(find("GeoIP2-City-Test.mmdb", "2001:218::1").is_some());
+        assert!(find("GeoIP2-City-Test.mmdb", "192.0.2.1").is_none());
+    }
+
+    #[test]
+    fn systems_are_told() {
+        let mut found = Vec::new();
+        systems(&file("GeoLite2-ASN-Test.mmdb"), |network, system| found.push((network, system)))
+            .unwrap();
+        let network = "1.128.0.0/11".parse().unwrap();
+        assert!(found.contains(&(network, 1221)), "{} networks", found.len());
+        let error = systems(&file("GeoIP2-Country-Test.mmdb"), |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("autonomous_system_number"), "{error}");
+    }
+
+    #[test]
+    fn broken_databases_are_refused_and_never_a_panic() {
+        for name in [
+            "GeoIP2-City-Test-Broken-Double-Format.mmdb",
+            "GeoIP2-City-Test-Invalid-Node-Count.mmdb",
+        ] {
+            assert!(places(&file(name), |_, _| {}).is_err(), "{name}");
+        }
+        let whole = file("GeoIP2-City-Test.mmdb");
+        assert!(places(b"", |_, _| {}).is_err());
+        for cut in (0..whole.len()).step_by(997) {
+            let _ = places(&whole[..cut], |_, _| {});
+        }
+        // Another's records, which are text.
+        assert!(places(&file("MaxMind-DB-no-ipv4-search-tree.mmdb"), |_, _| {}).is_err());
+    }
+}
