@@ -38,7 +38,7 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus)
+test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
@@ -48,6 +48,7 @@ program_of() {
     nginx-light) echo nginx ;;
     nghttp2-client) echo h2load ;;
     prometheus) echo promtool ;;
+    bind9-dnsutils) echo dig ;;
     esac
 }
 
@@ -113,7 +114,7 @@ other_systems() {
     printf 'setup: missing: %s\n' "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
     if [[ $(uname -s) == Darwin ]]; then
         fail "packages are installed for you on Debian and Ubuntu only; this is $system, where Homebrew has them" \
-            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl nghttp2 prometheus"
+            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl nghttp2 prometheus bind"
     fi
     fail "packages are installed for you on Debian and Ubuntu only; this is $system: install them its own way" \
         "make setup    (again, afterwards)"

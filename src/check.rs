@@ -73,6 +73,10 @@ fn describe(config: &Config) -> String {
         let folders: Vec<String> = folders.collect();
         format!("a pod on {} with the models in {}", origin.listen, folders.join(", "))
     });
-    let roles: Vec<String> = edge.into_iter().chain(origin).collect();
+    let dns = config
+        .dns
+        .as_ref()
+        .map(|dns| format!("a DNS server for {} with {} regions", dns.zone, config.regions.len()));
+    let roles: Vec<String> = edge.into_iter().chain(origin).chain(dns).collect();
     format!("Region {}: {}", config.region, roles.join("; "))
 }

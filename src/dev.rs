@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// The pods' ports: one pod for each
     #[arg(long, value_delimiter = ',', default_values_t = [8091, 8092])]
     pod_ports: Vec<u16>,
+    /// The DNS server's port
+    #[arg(long, default_value_t = DNS_PORT)]
+    dns_port: u16,
     /// The model folder
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -60,6 +63,12 @@ pub(crate) struct Args {
 }
 
 const KEY: &str = "nh-dev";
+/// Where the DNS server listens, as far as nobody says otherwise; its operator's port is the next.
+pub(crate) const DNS_PORT: u16 = 5300;
+/// Documentation networks at made-up places; see `scripts/geo/mmdb.py`.
+const MMDB: &[u8] = include_bytes!("../conf/data/documentation.mmdb");
+/// The zone that the DNS server answers for.
+const ZONE: &str = "complete.example.com";
 /// A pod's admin port stands this much over its serving port.
 const POD_ADMIN_OFFSET: u16 = 100;
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -73,6 +82,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     reserve(local(args.port), "the edge", "--port")?;
     reserve(local(args.admin_port), "the edge's admin listener", "--admin-port")?;
+    reserve(local(args.dns_port), "the DNS server", "--dns-port")?;
+    reserve(dns_admin(args.dns_port), "the DNS server's admin listener", "--dns-port")?;
     // One thread: it only waits.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -82,6 +93,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Where the operator of `dev`'s DNS server asks.
+pub(crate) const fn dns_admin(port: u16) -> SocketAddr {
+    local(if port == 0 { 0 } else { port.saturating_add(1) })
 }
 
 const fn pod_admin(port: u16) -> u16 {
@@ -141,8 +157,15 @@ async fn run_children(
     for child in children.iter_mut() {
         child.wait_ready().await?;
     }
+    let (config, mmdb) = (folder.path().join("dns.yaml"), folder.path().join("places.mmdb"));
+    std::fs::write(&mmdb, MMDB)?;
+    std::fs::write(&config, dns_config(args.dns_port, &mmdb)?)?;
+    let mut dns = spawn("dns", "dns", &config)?;
+    let ready = dns.wait_ready().await;
+    children.push(dns);
+    ready?;
     let config = folder.path().join("edge.yaml");
-    std::fs::write(&config, edge_config(args, children, tls)?)?;
+    std::fs::write(&config, edge_config(args, &pods(children), tls)?)?;
     let mut edge = spawn("edge", "edge", &config)?;
     let ready = edge.wait_ready().await;
     children.push(edge);
@@ -151,8 +174,8 @@ async fn run_children(
     loop {
         let at = any_exit(children).await;
         let (name, pid) = (children[at].name.clone(), children[at].pid);
-        if name == "edge" {
-            bail!("the edge (pid {pid}) ended; its last words are above");
+        if name == "edge" || name == "dns" {
+            bail!("{name} (pid {pid}) ended; its last words are above");
         }
         if !args.restart {
             eprintln!("nearhop dev: {name} (pid {pid}) ended; the edge goes on without it");
@@ -204,7 +227,32 @@ fn pod_config(port: u16, model: &Path, tls: Option<&Certificates>) -> anyhow::Re
     Ok(serde_json::to_string_pretty(&config)?)
 }
 
-fn edge_config(args: &Args, pods: &[Child], tls: Option<&Certificates>) -> anyhow::Result<String> {
+/// Three regions at documentation addresses; nobody is there, and nobody asks how they are.
+fn dns_config(port: u16, mmdb: &Path) -> anyhow::Result<String> {
+    let region = |name: &str, location: [f64; 2], addresses: [&str; 2]| json!({"name": name, "location": location, "addresses": addresses});
+    let config = json!({
+        "regions": [
+            region("us-west", [37.4, -122.1], ["192.0.2.10", "2001:db8:1::10"]),
+            region("eu-west", [53.3, -6.3], ["198.51.100.10", "2001:db8:2::10"]),
+            region("ap-south", [19.1, 72.9], ["203.0.113.10", "2001:db8:3::10"]),
+        ],
+        "dns": {
+            "listen": [local(port)],
+            "admin": { "listen": dns_admin(port), "token": ADMIN_TOKEN },
+            "zone": ZONE,
+            "name_servers": ["ns1.example.com"],
+            "mmdb": mmdb,
+        },
+    });
+    Ok(serde_json::to_string_pretty(&config)?)
+}
+
+/// The children that are pods.
+fn pods(children: &[Child]) -> Vec<&Child> {
+    children.iter().filter(|child| child.name.starts_with("pod-")).collect()
+}
+
+fn edge_config(args: &Args, pods: &[&Child], tls: Option<&Certificates>) -> anyhow::Result<String> {
     let pods: Vec<Value> =
         pods.iter().map(|pod| json!({"name": pod.name, "address": pod.listen()})).collect();
     // A secret of this run's own; the key is no secret.
@@ -218,7 +266,7 @@ fn edge_config(args: &Args, pods: &[Child], tls: Option<&Certificates>) -> anyho
         },
         "edge": {
             "listen": local(args.port),
-            "admin": { "listen": local(args.admin_port), "token": DEV_ADMIN_TOKEN },
+            "admin": { "listen": local(args.admin_port), "token": ADMIN_TOKEN },
             "drain": "500ms",
             "pods": pods,
         },
@@ -231,12 +279,13 @@ fn edge_config(args: &Args, pods: &[Child], tls: Option<&Certificates>) -> anyho
 }
 
 /// On 127.0.0.1 only, and printed: no secret.
-const DEV_ADMIN_TOKEN: &str = "nh-dev-admin-token";
+pub(crate) const ADMIN_TOKEN: &str = "nh-dev-admin-token";
 const MODEL: &str = "nearhop-mini";
 
 fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> String {
     let edge = children.iter().find(|child| child.name == "edge");
-    let pods: Vec<&Child> = children.iter().filter(|child| child.name != "edge").collect();
+    let dns = children.iter().find(|child| child.name == "dns");
+    let pods = pods(children);
     let url = |child: Option<&Child>| {
         let scheme = if args.tls { "https" } else { "http" };
         child
@@ -258,9 +307,11 @@ fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> 
             "edge": edge_url,
             "authority": authority,
             "admin": admin,
-            "admin_token": DEV_ADMIN_TOKEN,
+            "admin_token": ADMIN_TOKEN,
             "edge_pid": edge.map(|edge| edge.pid),
             "pods": pods,
+            "dns": dns.and_then(Child::listen),
+            "dns_admin": dns.and_then(Child::admin),
             "key": KEY,
             "model": MODEL,
         })
@@ -283,15 +334,21 @@ fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> 
 Nearhop is ready.
 
   edge   {edge_url}/v1   key {KEY}, model {MODEL}
-  admin  {admin}   /readyz, /metrics; /admin/v1/pods with token {DEV_ADMIN_TOKEN}
+  admin  {admin}   /readyz, /metrics; /admin/v1/pods with token {ADMIN_TOKEN}
 {trust}{pods}
+  dns    {dns}   {ZONE}, with three regions at documentation addresses
 
 Try it:
   curl{curl} {edge_url}/v1/completions -H 'authorization: Bearer {KEY}' \
     -d '{{"model": "{MODEL}", "prompt": "def add(a, b):\n    return ", "suffix": "\n", "max_tokens": 16}}'
   {python}python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{MODEL}", prompt="for i in range(", max_tokens=16).choices[0].text)'
 
+  dig @{dns_host} -p {dns_port} {ZONE} +subnet=203.0.113.0/24 +short; nearhop explain dns --client 203.0.113.7
+
 Kill a pod and ask again; Ctrl-C stops everything."#,
-        pods = pods.join("\n")
+        pods = pods.join("\n"),
+        dns = dns.and_then(Child::listen).map(|listen| listen.to_string()).unwrap_or_default(),
+        dns_host = Ipv4Addr::LOCALHOST,
+        dns_port = dns.and_then(Child::listen).map_or(0, |listen| listen.port()),
     )
 }

@@ -3,7 +3,9 @@
 mod check;
 mod config;
 mod dev;
+mod dns;
 mod edge;
+mod explain;
 mod key;
 mod lifeline;
 mod log;
@@ -35,6 +37,10 @@ enum Command {
     Edge(RoleArgs),
     /// Run an inference pod
     Origin(origin::Args),
+    /// Run a DNS server that answers with the nearest region
+    Dns(RoleArgs),
+    /// Say what is decided, and why
+    Explain(explain::Args),
     /// Check a configuration file; exit code 64 if it has mistakes
     Check(check::Args),
     /// Show the default configuration
@@ -45,7 +51,7 @@ enum Command {
     Key(key::Args),
 }
 
-/// What `edge` and `origin` take.
+/// What `edge`, `origin` and `dns` take.
 #[derive(clap::Args)]
 struct RoleArgs {
     /// The configuration file; - for standard input
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
         Command::Origin(args) => origin::run(&args),
+        Command::Dns(args) => dns::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Model(args) => model::run(&args),

@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration
 
 use ipnet::IpNet;
 
-use crate::{Access, ByteSize};
+use crate::{Access, ByteSize, Dns, Region};
 
 /// A whole configuration file: the roles it describes and what they share.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,10 @@ pub struct Config {
     pub edge: Option<Edge>,
     /// The inference pod, where the file has an `origin` section.
     pub origin: Option<Origin>,
+    /// The regions that DNS may answer with.
+    pub regions: Vec<Region>,
+    /// The DNS server, where the file has a `dns` section.
+    pub dns: Option<Dns>,
     /// What is logged.
     pub log: Log,
     /// Where traces go, where they go anywhere.

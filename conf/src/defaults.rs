@@ -37,6 +37,15 @@ pub(crate) const ORT_THREADS: usize = 1;
 /// Two small models with their slots and prefix caches fit twice.
 pub(crate) const LOCAL_MEMORY: ByteSize = ByteSize::mib(2048);
 
+/// Half of what a failover may take; shorter, and resolvers ask for nothing else.
+pub(crate) const DNS_TTL: Duration = Duration::from_secs(30);
+
+/// 300 km are 3 ms there and back, less than two paths through the net differ by.
+pub(crate) const ALIKE_KM: f64 = 300.0;
+
+/// Resolvers come by TCP when an answer was cut, which ours are not.
+pub(crate) const DNS_TCP_CONNECTIONS: usize = 256;
+
 /// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
 pub(crate) const STALL_AFTER: Duration = Duration::from_secs(10);
 

@@ -12,6 +12,7 @@
 mod access;
 mod config;
 mod defaults;
+mod dns;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -29,6 +30,7 @@ pub use config::{
     Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
+pub use dns::{AllDown, Dns, Override, Region};
 pub use error::{ConfigError, Problem};
 pub use ipnet::IpNet;
 pub use loaded::{Change, Loaded};

@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, Scope, Secret,
-    TlsVersion,
+    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, Scope,
+    Secret, TlsVersion,
     shape::{Shape, Shapes},
     source::Env,
     units,
@@ -140,6 +140,13 @@ impl Field for f64 {
     }
 }
 
+impl Field for IpAddr {
+    const EXPECTED: &'static str = "an IP address such as 192.0.2.1 or 2001:db8::1";
+    fn parse(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
+    }
+}
+
 impl Field for IpNet {
     const EXPECTED: &'static str = "an address or a network such as 10.0.0.0/8";
     fn parse(value: &Value) -> Option<Self> {
@@ -199,6 +206,9 @@ words! {
         "tensorrt" => Self::TensorRt, "cuda" => Self::Cuda, "cpu" => Self::Cpu,
     }
     TlsVersion: "\"1.2\" or \"1.3\", in quotes", { "1.2" => Self::V1_2, "1.3" => Self::V1_3 }
+    AllDown: "nearest, nodata or fallback", {
+        "nearest" => Self::Nearest, "nodata" => Self::NoData, "fallback" => Self::Fallback,
+    }
     LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
     Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }
     Algorithm: "RS256, PS256, ES256 or EdDSA", {

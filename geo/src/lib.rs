@@ -4,11 +4,14 @@
 //! mmdb ──▶ table (address → place, merged) ──▶ world ──▶ decide(query, world): regions in order, explained
 //! ```
 //!
-//! All of it is pure: a [`World`] never changes, and [`decide`] reads no clock, no socket and no
-//! random source. The DNS server and the proxy ask the same function.
+//! All of that is pure: a [`World`] never changes, and [`decide`] reads no clock, no socket and no
+//! random source. [`dns`] is the server that answers with it; the proxy will ask the same function.
 
+mod configured;
 pub mod country;
 mod decide;
+pub mod dns;
+mod explain;
 mod hash;
 pub mod mmdb;
 mod place;
@@ -18,11 +21,13 @@ mod world;
 
 use std::fmt;
 
+pub use configured::{ConfiguredError, world_of};
 pub use decide::{Candidate, Decision, Query, Source, Verdict, decide};
+pub use explain::{explanation, narration};
 pub use hash::ClientPrefix;
 pub use place::Place;
 pub use spill::SpillLimits;
-pub use world::{AllDown, Health, Load, Override, Region, Settings, State, World, WorldError};
+pub use world::{AllDown, Health, Override, Region, Settings, State, World, WorldError};
 
 /// A region's name, such as `eu-west`: ASCII letters, digits, `-`, `_` and `.`, never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

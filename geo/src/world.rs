@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    Place, RegionId, SpillLimits,
+    Place, RegionId,
     mmdb::{self, MmdbError},
     table::{Builder, Table, Value},
 };
@@ -24,8 +24,6 @@ pub struct Region {
     pub weight: f64,
     /// −99 to 99: per cent by which its distance shrinks, or grows where negative.
     pub bias: f64,
-    /// Requests that it runs at once; 0 where that is not known, and then it never spills.
-    pub capacity: usize,
     /// Whether the operator took it out.
     pub drained: bool,
 }
@@ -42,23 +40,12 @@ pub enum Health {
     Down,
 }
 
-/// How busy a region is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Requests that run.
-    pub running: usize,
-    /// Requests that wait.
-    pub queued: usize,
-}
-
 /// What is known of a region at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct State {
     /// Whether it is well.
     pub health: Health,
-    /// How busy it is.
-    pub load: Load,
-    /// The share of its clients that goes elsewhere, 0 to 1; see [`SpillLimits::next`].
+    /// The share of its clients that goes elsewhere, 0 to 1; see [`crate::SpillLimits::next`].
     pub moved: f64,
 }
 
@@ -92,8 +79,6 @@ pub struct Settings {
     pub alike_km: f64,
     /// What is answered when every region is out.
     pub all_down: AllDown,
-    /// When a full region sheds clients.
-    pub spill: SpillLimits,
     /// Clients whose regions an operator names.
     pub overrides: Vec<Override>,
 }
@@ -101,8 +86,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         // 300 km are 3 ms there and back: less than the difference of two paths through the net.
-        let (all_down, overrides) = (AllDown::default(), Vec::new());
-        Self { alike_km: 300.0, all_down, spill: SpillLimits::default(), overrides }
+        Self { alike_km: 300.0, all_down: AllDown::default(), overrides: Vec::new() }
     }
 }
 
@@ -217,6 +201,12 @@ impl World {
     #[must_use]
     pub fn states(&self) -> &[State] {
         &self.states
+    }
+
+    /// What is decided by.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether it knows where addresses are. Without, weights and overrides decide.

@@ -99,8 +99,9 @@ fn a_new_key_is_admitted_by_the_lines_it_comes_with() {
 fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port().to_string();
-    for flag in ["--port", "--admin-port", "--pod-ports"] {
-        let ports = [("--port", "0"), ("--admin-port", "0"), ("--pod-ports", "0,0")];
+    for flag in ["--port", "--admin-port", "--pod-ports", "--dns-port"] {
+        let ports =
+            [("--port", "0"), ("--admin-port", "0"), ("--pod-ports", "0,0"), ("--dns-port", "0")];
         let mut arguments = vec!["dev"];
         for (name, free) in ports {
             arguments.extend([name, if name == flag { port.as_str() } else { free }]);

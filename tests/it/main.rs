@@ -16,6 +16,7 @@ mod editors;
 mod failover;
 mod floods;
 mod local;
+mod nearest;
 mod observed;
 mod reuse;
 mod smuggling;

@@ -9,7 +9,8 @@ use super::{
     Origin, OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
-    Access, ByteSize, ConfigError, defaults,
+    Access, ByteSize, ConfigError, Dns, defaults,
+    dns::read_regions,
     reader::{Problems, Section, expand, parse_yaml, read_secret},
     shape::Shapes,
     source::Env,
@@ -54,8 +55,12 @@ impl Config {
         let access = Access::from_section(root.section("access"), env)?;
         let edge = root.has("edge").then(|| Edge::from_section(root.section("edge")));
         let origin = root.has("origin").then(|| Origin::from_section(root.section("origin")));
-        if edge.is_none() && origin.is_none() {
-            root.problem("edge", "is missing, and so is `origin`", "Describe at least one role");
+        let regions = read_regions(root);
+        let listed = regions.as_deref().unwrap_or_default();
+        let dns = root.has("dns").then(|| Dns::from_section(root.section("dns"), listed));
+        if edge.is_none() && origin.is_none() && dns.is_none() {
+            let what = "is missing, and so are `origin` and `dns`";
+            root.problem("edge", what, "Describe at least one role");
         }
         if let Some(Some(Edge { local: Some(local), .. })) = &edge {
             check_roles(root, local, origin.as_ref().and_then(Option::as_ref));
@@ -69,8 +74,9 @@ impl Config {
         let traces = root.has("traces").then(|| Traces::from_section(root.section("traces")));
         // A role whose required fields are missing has already been reported.
         let whole = (|| {
-            let (edge, origin) = (flatten(edge)?, flatten(origin)?);
-            Some(Self { region, access: access?, edge, origin, log, traces: flatten(traces)? })
+            let (edge, origin, dns) = (flatten(edge)?, flatten(origin)?, flatten(dns)?);
+            let (access, regions, traces) = (access?, regions?, flatten(traces)?);
+            Some(Self { region, access, edge, origin, regions, dns, log, traces })
         })();
         Ok(whole)
     }
@@ -291,7 +297,7 @@ impl Cors {
 }
 
 impl Admin {
-    fn from_section(mut section: Section<'_>) -> Option<Self> {
+    pub(crate) fn from_section(mut section: Section<'_>) -> Option<Self> {
         let listen = section.required("listen");
         let token = read_secret(&mut section, "token", "token_file");
         section.finish();

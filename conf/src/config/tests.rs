@@ -103,8 +103,8 @@ fn a_file_without_a_role_is_refused() {
     check(
         "region: eu\n",
         &expect![[r#"
-        edge.yaml has 1 mistake:
-          edge: is missing, and so is `origin`. Describe at least one role"#]],
+            edge.yaml has 1 mistake:
+              edge: is missing, and so are `origin` and `dns`. Describe at least one role"#]],
     );
 }
 

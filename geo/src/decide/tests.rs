@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Load, Override, Region, Settings, WorldError};
+use crate::{Override, Region, Settings, WorldError};
 
 const LONDON: &str = "81.2.69.142";
 const CHINA: &str = "175.16.199.1";
@@ -17,7 +17,6 @@ fn region(name: &str, latitude: f64, longitude: f64, last: u8) -> Region {
         addresses: vec![IpAddr::from([203, 0, 113, last])],
         weight: 1.0,
         bias: 0.0,
-        capacity: 100,
         drained: false,
     }
 }
@@ -229,9 +228,8 @@ fn without_a_database_weights_decide_and_it_says_so() {
 }
 
 fn states() -> impl Strategy<Value = Vec<State>> {
-    let state = (0u8..3, 0.0f64..1.0, 0usize..300).prop_map(|(health, moved, running)| State {
+    let state = (0u8..3, 0.0f64..1.0).prop_map(|(health, moved)| State {
         health: [Health::Unknown, Health::Up, Health::Down][usize::from(health)],
-        load: Load { running, queued: 0 },
         moved: if moved < 0.5 { 0.0 } else { moved },
     });
     prop::collection::vec(state, 3)

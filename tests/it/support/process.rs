@@ -104,6 +104,8 @@ impl Dev {
             "0",
             "--pod-ports",
             "0,0",
+            "--dns-port",
+            "0",
         ];
         all.extend(arguments);
         let (child, ready) = start(&all);
@@ -406,6 +408,34 @@ impl Origin {
 }
 
 impl Drop for Origin {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A DNS server with a configuration of the test's own.
+pub(crate) struct Dns {
+    child: Child,
+    pub(crate) address: String,
+    pub(crate) admin: String,
+    _config: tempfile::TempDir,
+}
+
+impl Dns {
+    pub(crate) fn start(config: &Value) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dns.yaml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        let (child, ready) =
+            start(&["dns", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
+        let text = |field: &str| ready[field].as_str().unwrap().to_owned();
+        let (address, admin) = (text("listen"), text("admin"));
+        Self { child, address, admin, _config: folder }
+    }
+}
+
+impl Drop for Dns {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,0 +1,258 @@
+//! A query to its answer. Pure.
+//!
+//! Every query gets one: a mistake its code, what this server does not do `NOTIMP` or `REFUSED`.
+//! Only what could make two servers answer each other for ever, a response, gets nothing.
+
+use std::net::IpAddr;
+
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, ResponseCode},
+    rr::{
+        DNSClass, LowerName, RData, Record, RecordType,
+        rdata::{
+            HINFO, HTTPS, SVCB,
+            opt::{ClientSubnet, EdnsCode, EdnsOption},
+            svcb::{Alpn, IpHint, SvcParamKey, SvcParamValue},
+        },
+    },
+};
+
+use super::Zone;
+use crate::{Decision, Query, Source, World, decide};
+
+/// How a query came, which limits its answer's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// What does not fit into the size that the client names, or 1,232 bytes, is cut (RFC 9715).
+    Udp,
+    /// Up to 65,535 bytes.
+    Tcp,
+}
+
+/// The largest UDP answer: it fits into one packet on every path.
+const UDP_MAX: u16 = 1232;
+/// Where a client names no size (RFC 1035, section 4.2.1).
+const UDP_PLAIN: u16 = 512;
+const HEADER: usize = 12;
+
+/// The answer to the query in `bytes`, which came from `peer`; `None` where there must be none.
+#[must_use]
+pub fn answer(
+    bytes: &[u8],
+    peer: IpAddr,
+    transport: Transport,
+    (zone, world): (&Zone, &World),
+) -> Option<Vec<u8>> {
+    // Without an id nothing can be answered, and a response must not be.
+    if bytes.len() < HEADER || bytes[2] & 0x80 != 0 {
+        return None;
+    }
+    let reply = match Message::from_vec(bytes) {
+        Ok(query) => reply(&query, peer, zone, world),
+        Err(_undecodable) => malformed(bytes),
+    };
+    encode(reply, transport)
+}
+
+/// An answer, and the most bytes that the client takes by UDP.
+struct Reply {
+    message: Message,
+    udp: u16,
+}
+
+/// What could not be read: the id and what was asked to do are all that is known.
+fn malformed(bytes: &[u8]) -> Reply {
+    let id = u16::from_be_bytes([bytes[0], bytes[1]]);
+    let op_code = OpCode::from_u8((bytes[2] >> 3) & 0xf);
+    let code = match op_code {
+        OpCode::Query => ResponseCode::FormErr,
+        _ => ResponseCode::NotImp,
+    };
+    let mut message = Message::error_msg(id, op_code, code);
+    message.metadata.recursion_desired = bytes[2] & 1 != 0;
+    Reply { message, udp: UDP_PLAIN }
+}
+
+fn reply(query: &Message, peer: IpAddr, zone: &Zone, world: &World) -> Reply {
+    let mut message = Message::response(query.metadata.id, query.metadata.op_code);
+    message.metadata.recursion_desired = query.metadata.recursion_desired;
+    message.queries.clone_from(&query.queries);
+    let mut udp = UDP_PLAIN;
+    let mut edns = query.edns.as_ref().map(|asked| {
+        udp = asked.max_payload().clamp(UDP_PLAIN, UDP_MAX);
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_MAX);
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
+        edns
+    });
+    let code = match judge(query) {
+        Err(code) => code,
+        Ok(subnet) => {
+            message.metadata.authoritative = true;
+            let found = look_up(query, (peer, subnet), zone, world);
+            message.answers = found.answers;
+            message.authorities = found.authorities;
+            if let (Some(subnet), Some(edns)) = (subnet, &mut edns) {
+                // RFC 7871, section 7.2.1: as it came, with how far the answer holds.
+                let scope = if subnet.source_prefix() == 0 { 0 } else { found.scope };
+                let told = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), scope);
+                edns.options_mut().insert(EdnsOption::Subnet(told));
+            }
+            if found.code == ResponseCode::Refused {
+                message.metadata.authoritative = false;
+            }
+            found.code
+        }
+    };
+    message.metadata.response_code = code;
+    if let Some(edns) = &mut edns {
+        edns.set_rcode_high(code.high());
+    }
+    message.edns = edns;
+    Reply { message, udp }
+}
+
+/// Whether a query is one that is answered; the client's network, where it names one.
+fn judge(query: &Message) -> Result<Option<ClientSubnet>, ResponseCode> {
+    if query.metadata.message_type != MessageType::Query || query.metadata.op_code != OpCode::Query
+    {
+        return Err(ResponseCode::NotImp);
+    }
+    if query.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+        return Err(ResponseCode::BADVERS);
+    }
+    if query.queries.len() != 1 {
+        return Err(ResponseCode::FormErr);
+    }
+    let subnet = match query.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Subnet)) {
+        Some(EdnsOption::Subnet(subnet)) => *subnet,
+        _ => return Ok(None),
+    };
+    match is_proper(&subnet) {
+        true => Ok(Some(subnet)),
+        false => Err(ResponseCode::FormErr),
+    }
+}
+
+/// RFC 7871, sections 6 and 7.1.2: no scope in a query, no bits behind the prefix.
+fn is_proper(subnet: &ClientSubnet) -> bool {
+    let source = subnet.source_prefix();
+    let nothing_behind = match subnet.addr() {
+        IpAddr::V4(v4) => {
+            source <= 32 && u32::from(v4).checked_shl(source.into()).unwrap_or(0) == 0
+        }
+        IpAddr::V6(v6) => {
+            source <= 128 && u128::from(v6).checked_shl(source.into()).unwrap_or(0) == 0
+        }
+    };
+    subnet.scope_prefix() == 0 && nothing_behind
+}
+
+#[derive(Default)]
+struct Found {
+    code: ResponseCode,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    /// Bits of the client's address for which the same is answered.
+    scope: u8,
+}
+
+fn look_up(
+    query: &Message,
+    (peer, subnet): (IpAddr, Option<ClientSubnet>),
+    zone: &Zone,
+    world: &World,
+) -> Found {
+    let question = &query.queries[0];
+    let name = LowerName::new(question.name());
+    let refused = Found { code: ResponseCode::Refused, ..Found::default() };
+    if question.query_class() != DNSClass::IN || !zone.origin.zone_of(&name) {
+        return refused;
+    }
+    let asked = question.query_type();
+    if matches!(asked, RecordType::AXFR | RecordType::IXFR) {
+        return refused;
+    }
+    let nothing = Found { authorities: vec![zone.soa.clone()], ..Found::default() };
+    if !zone.exists(&name) {
+        return Found { code: ResponseCode::NXDomain, ..nothing };
+    }
+    let owner = question.name();
+    let record = |ttl, data| Record::from_rdata(owner.clone(), ttl, data);
+    if asked == RecordType::ANY {
+        // RFC 8482, section 4.2: something, and not everything.
+        let hint = HINFO::new("RFC8482".to_owned(), String::new());
+        let answers = vec![record(zone.ttl, RData::HINFO(hint))];
+        return Found { answers, ..Found::default() };
+    }
+    if name == zone.origin && asked == RecordType::SOA {
+        return Found { answers: vec![zone.soa.clone()], ..Found::default() };
+    }
+    if name == zone.origin && asked == RecordType::NS {
+        return Found { answers: zone.name_servers.clone(), ..Found::default() };
+    }
+    let by_region = matches!(asked, RecordType::A | RecordType::AAAA | RecordType::HTTPS);
+    if !(by_region && zone.is_service(&name)) {
+        return nothing;
+    }
+    let (address, source) = match subnet {
+        Some(subnet) if subnet.source_prefix() > 0 => (subnet.addr(), Source::ClientSubnet),
+        _ => (peer, Source::Resolver),
+    };
+    let service = name.to_string();
+    let decision = decide(&Query { service: &service, address, source }, world);
+    let answers = records(asked, &decision).map(|data| record(zone.ttl, data));
+    let answers: Vec<Record> = answers.collect();
+    let authorities = if answers.is_empty() { vec![zone.soa.clone()] } else { Vec::new() };
+    Found { code: ResponseCode::NoError, answers, authorities, scope: decision.scope }
+}
+
+/// What a decision is as records of a type.
+fn records(asked: RecordType, decision: &Decision) -> impl Iterator<Item = RData> {
+    let addresses = decision.answers.clone();
+    let https = (asked == RecordType::HTTPS && !addresses.is_empty()).then(|| https(&addresses));
+    let plain = addresses.into_iter().filter_map(move |address| match (asked, address) {
+        (RecordType::A, IpAddr::V4(v4)) => Some(RData::A(v4.into())),
+        (RecordType::AAAA, IpAddr::V6(v6)) => Some(RData::AAAA(v6.into())),
+        _ => None,
+    });
+    plain.chain(https)
+}
+
+/// RFC 9460: the service speaks HTTP/2, and here is where, without another question.
+fn https(addresses: &[IpAddr]) -> RData {
+    let v4 = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(v4) => Some((*v4).into()),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().filter_map(|address| match address {
+        IpAddr::V6(v6) => Some((*v6).into()),
+        IpAddr::V4(_) => None,
+    });
+    let (v4, v6): (Vec<_>, Vec<_>) = (v4.collect(), v6.collect());
+    let alpn = Alpn(vec!["h2".to_owned(), "http/1.1".to_owned()]);
+    let mut parameters = vec![(SvcParamKey::Alpn, SvcParamValue::Alpn(alpn))];
+    if !v4.is_empty() {
+        parameters.push((SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(v4))));
+    }
+    if !v6.is_empty() {
+        parameters.push((SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(v6))));
+    }
+    RData::HTTPS(HTTPS(SVCB::new(1, hickory_proto::rr::Name::root(), parameters)))
+}
+
+/// The bytes; cut, and marked as cut, where they are too many.
+fn encode(reply: Reply, transport: Transport) -> Option<Vec<u8>> {
+    let limit = match transport {
+        Transport::Udp => usize::from(reply.udp),
+        Transport::Tcp => usize::from(u16::MAX),
+    };
+    let bytes = reply.message.to_vec().ok()?;
+    if bytes.len() <= limit {
+        return Some(bytes);
+    }
+    reply.message.truncate().to_vec().ok().filter(|bytes| bytes.len() <= limit)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! `nearhop dns -c FILE`.
+
+use anyhow::Context as _;
+use nearhop_geo::dns::Server;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{RoleArgs, lifeline, log::Logging, print_line, read_config};
+
+pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
+    let config = read_config(&args.config)?;
+    let _logging = Logging::start(&config.log);
+    let dns = config.dns.context("the configuration has no `dns` section")?;
+    if dns.mmdb.is_none() {
+        tracing::warn!("no dns.mmdb: weights and overrides decide, not distance");
+    }
+    let server = Server::new(config.regions, dns)?;
+    let ready = server.ready().clone();
+    let ended = lifeline::ended(args.lifeline)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = ended => {}
+            }
+        };
+        tracing::info!(listen = ?ready.listen, admin = %ready.admin, "DNS server ready");
+        if args.ready_json {
+            let listen = ready.listen.first();
+            print_line(
+                &json!({"ready": "dns", "listen": listen, "admin": ready.admin}).to_string(),
+            );
+        }
+        server.run(shutdown).await?;
+        anyhow::Ok(())
+    })
+}

@@ -1,0 +1,171 @@
+//! DNS that answers with the nearest region, asked by `dig`, and explained.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::{LIMIT, get},
+    eventually,
+    process::{BINARY, Dev, Dns, has_ort, metric, root, say},
+};
+
+/// `dig`, or a loud skip.
+fn dig(server: &str, arguments: &[&str]) -> Option<String> {
+    let (address, port) = server.rsplit_once(':').unwrap();
+    let server = format!("@{address}");
+    let output = Command::new("dig")
+        .args([server.as_str(), "-p", port, "+tries=1", "+time=20"])
+        .args(arguments)
+        .output();
+    let Ok(output) = output else {
+        let required = nearhop_conf::source::process_env("NEARHOP_REQUIRE_CLIENTS").is_some();
+        assert!(!required, "dig is missing: `make setup`");
+        say("SKIPPED: dig is not here, DNS was NOT tested by a real client: `make setup`");
+        return None;
+    };
+    Some(words(&output))
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+/// A configuration of three regions, with the repository's small database.
+fn config() -> Value {
+    json!({
+        "regions": [
+            {"name": "us-west", "location": [37.4, -122.1], "addresses": ["192.0.2.10", "2001:db8:1::10"]},
+            {"name": "eu-west", "location": [53.3, -6.3], "addresses": ["198.51.100.10"]},
+            {"name": "ap-south", "location": [19.1, 72.9], "addresses": ["203.0.113.10"]},
+        ],
+        "dns": {
+            "listen": ["127.0.0.1:0"],
+            "admin": {"listen": "127.0.0.1:0", "token": "test-admin-token-0123456789"},
+            "zone": "complete.example.com",
+            "name_servers": ["ns1.example.com"],
+            "mmdb": root().join("conf/data/documentation.mmdb"),
+        },
+    })
+}
+
+#[tokio::test]
+async fn dig_gets_the_nearest_region_over_udp_and_tcp() {
+    let dns = Dns::start(&config());
+    for (subnet, expected) in [
+        ("192.0.2.0/24", "192.0.2.10"),
+        ("198.51.100.0/24", "198.51.100.10"),
+        ("203.0.113.0/24", "203.0.113.10"),
+    ] {
+        for transport in ["+notcp", "+tcp"] {
+            let subnet = format!("+subnet={subnet}");
+            let asked = ["complete.example.com", "A", &subnet, transport];
+            let Some(said) = dig(&dns.address, &asked) else { return };
+            assert!(said.contains("status: NOERROR") && said.contains(" aa"), "{said}");
+            assert!(said.contains(&format!("IN\tA\t{expected}")), "{said}");
+            assert!(said.contains("/24/24"), "the scope: {said}");
+        }
+    }
+    let said = dig(&dns.address, &["nobody.complete.example.com"]).unwrap();
+    assert!(said.contains("status: NXDOMAIN") && said.contains("SOA"), "{said}");
+    let said = dig(&dns.address, &["example.org"]).unwrap();
+    assert!(said.contains("status: REFUSED"), "{said}");
+    let page = metric(&dns.admin, "nearhop_dns_queries_total{code=\"noerror\",transport=\"tcp\"}");
+    assert_eq!(page.await, 3.0);
+}
+
+#[tokio::test]
+async fn a_replaced_database_is_taken_up_and_a_broken_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("places.mmdb");
+    let put = |bytes: &[u8]| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, bytes).unwrap();
+        std::fs::rename(new, &file).unwrap();
+    };
+    let good = std::fs::read(root().join("conf/data/documentation.mmdb")).unwrap();
+    put(&good);
+    let mut config = config();
+    config["dns"]["mmdb"] = json!(file);
+    let dns = Dns::start(&config);
+    let place = async |client: &str| {
+        let path = format!("/admin/v1/explain/dns?client={client}");
+        let token = [("authorization", "Bearer test-admin-token-0123456789")];
+        get(&dns.admin, &path, &token).await.unwrap().json()["place"].clone()
+    };
+    assert_eq!(place("203.0.113.1").await, json!([28.61, 77.21]));
+    for (broken, times) in [(&good[..good.len() / 2], 1.0), (b"no database", 2.0)] {
+        put(broken);
+        eventually("it is refused", LIMIT, || async {
+            let refused = metric(&dns.admin, "nearhop_dns_reloads_total{result=\"refused\"}").await;
+            (refused >= times).then_some(())
+        })
+        .await;
+    }
+    // Another place for the same network: Delhi moves to Sydney.
+    let (delhi, sydney) = ([28.61f64, 77.21], [-33.87f64, 151.21]);
+    let mut moved = good.clone();
+    for (from, to) in delhi.iter().zip(sydney) {
+        let at = moved.windows(8).position(|eight| eight == from.to_be_bytes()).unwrap();
+        moved[at..at + 8].copy_from_slice(&to.to_be_bytes());
+    }
+    assert_eq!(
+        place("203.0.113.1").await,
+        json!([28.61, 77.21]),
+        "the broken ones changed nothing"
+    );
+    put(&moved);
+    eventually("the new database is taken up", LIMIT, || async {
+        (place("203.0.113.1").await == json!([-33.87, 151.21])).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn an_explanation_by_a_file_says_which_region_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dns.yaml");
+    std::fs::write(&path, config().to_string()).unwrap();
+    let explain = |more: &[&str]| {
+        let output = Command::new(BINARY)
+            .args(["explain", "dns", "--client", "203.0.113.7", "-c"])
+            .arg(&path)
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        words(&output)
+    };
+    let said: Value = serde_json::from_str(&explain(&["--json"])).unwrap();
+    assert_eq!(
+        (&said["name"], &said["region"]),
+        (&json!("complete.example.com."), &json!("ap-south"))
+    );
+    assert_eq!(said["answers"], json!(["203.0.113.10"]));
+    assert_eq!(said["candidates"].as_array().unwrap().len(), 3);
+    assert_eq!(said["candidates"][0]["verdict"], "chosen");
+    let told = explain(&[]);
+    for part in ["ap-south", "203.0.113.10", "km", "chosen", "next", "/24"] {
+        assert!(told.contains(part), "`{part}` is not in {told}");
+    }
+}
+
+#[test]
+fn the_small_database_is_what_its_script_writes() {
+    let checked =
+        Command::new("python3").arg(root().join("scripts/geo/mmdb.py")).arg("--check").output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", words(&checked));
+}
+
+#[tokio::test]
+async fn dev_answers_dns_too() {
+    if !has_ort() {
+        return;
+    }
+    let dev = Dev::shared();
+    let server = dev.ready()["dns"].as_str().unwrap();
+    let asked = ["complete.example.com", "+short", "+subnet=198.51.100.0/24"];
+    let Some(said) = dig(server, &asked) else { return };
+    assert_eq!(said.trim(), "198.51.100.10");
+}
