@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     path::PathBuf,
     time::Duration,
 };
@@ -66,6 +67,39 @@ pub struct Dns {
     pub overrides: Vec<Override>,
     /// Open TCP connections; more wait.
     pub tcp_connections: usize,
+    /// Answers a second by UDP for one network without a cookie.
+    pub rate_limit: RateLimit,
+}
+
+/// Answers a second by UDP for one /24 or /56.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// With something in them.
+    pub answers: usize,
+    /// Errors and denials.
+    pub nothing: usize,
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        // A large resolver asks for a name of 30 s from a few dozen addresses of a network.
+        Self { answers: 100, nothing: 20 }
+    }
+}
+
+impl RateLimit {
+    fn from_section(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let mut count = |name, default| {
+            section.optional::<NonZeroUsize>(name).map_or(default, NonZeroUsize::get)
+        };
+        let limit = Self {
+            answers: count("answers", default.answers),
+            nothing: count("nothing", default.nothing),
+        };
+        section.finish();
+        limit
+    }
 }
 
 /// What is answered when every region is out.
@@ -232,8 +266,9 @@ impl Dns {
         let known: HashSet<&str> = regions.iter().map(|region| region.name.as_str()).collect();
         let overrides = read_overrides(&mut section, &known, asn_mmdb.is_some());
         let tcp_connections = section
-            .optional::<std::num::NonZeroUsize>("tcp_connections")
-            .map_or(defaults::DNS_TCP_CONNECTIONS, std::num::NonZeroUsize::get);
+            .optional::<NonZeroUsize>("tcp_connections")
+            .map_or(defaults::DNS_TCP_CONNECTIONS, NonZeroUsize::get);
+        let rate_limit = RateLimit::from_section(section.section("rate_limit"));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -251,6 +286,7 @@ impl Dns {
             fallback,
             overrides: overrides?,
             tcp_connections,
+            rate_limit,
         })
     }
 }

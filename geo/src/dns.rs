@@ -4,14 +4,18 @@
 //! udp, tcp ──▶ answer(query, zone, world) ──▶ decide ──▶ bytes
 //! ```
 //!
-//! [`answer`] is pure; sockets, threads and what changes are in `udp`, `tcp` and `server`.
+//! [`answer`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
+//! what changes are in `udp`, `tcp` and `server`.
 
 mod answer;
+mod cookie;
+mod rate;
 mod server;
 mod tcp;
 mod udp;
 mod zone;
 
-pub use answer::{Transport, answer};
+pub use answer::{Answer, Context, Transport, answer};
+pub use cookie::Secret;
 pub use server::{DnsError, Ready, Server};
 pub use zone::{Zone, ZoneError};

@@ -169,3 +169,36 @@ async fn dev_answers_dns_too() {
     let Some(said) = dig(server, &asked) else { return };
     assert_eq!(said.trim(), "198.51.100.10");
 }
+
+#[test]
+fn a_network_that_asks_too_fast_gets_cut_answers_and_then_fewer() {
+    let mut config = config();
+    config["dns"]["rate_limit"] = json!({"answers": 4, "nothing": 4});
+    let dns = Dns::start(&config);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(&dns.address).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let mut query = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["complete", "example", "com"] {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    for id in 0..100u8 {
+        query[1] = id;
+        socket.send(&query).unwrap();
+    }
+    let (mut whole, mut cut, mut buffer) = (0, 0, [0; 1500]);
+    // Ends when nothing has come for a while.
+    while let Ok(length) = socket.recv(&mut buffer) {
+        match buffer[2] & 2 != 0 {
+            true => {
+                assert!(length <= query.len(), "a cut answer is no larger than its question");
+                cut += 1;
+            }
+            false => whole += 1,
+        }
+    }
+    // How many are whole depends on how long the hundred took; most of them are limited.
+    assert!(whole >= 1 && cut >= 10 && whole + cut < 80, "{whole} whole, {cut} cut");
+}

@@ -17,7 +17,10 @@ use hickory_proto::{
     },
 };
 
-use super::Zone;
+use super::{
+    Zone,
+    cookie::{Secret, Shown},
+};
 use crate::{Decision, Query, Source, World, decide};
 
 /// How a query came, which limits its answer's size.
@@ -35,29 +38,53 @@ const UDP_MAX: u16 = 1232;
 const UDP_PLAIN: u16 = 512;
 const HEADER: usize = 12;
 
+/// What is answered with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// What is in the zone beside the regions.
+    pub zone: &'a Zone,
+    /// The regions.
+    pub world: &'a World,
+    /// For cookies.
+    pub secret: &'a Secret,
+    /// Unix seconds; they wrap.
+    pub now: u32,
+}
+
+/// An answer, and what is known of who gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// To send.
+    pub bytes: Vec<u8>,
+    /// Whether the client showed a cookie of ours: it is where it says it is.
+    pub proven: bool,
+}
+
 /// The answer to the query in `bytes`, which came from `peer`; `None` where there must be none.
 #[must_use]
 pub fn answer(
     bytes: &[u8],
     peer: IpAddr,
     transport: Transport,
-    (zone, world): (&Zone, &World),
-) -> Option<Vec<u8>> {
+    context: &Context<'_>,
+) -> Option<Answer> {
     // Without an id nothing can be answered, and a response must not be.
     if bytes.len() < HEADER || bytes[2] & 0x80 != 0 {
         return None;
     }
     let reply = match Message::from_vec(bytes) {
-        Ok(query) => reply(&query, peer, zone, world),
+        Ok(query) => reply(&query, peer, context),
         Err(_undecodable) => malformed(bytes),
     };
-    encode(reply, transport)
+    let proven = reply.proven;
+    Some(Answer { bytes: encode(reply, transport)?, proven })
 }
 
 /// An answer, and the most bytes that the client takes by UDP.
 struct Reply {
     message: Message,
     udp: u16,
+    proven: bool,
 }
 
 /// What could not be read: the id and what was asked to do are all that is known.
@@ -70,10 +97,10 @@ fn malformed(bytes: &[u8]) -> Reply {
     };
     let mut message = Message::error_msg(id, op_code, code);
     message.metadata.recursion_desired = bytes[2] & 1 != 0;
-    Reply { message, udp: UDP_PLAIN }
+    Reply { message, udp: UDP_PLAIN, proven: false }
 }
 
-fn reply(query: &Message, peer: IpAddr, zone: &Zone, world: &World) -> Reply {
+fn reply(query: &Message, peer: IpAddr, context: &Context<'_>) -> Reply {
     let mut message = Message::response(query.metadata.id, query.metadata.op_code);
     message.metadata.recursion_desired = query.metadata.recursion_desired;
     message.queries.clone_from(&query.queries);
@@ -85,11 +112,23 @@ fn reply(query: &Message, peer: IpAddr, zone: &Zone, world: &World) -> Reply {
         edns.set_dnssec_ok(asked.flags().dnssec_ok);
         edns
     });
+    let shown = query.edns.as_ref().and_then(|edns| match edns.option(EdnsCode::Cookie) {
+        Some(EdnsOption::Unknown(_, cookie)) => {
+            Some(context.secret.read(cookie, peer, context.now))
+        }
+        _ => None,
+    });
+    if let (Some(Shown::Client(client) | Shown::Ours(client)), Some(edns)) = (&shown, &mut edns) {
+        let cookie = context.secret.bake(*client, peer, context.now);
+        let code = EdnsCode::Cookie.into();
+        edns.options_mut().insert(EdnsOption::Unknown(code, cookie));
+    }
     let code = match judge(query) {
+        _ if shown == Some(Shown::Malformed) => ResponseCode::FormErr,
         Err(code) => code,
         Ok(subnet) => {
             message.metadata.authoritative = true;
-            let found = look_up(query, (peer, subnet), zone, world);
+            let found = look_up(query, (peer, subnet), context);
             message.answers = found.answers;
             message.authorities = found.authorities;
             if let (Some(subnet), Some(edns)) = (subnet, &mut edns) {
@@ -109,7 +148,7 @@ fn reply(query: &Message, peer: IpAddr, zone: &Zone, world: &World) -> Reply {
         edns.set_rcode_high(code.high());
     }
     message.edns = edns;
-    Reply { message, udp }
+    Reply { message, udp, proven: matches!(shown, Some(Shown::Ours(_))) }
 }
 
 /// Whether a query is one that is answered; the client's network, where it names one.
@@ -124,13 +163,21 @@ fn judge(query: &Message) -> Result<Option<ClientSubnet>, ResponseCode> {
     if query.queries.len() != 1 {
         return Err(ResponseCode::FormErr);
     }
-    let subnet = match query.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Subnet)) {
-        Some(EdnsOption::Subnet(subnet)) => *subnet,
-        _ => return Ok(None),
-    };
-    match is_proper(&subnet) {
-        true => Ok(Some(subnet)),
-        false => Err(ResponseCode::FormErr),
+    let Some(edns) = &query.edns else { return Ok(None) };
+    let subnets: Vec<ClientSubnet> = edns
+        .options()
+        .get_all(EdnsCode::Subnet)
+        .into_iter()
+        .filter_map(|option| match option {
+            EdnsOption::Subnet(subnet) => Some(*subnet),
+            _ => None,
+        })
+        .collect();
+    match subnets.as_slice() {
+        [] => Ok(None),
+        [subnet] if is_proper(subnet) => Ok(Some(*subnet)),
+        // Of two networks neither is the client's.
+        _ => Err(ResponseCode::FormErr),
     }
 }
 
@@ -160,9 +207,9 @@ struct Found {
 fn look_up(
     query: &Message,
     (peer, subnet): (IpAddr, Option<ClientSubnet>),
-    zone: &Zone,
-    world: &World,
+    context: &Context<'_>,
 ) -> Found {
+    let zone = context.zone;
     let question = &query.queries[0];
     let name = LowerName::new(question.name());
     let refused = Found { code: ResponseCode::Refused, ..Found::default() };
@@ -200,7 +247,7 @@ fn look_up(
         _ => (peer, Source::Resolver),
     };
     let service = name.to_string();
-    let decision = decide(&Query { service: &service, address, source }, world);
+    let decision = decide(&Query { service: &service, address, source }, context.world);
     let answers = records(asked, &decision).map(|data| record(zone.ttl, data));
     let answers: Vec<Record> = answers.collect();
     let authorities = if answers.is_empty() { vec![zone.soa.clone()] } else { Vec::new() };
@@ -252,6 +299,11 @@ fn encode(reply: Reply, transport: Transport) -> Option<Vec<u8>> {
         return Some(bytes);
     }
     reply.message.truncate().to_vec().ok().filter(|bytes| bytes.len() <= limit)
+}
+
+/// The same answer cut to its question, so that a client asks again by TCP.
+pub(super) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
+    Message::from_vec(bytes).ok()?.truncate().to_vec().ok()
 }
 
 #[cfg(test)]

@@ -30,7 +30,11 @@ use prometheus::IntCounterVec;
 use serde::Deserialize;
 use tokio::{net::TcpListener, time::interval};
 
-use super::{Transport, Zone, ZoneError, tcp, udp};
+use super::{
+    Answer, Context, Secret, Transport, Zone, ZoneError,
+    rate::{Limiter, Rates, Verdict},
+    tcp, udp,
+};
 use crate::{ConfiguredError, Query, Source, World, decide, explanation, narration, world_of};
 
 /// Why a server cannot start.
@@ -62,13 +66,25 @@ pub enum DnsError {
 pub(super) struct State {
     pub(super) zone: Zone,
     pub(super) world: World,
+    secret: Secret,
     ttl_s: u64,
+}
+
+impl State {
+    /// What is answered with now.
+    pub(super) fn context(&self) -> Context<'_> {
+        // Seconds since 1970 wrap in 2106, as cookies want them.
+        let now = (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into();
+        let now = now.unwrap_or_default();
+        Context { zone: &self.zone, world: &self.world, secret: &self.secret, now }
+    }
 }
 
 /// What all threads share.
 pub(super) struct Live {
     state: ArcSwap<State>,
     answered: IntCounterVec,
+    limited: IntCounterVec,
     reloads: IntCounterVec,
 }
 
@@ -77,12 +93,22 @@ impl Live {
         self.state.load()
     }
 
-    pub(super) fn count(&self, transport: Transport, answer: Option<&[u8]>) {
+    /// Counts what the limit of the response rate did.
+    pub(super) fn limited(&self, verdict: Verdict) {
+        let what = match verdict {
+            Verdict::Send => return,
+            Verdict::Slip => "slipped",
+            Verdict::Drop => "dropped",
+        };
+        self.limited.with_label_values(&[what]).inc();
+    }
+
+    pub(super) fn count(&self, transport: Transport, answer: Option<&Answer>) {
         let transport = match transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
-        let code = match answer.map(|answer| answer[3] & 0xf) {
+        let code = match answer.map(|answer| answer.bytes[3] & 0xf) {
             None => "none",
             Some(0) => "noerror",
             Some(1) => "formerr",
@@ -123,7 +149,9 @@ impl Server {
     /// # Errors
     /// [`DnsError`].
     pub fn new(regions: Vec<Region>, dns: Dns) -> Result<Self, DnsError> {
-        let state = state(&regions, &dns)?;
+        let (one, two) = (random()?.to_le_bytes(), random()?.to_le_bytes());
+        let secret = std::array::from_fn(|at| if at < 8 { one[at] } else { two[at - 8] });
+        let state = state(&regions, &dns, Secret::new(secret))?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut sockets, mut listeners, mut listen) = (Vec::new(), Vec::new(), Vec::new());
         for address in &dns.listen {
@@ -151,7 +179,13 @@ impl Server {
             "Replaced databases of addresses by whether they were taken.",
             &["result"],
         );
-        let live = Arc::new(Live { state: ArcSwap::from_pointee(state), answered, reloads });
+        let limited = metrics.counters(
+            "nearhop_dns_limited_total",
+            "Answers by UDP that the limit of the response rate cut or dropped.",
+            &["what"],
+        );
+        let state = ArcSwap::from_pointee(state);
+        let live = Arc::new(Live { state, answered, limited, reloads });
         Ok(Self { live, regions, dns, sockets, listeners, admin, metrics, ready })
     }
 
@@ -171,10 +205,20 @@ impl Server {
     ) -> Result<(), DnsError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
+        // The system spreads queries over the sockets of an address by their ports, so that each
+        // sees a part of a network's.
+        let share = self.sockets.len() / self.dns.listen.len().max(1);
+        let part = |rate: usize| u32::try_from(rate.div_ceil(share.max(1))).unwrap_or(u32::MAX);
+        let rates = Rates {
+            answers: part(self.dns.rate_limit.answers),
+            nothing: part(self.dns.rate_limit.nothing),
+        };
         for socket in self.sockets {
             let (live, stop) = (Arc::clone(&self.live), Arc::clone(&stop));
+            let key = (random()?, random()?);
+            let limiter = Limiter::new(rates, key, clock::now());
             let thread = std::thread::Builder::new().name("dns".to_owned());
-            threads.push(thread.spawn(move || udp::serve(&socket, &live, &stop))?);
+            threads.push(thread.spawn(move || udp::serve(&socket, &live, limiter, &stop))?);
         }
         let mut tasks = tokio::task::JoinSet::new();
         for listener in self.listeners {
@@ -203,10 +247,17 @@ impl Server {
     }
 }
 
-fn state(regions: &[Region], dns: &Dns) -> Result<State, DnsError> {
+/// Bits that nobody can guess.
+fn random() -> Result<u64, DnsError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn state(regions: &[Region], dns: &Dns, secret: Secret) -> Result<State, DnsError> {
     let serial = u32::try_from(clock::since_epoch().as_secs()).unwrap_or(u32::MAX);
     let (zone, world) = (Zone::new(dns, serial)?, world_of(regions, dns)?);
-    Ok(State { zone, world, ttl_s: dns.ttl.as_secs() })
+    Ok(State { zone, world, secret, ttl_s: dns.ttl.as_secs() })
 }
 
 /// Takes the databases up again when they are replaced; a bad one changes nothing.
@@ -220,8 +271,9 @@ async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
             continue;
         }
         let (regions, dns) = (regions.clone(), dns.clone());
+        let secret = live.state().secret.clone();
         // Away from the queries: a large one takes seconds.
-        let built = tokio::task::spawn_blocking(move || state(&regions, &dns)).await;
+        let built = tokio::task::spawn_blocking(move || state(&regions, &dns, secret)).await;
         let result = match built.map_err(|panicked| DnsError::System(io::Error::other(panicked))) {
             Ok(Ok(state)) => {
                 live.state.store(Arc::new(state));

@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Transport, answer, server::Live};
+use super::{Answer, Transport, answer, server::Live};
 
 /// From one query's end to the next one's.
 const IDLE: Duration = Duration::from_secs(10);
@@ -47,9 +47,9 @@ async fn answer_all(mut stream: TcpStream, peer: SocketAddr, live: &Live) -> io:
         let Ok(query) = timeout(IDLE, read(&mut stream)).await else { return Ok(()) };
         let query = query?;
         let state = live.state();
-        let answered = answer(&query, peer.ip(), Transport::Tcp, (&state.zone, &state.world));
-        live.count(Transport::Tcp, answered.as_deref());
-        let Some(bytes) = answered else { return Ok(()) };
+        let answered = answer(&query, peer.ip(), Transport::Tcp, &state.context());
+        live.count(Transport::Tcp, answered.as_ref());
+        let Some(Answer { bytes, .. }) = answered else { return Ok(()) };
         let Ok(length) = u16::try_from(bytes.len()) else { return Ok(()) };
         // One write, so that it is one packet.
         let framed = [&length.to_be_bytes(), bytes.as_slice()].concat();

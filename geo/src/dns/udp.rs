@@ -10,9 +10,15 @@ use std::{
     time::Duration,
 };
 
+use nearhop_admin::clock;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Transport, answer, server::Live};
+use super::{
+    Transport,
+    answer::{answer, cut},
+    rate::{Kind, Limiter, Verdict},
+    server::Live,
+};
 
 /// The largest query that is read; what is longer is cut, and then malformed.
 const QUERY_MAX: usize = 4096;
@@ -36,19 +42,36 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Answers until `stop`.
-pub(super) fn serve(socket: &UdpSocket, live: &Arc<Live>, stop: &AtomicBool) {
+/// Answers until `stop`, no network faster than `limiter` lets it.
+pub(super) fn serve(socket: &UdpSocket, live: &Arc<Live>, mut limiter: Limiter, stop: &AtomicBool) {
     let mut query = [0; QUERY_MAX];
     while !stop.load(Ordering::Relaxed) {
         // Else nothing came, or an ICMP error of an earlier answer did.
         let Ok((length, peer)) = socket.recv_from(&mut query) else { continue };
         let state = live.state();
-        let state = (&state.zone, &state.world);
-        let answered = answer(&query[..length], peer.ip(), Transport::Udp, state);
-        live.count(Transport::Udp, answered.as_deref());
-        if let Some(bytes) = answered {
+        let answered = answer(&query[..length], peer.ip(), Transport::Udp, &state.context());
+        live.count(Transport::Udp, answered.as_ref());
+        let Some(answered) = answered else { continue };
+        // Whoever showed our cookie is no victim.
+        let verdict = match answered.proven {
+            true => Verdict::Send,
+            false => limiter.judge(peer.ip(), kind(&answered.bytes), clock::now()),
+        };
+        live.limited(verdict);
+        let bytes = match verdict {
+            Verdict::Send => Some(answered.bytes),
+            Verdict::Slip => cut(&answered.bytes),
+            Verdict::Drop => None,
+        };
+        if let Some(bytes) = bytes {
             // A client that cannot be reached asks again, or not.
             let _ = socket.send_to(&bytes, peer);
         }
     }
+}
+
+/// What an answer is to the limiter: its code, and whether anything is in it.
+fn kind(answer: &[u8]) -> Kind {
+    let good = answer[3] & 0xf == 0 && answer[6..8] != [0, 0];
+    if good { Kind::Answer } else { Kind::Nothing }
 }

@@ -64,7 +64,13 @@ impl Rig {
     }
 
     fn raw(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        answer(bytes, PEER.parse().unwrap(), transport, (&self.zone, &self.world))
+        self.from(PEER, bytes, transport).map(|answer| answer.bytes)
+    }
+
+    fn from(&self, peer: &str, bytes: &[u8], transport: Transport) -> Option<Answer> {
+        let (zone, world) = (&self.zone, &self.world);
+        let context = Context { zone, world, secret: &Secret::new([7; 16]), now: 1000 };
+        answer(bytes, peer.parse().unwrap(), transport, &context)
     }
 }
 
@@ -204,17 +210,65 @@ fn odd_queries_get_the_code_that_they_should() {
     let answer = rig.ask(&unknown);
     assert_eq!(addresses(&answer), ["192.0.2.10"], "an unknown option is no reason");
     assert!(answer.edns.unwrap().option(EdnsCode::from(65_001)).is_none(), "and is not echoed");
-    for (address, source, scope) in [("192.0.2.1", 24, 0), ("192.0.2.0", 24, 24)] {
-        let mut bad = subnet(plain(), "192.0.2.0", 24);
-        let given = ClientSubnet::new(address.parse().unwrap(), source, scope);
-        bad.edns.as_mut().unwrap().options_mut().insert(EdnsOption::Subnet(given));
-        let bytes = bad.to_vec().unwrap();
-        let answered = rig.raw(&bytes, Transport::Udp).unwrap();
-        let code = Message::from_vec(&answered).unwrap().metadata.response_code;
-        // Encoding cuts what is behind the prefix, so that only the scope can be wrong here.
-        let expected = if scope == 0 { ResponseCode::NoError } else { ResponseCode::FormErr };
-        assert_eq!(code, expected, "{address}/{source} scope {scope}");
-    }
+    let with = |subnets: &[(&str, u8, u8)]| {
+        let mut odd = plain();
+        odd.set_edns(Edns::new());
+        for (address, source, scope) in subnets {
+            let given = ClientSubnet::new(address.parse().unwrap(), *source, *scope);
+            odd.edns.as_mut().unwrap().options_mut().insert(EdnsOption::Subnet(given));
+        }
+        rig.ask(&odd).metadata.response_code
+    };
+    assert_eq!(with(&[("192.0.2.0", 24, 0)]), ResponseCode::NoError);
+    assert_eq!(with(&[("192.0.2.0", 24, 24)]), ResponseCode::FormErr, "a scope in a query");
+    let two = [("192.0.2.0", 24, 0), ("203.0.113.0", 24, 0)];
+    assert_eq!(with(&two), ResponseCode::FormErr, "two networks");
+    // Bits behind the prefix, which an encoder would not write: 192.0.2.0/20.
+    let mut bytes = subnet(plain(), "192.0.0.0", 20).to_vec().unwrap();
+    let at = bytes.windows(7).position(|seven| seven == [0, 1, 20, 0, 192, 0, 0]).unwrap();
+    bytes[at + 6] = 2;
+    assert_eq!(rig.raw(&bytes, Transport::Udp).unwrap()[3] & 0xf, 1, "FORMERR");
+}
+
+#[test]
+fn a_client_that_shows_our_cookie_is_proven_and_gets_another() {
+    let rig = rig();
+    let with = |cookie: &[u8]| {
+        let mut query = subnet(query("complete.example.com.", RecordType::A), "192.0.2.0", 24);
+        let cookie = EdnsOption::Unknown(EdnsCode::Cookie.into(), cookie.to_vec());
+        query.edns.as_mut().unwrap().options_mut().insert(cookie);
+        query.to_vec().unwrap()
+    };
+    let cookie = |answer: &Answer| match Message::from_vec(&answer.bytes)
+        .unwrap()
+        .edns
+        .unwrap()
+        .option(EdnsCode::Cookie)
+    {
+        Some(EdnsOption::Unknown(_, cookie)) => cookie.clone(),
+        other => panic!("{other:?}"),
+    };
+    let first = rig.from(PEER, &with(&[3; 8]), Transport::Udp).unwrap();
+    assert!(!first.proven);
+    let baked = cookie(&first);
+    assert_eq!((baked.len(), &baked[..8]), (24, &[3; 8][..]));
+    let second = rig.from(PEER, &with(&baked), Transport::Udp).unwrap();
+    assert!(second.proven);
+    assert_eq!(addresses(&Message::from_vec(&second.bytes).unwrap()), ["192.0.2.10"]);
+    assert!(!rig.from("127.0.0.54", &with(&baked), Transport::Udp).unwrap().proven, "another's");
+    let bad = rig.from(PEER, &with(&[3; 5]), Transport::Udp).unwrap();
+    assert_eq!(bad.bytes[3] & 0xf, 1, "FORMERR");
+}
+
+#[test]
+fn a_cut_answer_is_its_question() {
+    let rig = rig();
+    let whole =
+        rig.raw(&query("complete.example.com.", RecordType::A).to_vec().unwrap(), Transport::Udp);
+    let cut = cut(&whole.unwrap()).unwrap();
+    let message = Message::from_vec(&cut).unwrap();
+    assert!(message.metadata.truncation && message.answers.is_empty());
+    assert_eq!(message.queries.len(), 1);
 }
 
 #[test]
@@ -251,7 +305,7 @@ fn what_does_not_fit_is_cut_by_udp_and_whole_by_tcp() {
         })
         .unwrap();
     let bytes = query("complete.example.com.", RecordType::A).to_vec().unwrap();
-    let ask = |transport| answer(&bytes, peer, transport, (&rig.zone, &rig.world)).unwrap();
+    let ask = |transport| rig.from(&peer.to_string(), &bytes, transport).unwrap().bytes;
     let (udp, tcp) = (ask(Transport::Udp), ask(Transport::Tcp));
     assert!(udp.len() <= 512 && udp[2] & 2 != 0, "cut, and marked: {} bytes", udp.len());
     assert_eq!(Message::from_vec(&tcp).unwrap().answers.len(), 200);
