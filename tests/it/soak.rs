@@ -153,9 +153,15 @@ fn report(done: &[Request], stopped: Instant, detected: Duration) {
 /// One request of the mixed load, by its number: streamed and not, given up, several choices, long
 /// and short, chats, embeddings, mistakes.
 async fn mixed(address: &str, at: usize) {
-    let code = format!("def f_{at}(a, b):\n    x = a * {}\n", at * 7919 % 997).repeat(1 + at % 12);
+    // So many different texts that every cache is full, and has seen all of them, after minutes.
+    let text = at % 2003;
+    let code =
+        format!("def f_{text}(a, b):\n    x = a * {}\n", text * 7919 % 997).repeat(1 + at % 12);
     let (path, body) = match at % 8 {
-        0 => ("/v1/embeddings", json!({"model": "embed", "input": [code, "short", unique()]})),
+        0 => (
+            "/v1/embeddings",
+            json!({"model": "embed", "input": [code, "short", text.to_string()]}),
+        ),
         1 => (
             "/v1/completions",
             json!({"model": "tiny", "prompt": code, "n": 3, "temperature": 0.8}),
@@ -223,6 +229,10 @@ async fn soak_a_pod_under_mixed_load_does_not_grow() {
     while clients.iter().any(|client| !client.is_finished()) {
         tokio::time::sleep(Duration::from_millis(if soaking() { 5000 } else { 50 })).await;
         last.push(pod.memory());
+        if soaking() && last.len().is_multiple_of(60) {
+            let (asked, held) = (next.load(Ordering::Relaxed), last.last().unwrap_or(&0));
+            say(&format!("after {:?}: {asked} requests, {held} KiB", now() - began));
+        }
         if now() - began >= warm && first == 0 {
             // What comes and goes from moment to moment is no growth.
             first = *last.iter().rev().take(12).max().unwrap();
