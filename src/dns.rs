@@ -3,7 +3,6 @@
 use anyhow::Context as _;
 use nearhop_geo::dns::Server;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{RoleArgs, lifeline, log::Logging, print_line, read_config};
 
@@ -16,19 +15,10 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
     }
     let server = Server::new(config.regions, dns)?;
     let ready = server.ready().clone();
-    let ended = lifeline::ended(args.lifeline)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = ended => {}
-            }
-        };
+        let shutdown = lifeline::stopped(args.lifeline)?;
         tracing::info!(listen = ?ready.listen, admin = %ready.admin, "DNS server ready");
         if args.ready_json {
             let listen = ready.listen.first();

@@ -2,7 +2,10 @@
 
 use std::{future::Future, io::Read as _};
 
-use tokio::sync::oneshot;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 /// Calls `on_end` when standard input ends. Watches on a thread of its own: whatever the rest of
 /// the process does, its parent's end is noticed.
@@ -24,5 +27,20 @@ pub(crate) fn ended(held: bool) -> std::io::Result<impl Future<Output = ()>> {
         // The sender is dropped at the end of standard input, and without a lifeline kept here.
         let _ = ended.await;
         drop(kept);
+    })
+}
+
+/// Ends when this process is to stop: at SIGINT, at SIGTERM, or where it is `held` and standard
+/// input ends. Call it inside a runtime.
+pub(crate) fn stopped(held: bool) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = ended(held)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = ended => {}
+        }
     })
 }

@@ -9,18 +9,19 @@
 //! tensors anew would take a tenth of that. So the bindings of decode steps are kept
 //! ([`KvPool::decode`]), one for each number of rows.
 //!
-//! This is the only `unsafe` of Nearhop. It is sound because of what this file does and nothing
-//! outside can undo: buffers are memory of their own ([`Buffer`]), reached by pointers that stay
+//! This and `kv/buffer.rs` are the only `unsafe` of Nearhop. It is sound because of what they do and nothing
+//! outside can undo: buffers are memory of their own ([`buffer`]), reached by pointers that stay
 //! valid until the pool is dropped, never resized or moved; kept bindings lie in the pool and are
 //! dropped before the buffers; ONNX Runtime reads and writes them only within [`KvPool::run`] and
 //! [`KvPool::decode`], which borrow the pool mutably, so that nobody else does meanwhile.
+
+mod buffer;
 
 use std::{
     collections::HashMap,
     ffi::{CStr, CString},
     fmt::Debug,
     ops::Range,
-    ptr::NonNull,
 };
 
 use half::f16;
@@ -31,6 +32,7 @@ use ort::{
     value::{DynValue, PrimitiveTensorElementType, Shape, TensorRefMut},
 };
 
+use self::buffer::Buffer;
 use super::layout::KvNames;
 
 /// Keys and values of some tokens of one sequence, outside of any slot.
@@ -126,52 +128,6 @@ pub(crate) enum Binding {
     InPlace,
     /// A copy, made at every step.
     Copied,
-}
-
-/// Values at an address that stays theirs.
-struct Buffer<T> {
-    start: NonNull<T>,
-    length: usize,
-}
-
-#[expect(unsafe_code, reason = "owns memory that ONNX Runtime has pointers to")]
-mod buffer {
-    use super::{Buffer, NonNull};
-
-    // SAFETY: it owns its values alone, as a `Box<[T]>` does.
-    unsafe impl<T: Send> Send for Buffer<T> {}
-
-    impl<T> From<Vec<T>> for Buffer<T> {
-        fn from(values: Vec<T>) -> Self {
-            let length = values.len();
-            let start = Box::into_raw(values.into_boxed_slice()).cast();
-            Self { start: NonNull::new(start).expect("a box is somewhere"), length }
-        }
-    }
-
-    impl<T> std::ops::Deref for Buffer<T> {
-        type Target = [T];
-
-        fn deref(&self) -> &[T] {
-            // SAFETY: `start` and `length` are those of the boxed slice, which is still ours.
-            unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
-        }
-    }
-
-    impl<T> std::ops::DerefMut for Buffer<T> {
-        fn deref_mut(&mut self) -> &mut [T] {
-            // SAFETY: as in `deref`, and `self` is borrowed mutably.
-            unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
-        }
-    }
-
-    impl<T> Drop for Buffer<T> {
-        fn drop(&mut self) {
-            let whole = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.length);
-            // SAFETY: this is the boxed slice that it was made of, and nobody uses it any more.
-            drop(unsafe { Box::from_raw(whole) });
-        }
-    }
 }
 
 /// `[slots, heads, capacity, head_size]` for each tensor.
