@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use nearhop_admin::reserve;
 use nearhop_conf::{Log, Secret};
+use nearhop_origin_inference::{Model, ModelKind};
 use nearhop_proxy::child::{self, Child};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -104,8 +105,14 @@ const fn pod_admin(port: u16) -> u16 {
     if port == 0 { 0 } else { port.saturating_add(POD_ADMIN_OFFSET) }
 }
 
+/// What the pods serve.
+struct DevModel {
+    folder: PathBuf,
+    name: String,
+}
+
 /// The folder asked for, else the repository's, seen from here or from the binary.
-fn find_model(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+fn find_model(asked: Option<&Path>) -> anyhow::Result<DevModel> {
     const BUILT_IN: &str = "origin-inference/models/nearhop-mini";
     let places: Vec<PathBuf> = match asked {
         Some(folder) => vec![folder.to_owned()],
@@ -115,15 +122,19 @@ fn find_model(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
             std::iter::once(PathBuf::from(BUILT_IN)).chain(above).collect()
         }
     };
-    let found = places.iter().find(|folder| folder.join("nearhop.yaml").is_file());
+    let found = places.iter().find(|folder| folder.is_dir());
     let folder = found.with_context(|| {
         let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         format!("no model folder: looked at {}. Name one with --model DIR", tried.join(", "))
     })?;
-    Ok(std::path::absolute(folder)?)
+    let model = Model::load(folder)?;
+    if model.kind() == ModelKind::Embed {
+        bail!("{} embeds texts; --model takes a model that completes them", folder.display());
+    }
+    Ok(DevModel { folder: std::path::absolute(folder)?, name: model.report().name })
 }
 
-async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
+async fn supervise(args: &Args, model: &DevModel) -> anyhow::Result<()> {
     // Before the first child: a signal from now on must find somebody who ends them.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -144,14 +155,14 @@ async fn supervise(args: &Args, model: &Path) -> anyhow::Result<()> {
 /// Starts everything, then waits on it; returns only when it cannot go on.
 async fn run_children(
     args: &Args,
-    model: &Path,
+    model: &DevModel,
     (folder, tls): (&TempDir, Option<&Certificates>),
     children: &mut Vec<Child>,
 ) -> anyhow::Result<()> {
     for (at, port) in args.pod_ports.iter().enumerate() {
         let name = format!("pod-{}", at + 1);
         let config = folder.path().join(format!("{name}.yaml"));
-        std::fs::write(&config, pod_config(*port, model, tls)?)?;
+        std::fs::write(&config, pod_config(*port, &model.folder, tls)?)?;
         children.push(spawn(&name, "origin", &config)?);
     }
     for child in children.iter_mut() {
@@ -170,7 +181,7 @@ async fn run_children(
     let ready = edge.wait_ready().await;
     children.push(edge);
     ready?;
-    print_line(&announcement(args, children, tls));
+    print_line(&announcement(args, children, &model.name, tls));
     loop {
         let at = any_exit(children).await;
         let (name, pid) = (children[at].name.clone(), children[at].pid);
@@ -187,7 +198,10 @@ async fn run_children(
         // Where it was: the edge looks for it there.
         let listen = children[at].listen();
         let config = folder.path().join(format!("{name}.yaml"));
-        std::fs::write(&config, pod_config(listen.map_or(0, |listen| listen.port()), model, tls)?)?;
+        std::fs::write(
+            &config,
+            pod_config(listen.map_or(0, |listen| listen.port()), &model.folder, tls)?,
+        )?;
         children[at] = spawn(&name, "origin", &config)?;
         if let Err(error) = children[at].wait_ready().await {
             eprintln!("nearhop dev: {error:#}");
@@ -280,9 +294,13 @@ fn edge_config(args: &Args, pods: &[&Child], tls: Option<&Certificates>) -> anyh
 
 /// On 127.0.0.1 only, and printed: no secret.
 pub(crate) const ADMIN_TOKEN: &str = "nh-dev-admin-token";
-const MODEL: &str = "nearhop-mini";
 
-fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> String {
+fn announcement(
+    args: &Args,
+    children: &[Child],
+    model: &str,
+    tls: Option<&Certificates>,
+) -> String {
     let edge = children.iter().find(|child| child.name == "edge");
     let dns = children.iter().find(|child| child.name == "dns");
     let pods = pods(children);
@@ -313,7 +331,7 @@ fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> 
             "dns": dns.and_then(Child::listen),
             "dns_admin": dns.and_then(Child::admin),
             "key": KEY,
-            "model": MODEL,
+            "model": model,
         })
         .to_string();
     }
@@ -333,15 +351,15 @@ fn announcement(args: &Args, children: &[Child], tls: Option<&Certificates>) -> 
         r#"
 Nearhop is ready.
 
-  edge   {edge_url}/v1   key {KEY}, model {MODEL}
+  edge   {edge_url}/v1   key {KEY}, model {model}
   admin  {admin}   /readyz, /metrics; /admin/v1/pods with token {ADMIN_TOKEN}
 {trust}{pods}
   dns    {dns}   {ZONE}, with three regions at documentation addresses
 
 Try it:
   curl{curl} {edge_url}/v1/completions -H 'authorization: Bearer {KEY}' \
-    -d '{{"model": "{MODEL}", "prompt": "def add(a, b):\n    return ", "suffix": "\n", "max_tokens": 16}}'
-  {python}python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{MODEL}", prompt="for i in range(", max_tokens=16).choices[0].text)'
+    -d '{{"model": "{model}", "prompt": "def add(a, b):\n    return ", "suffix": "\n", "max_tokens": 16}}'
+  {python}python3 -c 'from openai import OpenAI; print(OpenAI(base_url="{edge_url}/v1", api_key="{KEY}").completions.create(model="{model}", prompt="for i in range(", max_tokens=16).choices[0].text)'
 
   dig @{dns_host} -p {dns_port} {ZONE} +subnet=203.0.113.0/24 +short; nearhop explain dns --client 203.0.113.7
 

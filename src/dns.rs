@@ -1,5 +1,7 @@
 //! `nearhop dns -c FILE`.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use nearhop_geo::dns::Server;
 use serde_json::json;
@@ -28,5 +30,7 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
         }
         server.run(shutdown).await?;
         anyhow::Ok(())
-    })
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `nearhop origin -c FILE`.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
 use anyhow::Context as _;
 use nearhop_conf::source;
@@ -46,7 +46,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         serve(pod, shutdown).await;
         anyhow::Ok(())
-    })
+    })?;
+    // A text that is still being read would hold up the end for as long as it takes.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
 }
 
 /// Where memory runs out, the system is to end this process before the edge that started it.

@@ -82,6 +82,9 @@ pub(crate) struct EmbedLimits {
     pub(crate) batch_tokens: usize,
 }
 
+/// A request takes at most one in so many of the tokens that may wait.
+const SHARE: usize = 4;
+
 /// The embedder, seen from the rest of the pod. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Embedder {
@@ -118,9 +121,11 @@ impl Embedder {
 
     /// The vectors of `rows`, in their order. Dropping the future cancels what was not begun.
     pub(crate) async fn embed(&self, rows: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let tokens = rows.iter().map(Vec::len).sum();
         let limit = self.limits.queue_tokens;
-        // The last one may pass the limit: a request over it would never fit.
+        let tokens: usize = rows.iter().map(Vec::len).sum();
+        // Requests are computed in turn, so that a long one holds up nobody: it must not shut
+        // others out either.
+        let tokens = tokens.min(limit / SHARE);
         let take = |taken: usize| (taken < limit).then_some(taken + tokens);
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
@@ -358,13 +363,14 @@ mod tests {
     #[tokio::test]
     async fn many_texts_do_not_hold_up_one() {
         let (step, steps) = mpsc::sync_channel(0);
-        let limits = EmbedLimits { queue_tokens: 100_000, batch_tokens: 8 };
+        let limits = EmbedLimits { queue_tokens: 10_000, batch_tokens: 8 };
         let counters = Families::new(&Metrics::default()).of("m", "1");
         let embedder = Embedder::start(Box::new(Stepped(steps)), limits, counters).unwrap();
         let ask = |rows: Vec<Vec<u32>>| {
             let embedder = embedder.clone();
             tokio::spawn(async move { embedder.embed(rows).await })
         };
+        // More than may wait altogether.
         let many = ask(vec![vec![5; 4]; 5000]);
         tokio::task::yield_now().await;
         step.send(()).unwrap();

@@ -19,6 +19,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use http_body_util::LengthLimitError;
 use nearhop_admin::{Check, Metrics, api_error, clock};
 use nearhop_wire::{
     ApiError, CompletionRequest, Endpoint, ErrorKind, Head, Kind, PodReport, Sampling,
@@ -330,8 +331,15 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
     };
     let read = timeout(BODY_DEADLINE, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
     read.map_err(late)?.map_err(|error| {
-        let message = format!("the body is over {BODY_BYTES_MAX} bytes, or was cut: {error}");
-        let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+        let error = error.into_inner();
+        let (status, code, message) = match error.is::<LengthLimitError>() {
+            true => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body is over {BODY_BYTES_MAX} bytes"),
+            ),
+            false => (StatusCode::BAD_REQUEST, "body_cut", format!("the body was cut: {error}")),
+        };
         Refusal::new(status, ErrorKind::InvalidRequest, code, message)
     })
 }
@@ -411,9 +419,8 @@ fn new_id(endpoint: Endpoint) -> String {
 async fn models(State(app): State<App>) -> Response {
     let table = app.registry.table();
     let models = table.all().map(|(served, active)| {
-        let report = served.report();
-        let id = if active { report.name.clone() } else { served.model.fingerprint() };
-        let aliases = if active { table.aliases_of(&report.name) } else { Vec::new() };
+        let report = table.report(served, active);
+        let id = if active { report.name.clone() } else { report.fingerprint() };
         serde_json::json!({
             "id": id,
             "object": "model",
@@ -423,7 +430,7 @@ async fn models(State(app): State<App>) -> Response {
             "context_length": report.context_length,
             "kind": served.model.kind().name(),
             "provider": served.provider.name(),
-            "aliases": aliases,
+            "aliases": report.aliases,
         })
     });
     let models: Vec<_> = models.collect();
@@ -436,12 +443,26 @@ async fn readyz(State(app): State<App>) -> Response {
         return Refusal::new(status, ErrorKind::Server, "not_ready", reason).respond();
     }
     let table = app.registry.table();
+    if table.active().next().is_none() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Refusal::new(status, ErrorKind::Server, "not_ready", "no model is loaded")
+            .respond();
+    }
     // Edges send completions to what is listed here.
     let generating: Vec<_> =
-        table.active().filter(|served| matches!(served.runner, Runner::Generate(_))).collect();
+        table.all().filter(|(served, _)| matches!(served.runner, Runner::Generate(_))).collect();
+    let reports = |wanted: bool| {
+        let some = generating.iter().filter(move |(_, active)| *active == wanted);
+        some.map(|(served, active)| table.report(served, *active)).collect()
+    };
     let report = PodReport {
-        models: generating.iter().map(|served| served.report()).collect(),
-        slots: generating.iter().map(|served| served.slots).sum(),
+        models: reports(true),
+        kept: reports(false),
+        slots: generating
+            .iter()
+            .filter(|(_, active)| *active)
+            .map(|(served, _)| served.slots)
+            .sum(),
     };
     Json(report).into_response()
 }

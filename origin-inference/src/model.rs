@@ -78,6 +78,9 @@ impl Model {
         let manifest = overrides
             .resolve(folder, described, revision, &mut findings)
             .map_err(|what| wrong(&path, what))?;
+        if let Some(template) = chat_template(&manifest, &tokenizer) {
+            findings.extend(template.check().map_err(|what| wrong(folder, what))?);
+        }
         let mut digest = Sha256::new();
         digest.update(tokenizer.digest());
         digest.update(manifest.layout_digest());
@@ -139,15 +142,21 @@ impl Model {
     /// # Errors
     /// An [`ApiError`] for a text that is longer.
     pub(crate) fn embedded(&self, text: &str, truncate: bool) -> Result<Vec<u32>, ApiError> {
-        let mut tokens = self.tokenizer.encode_whole(text);
         let context = self.manifest.context_length;
-        if tokens.len() > context && !truncate {
+        let (read, unread) = prompt::start_of(text, self.longest_text());
+        let too_long = |length: String| {
             let message = format!(
-                "a text is {} tokens long; the model's limit is {context}. Send less of it, or \"truncate\": true",
-                tokens.len()
+                "a text is {length} long; the model's limit is {context} tokens. Send less of it, or \"truncate\": true"
             );
             let code = "context_length_exceeded";
-            return Err(ApiError::new(ErrorKind::InvalidRequest, code, message).about("input"));
+            ApiError::new(ErrorKind::InvalidRequest, code, message).about("input")
+        };
+        if unread > 0 && !truncate {
+            return Err(too_long(format!("{} bytes", text.len())));
+        }
+        let mut tokens = self.tokenizer.encode_whole(read);
+        if tokens.len() > context && !truncate {
+            return Err(too_long(format!("{} tokens", tokens.len())));
         }
         if tokens.len() > context {
             // The token that ends a text, as trained, ends the cut one too.
@@ -183,6 +192,7 @@ impl Model {
             temperature: self.manifest.sampling.temperature,
             max_tokens: self.manifest.sampling.max_tokens,
             context_length: self.manifest.context_length,
+            aliases: Vec::new(),
         }
     }
 
@@ -203,14 +213,17 @@ impl Model {
         let window = self.manifest.fim_window;
         match input {
             Input::Prompt(text) => {
-                let tokens = self.tokenizer.encode(text);
                 let leading = &self.manifest.leading;
                 // As much as fits beside an answer of the usual length.
                 let taken = self.manifest.sampling.max_tokens + leading.len();
                 let keep = context.saturating_sub(taken).max(1);
                 // One token must be there to predict from.
                 let start = self.manifest.start;
-                Ok(prompt::inline(&tokens, keep, start).after(leading))
+                let (read, unread) = prompt::end_of(text, prompt::read_at_most(keep));
+                let tokens = self.tokenizer.encode(read);
+                let mut prompt = prompt::inline(&tokens, keep, start).after(leading);
+                prompt.left_out += prompt::about(unread, read, &tokens);
+                Ok(prompt)
             }
             Input::Fim { prefix, suffix } => {
                 let Some(fim) = &self.manifest.fim else {
@@ -218,27 +231,44 @@ impl Model {
                         format!("the model `{}` cannot fill in the middle", self.manifest.name);
                     return Err(ApiError::invalid("suffix", message));
                 };
-                let prefix = self.tokenizer.encode(prefix);
-                let suffix = self.tokenizer.encode_continued(suffix);
+                let (before, before_unread) =
+                    prompt::end_of(prefix, prompt::read_at_most(window.prefix));
+                let (after, after_unread) =
+                    prompt::start_of(suffix, prompt::read_at_most(window.suffix));
+                let prefix = self.tokenizer.encode(before);
+                let suffix = self.tokenizer.encode_continued(after);
                 let prompt = prompt::fill_in_the_middle(&prefix, &suffix, fim, window);
-                Ok(prompt.after(&self.manifest.leading))
+                let mut prompt = prompt.after(&self.manifest.leading);
+                prompt.left_out += prompt::about(before_unread, before, &prefix);
+                prompt.left_out += prompt::about(after_unread, after, &suffix);
+                Ok(prompt)
             }
             Input::Chat(messages) => self.chat_prompt(messages),
         }
     }
 
+    /// A text of more bytes cannot fit into the context: it is refused unread.
+    fn longest_text(&self) -> usize {
+        prompt::read_at_most(0).max(self.manifest.context_length * self.tokenizer.longest())
+    }
+
     fn chat_prompt(&self, messages: &[Message]) -> Result<Prompt, ApiError> {
         let context = self.manifest.context_length;
-        let Some(template) = &self.manifest.chat_template else {
+        let Some(template) = chat_template(&self.manifest, &self.tokenizer) else {
             let message = format!("the model `{}` has no chat template", self.manifest.name);
             return Err(ApiError::invalid("messages", message));
         };
-        let template = ChatTemplate {
-            template,
-            bos: &self.manifest.bos_text,
-            eos: &self.manifest.eos_text,
-            special: self.tokenizer.special(),
+        let too_long = |length: String| {
+            let message = format!(
+                "this conversation is {length} long; the model's limit is {context} tokens, answer included. Send less of it"
+            );
+            let code = "context_length_exceeded";
+            ApiError::new(ErrorKind::InvalidRequest, code, message).about("messages")
         };
+        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        if bytes > self.longest_text() {
+            return Err(too_long(format!("{bytes} bytes")));
+        }
         let pieces = template.render(messages).map_err(|error| {
             let message = format!("the model's chat template refuses these messages: {error}");
             ApiError::invalid("messages", message)
@@ -254,19 +284,19 @@ impl Model {
             tokens.push(self.manifest.start);
         }
         if tokens.len() >= context {
-            let message = format!(
-                "this conversation is {} tokens long; the model's limit is {context}, answer included. Send less of it",
-                tokens.len()
-            );
-            return Err(ApiError::new(
-                ErrorKind::InvalidRequest,
-                "context_length_exceeded",
-                message,
-            )
-            .about("messages"));
+            return Err(too_long(format!("{} tokens", tokens.len())));
         }
         Ok(Prompt { tokens, left_out: 0 })
     }
+}
+
+fn chat_template<'a>(manifest: &'a Manifest, tokenizer: &'a Tokenizer) -> Option<ChatTemplate<'a>> {
+    Some(ChatTemplate {
+        template: manifest.chat_template.as_deref()?,
+        bos: &manifest.bos_text,
+        eos: &manifest.eos_text,
+        special: tokenizer.special(),
+    })
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

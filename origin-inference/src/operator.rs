@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    prefix::Salt,
+    prefix::BLOCK,
     queue::Purge,
     registry::{ChangeError, Registry, Runner, Served, Table},
 };
@@ -55,6 +55,7 @@ impl From<ChangeError> for Refusal {
             | ChangeError::NothingBefore { .. }
             | ChangeError::Changed { .. }
             | ChangeError::Full
+            | ChangeError::Twice { .. }
             | ChangeError::Taken { .. } => (StatusCode::CONFLICT, "models_unchanged"),
         };
         Self(status, ApiError::new(ErrorKind::InvalidRequest, code, error.to_string()))
@@ -86,20 +87,19 @@ impl axum::response::IntoResponse for Refusal {
 type Done = Result<Json<Value>, Refusal>;
 
 fn described(table: &Table, served: &Served, active: bool) -> Value {
-    let report = served.report();
+    let report = table.report(served, active);
     let declined: Vec<Value> = served
         .declined
         .iter()
         .map(|declined| json!({"provider": declined.provider.name(), "reason": declined.reason}))
         .collect();
-    let aliases = if active { table.aliases_of(&report.name) } else { Vec::new() };
     json!({
         "name": report.name,
         "revision": report.revision,
         "template": report.template,
         "kind": served.model.kind().name(),
         "active": active,
-        "aliases": aliases,
+        "aliases": report.aliases,
         "folder": served.folder,
         "loaded": served.loaded,
         "slots": served.slots,
@@ -205,8 +205,8 @@ struct Drop {
     model: Option<String>,
     #[serde(default)]
     tenant: Option<String>,
-    /// A completion or chat request, whose prompt is laid out as when it was asked. Its tenant is
-    /// `tenant`.
+    /// A completion or chat request, whose prompt is laid out as when it was asked: `tenant`'s, or
+    /// anybody's. It may name the model.
     #[serde(default)]
     request: Option<Value>,
 }
@@ -217,8 +217,9 @@ const PURGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) -> Done {
     let Json(Drop { model, tenant, request }) = body?;
     let table = registry.table();
-    let models: Vec<Arc<Served>> = match &model {
-        Some(_) => vec![table.find(model.as_deref())?],
+    let named = request.as_ref().and_then(|request| request["model"].as_str());
+    let models: Vec<Arc<Served>> = match model.as_deref().or(named) {
+        Some(model) => vec![table.find(Some(model))?],
         None => table.all().map(|(served, _)| Arc::clone(served)).collect(),
     };
     let mut dropped = 0;
@@ -226,10 +227,8 @@ async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) ->
         let Runner::Generate(engine) = &served.runner else { continue };
         let what = match (&request, &tenant) {
             (Some(request), tenant) => {
-                let tenant: Arc<str> = tenant.clone().unwrap_or_default().into();
-                let report = served.report();
-                let salt = Salt::new(&tenant, &report.revision, &report.template);
-                Purge::Prefix(salt, prompt(&served, request.clone())?)
+                let tenant = tenant.as_deref().map(Arc::from);
+                Purge::Prefix(tenant, prompt(&served, request.clone())?)
             }
             (None, Some(tenant)) => Purge::Tenant(tenant.as_str().into()),
             (None, None) => Purge::All,
@@ -254,7 +253,15 @@ fn prompt(served: &Served, mut request: Value) -> Result<Vec<u32>, ApiError> {
         fields.entry("model").or_insert_with(|| Value::String(served.report().name));
     }
     let request = CompletionRequest::parse(endpoint, request.to_string().as_bytes())?;
-    Ok(served.model.prompt(&request.input)?.tokens)
+    let tokens = served.model.prompt(&request.input)?.tokens;
+    if tokens.len() < BLOCK {
+        let message = format!(
+            "its prompt has {} tokens, and what is cached is blocks of {BLOCK}; name more of it, or the tenant alone",
+            tokens.len()
+        );
+        return Err(ApiError::invalid("request", message));
+    }
+    Ok(tokens)
 }
 
 #[cfg(test)]

@@ -198,12 +198,15 @@ impl<B> PrefixCache<B> {
         self.remove_all(&gone)
     }
 
-    /// Drops the last whole block of `tokens` and everything that follows it; of less than a block,
-    /// which has no name, all of the tenant.
+    /// Who has blocks here.
+    pub(crate) fn tenants(&self) -> HashSet<Arc<str>> {
+        self.entries.values().map(|entry| Arc::clone(&entry.tenant)).collect()
+    }
+
+    /// Drops the last whole block of `tokens` and everything that follows it; nothing where that is
+    /// less than a block.
     pub(crate) fn clear_prefix(&mut self, salt: &Salt, tokens: &[u32]) -> usize {
-        let Some(first) = names(salt, tokens).last().copied() else {
-            return self.clear_tenant(&salt.tenant);
-        };
+        let Some(first) = names(salt, tokens).last().copied() else { return 0 };
         if !self.entries.contains_key(&first) {
             return 0;
         }
@@ -324,7 +327,8 @@ mod tests {
         assert_eq!(found(&mut cache, &ours, &left).len(), 2);
         assert_eq!(found(&mut cache, &ours, &right).len(), 4);
         assert_eq!(cache.clear_prefix(&ours, &left[..16]), 4, "both ends");
-        assert_eq!(cache.clear_prefix(&theirs, &left[..3]), 6, "less than a block: all of theirs");
+        assert_eq!(cache.clear_prefix(&theirs, &left[..3]), 0, "less than a block has no name");
+        assert_eq!(cache.clear_tenant("b"), 6);
         put(&mut cache, &theirs, &left);
         assert_eq!(cache.clear_tenant("b"), 4);
         assert_eq!((cache.entries.len(), cache.bytes(), cache.leaves.len()), (0, 0, 0));

@@ -119,8 +119,8 @@ impl Generation {
 pub(crate) enum Purge {
     All,
     Tenant(Arc<str>),
-    /// The blocks that only this prompt, or what begins with it, uses.
-    Prefix(Salt, Vec<u32>),
+    /// The blocks that only this prompt, or what begins with it, uses: one tenant's, or anybody's.
+    Prefix(Option<Arc<str>>, Vec<u32>),
 }
 
 /// What the worker hears.

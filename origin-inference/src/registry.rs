@@ -113,6 +113,11 @@ pub(crate) enum ChangeError {
     Changed { folder: PathBuf, found: String, wanted: String },
     #[error("{LOADED_MAX} models are loaded already; unload one before")]
     Full,
+    #[error(
+        "{} holds `{name}` too, which another of origin.models does; set another `name` in its nearhop.yaml",
+        .folder.display()
+    )]
+    Twice { name: String, folder: PathBuf },
     #[error("`{alias}` is the name of another model")]
     Taken { alias: String },
     #[error("`{0}` is {NO_MODEL_NAME}")]
@@ -167,10 +172,14 @@ impl Table {
         })
     }
 
-    /// Other names of a model.
-    pub(crate) fn aliases_of(&self, name: &str) -> Vec<&str> {
-        let mine = self.aliases.iter().filter(|(_, model)| *model == name);
-        mine.map(|(alias, _)| alias.as_str()).collect()
+    /// What is said of a loaded model; one that is active has its aliases.
+    pub(crate) fn report(&self, served: &Served, active: bool) -> ModelReport {
+        let mut report = served.report();
+        if active {
+            let mine = self.aliases.iter().filter(|(_, model)| **model == report.name);
+            report.aliases = mine.map(|(alias, _)| alias.clone()).collect();
+        }
+        report
     }
 
     /// Refuses a model that cannot be added.
@@ -296,6 +305,10 @@ impl Registry {
         };
         for model in models {
             let served = Arc::new(registry.open(&model.folder)?);
+            let name = served.report().name;
+            if registry.table().models.contains_key(&name) {
+                return Err(ChangeError::Twice { name, folder: model.folder.clone() });
+            }
             registry.change(|table| with_aliases(table, served, (true, false), &model.aliases))?;
         }
         Ok(registry)

@@ -12,6 +12,7 @@ mod network;
 pub(crate) mod ort;
 mod provider;
 mod self_test;
+mod warm_up;
 
 use std::ops::Range;
 

@@ -25,7 +25,7 @@ use crate::{
     heartbeat::{Heartbeat, IDLE_BEAT},
     line::Line,
     load::{Board, Load, Rate, average, share},
-    prefix::{BLOCK, PrefixCache},
+    prefix::{BLOCK, PrefixCache, Salt},
     queue::{Entrance, Failure, Generation, Message, Purge},
     scheduler::{Limits, Prompt, Step, View, next_step},
     session::{KvBlock, Session},
@@ -156,12 +156,19 @@ impl Worker {
                 let dropped = match purge {
                     Purge::All => self.prefixes.clear(),
                     Purge::Tenant(tenant) => self.prefixes.clear_tenant(&tenant),
-                    Purge::Prefix(salt, tokens) => self.prefixes.clear_prefix(&salt, &tokens),
+                    Purge::Prefix(tenant, tokens) => self.purge_prefix(tenant, &tokens),
                 };
                 // Whoever asked may have gone.
                 let _ = answer.send(dropped);
             }
         }
+    }
+
+    fn purge_prefix(&mut self, tenant: Option<Arc<str>>, tokens: &[u32]) -> usize {
+        let report = self.model.report();
+        let tenants = tenant.map_or_else(|| self.prefixes.tenants(), |one| [one].into());
+        let salts = tenants.iter().map(|who| Salt::new(who, &report.revision, &report.template));
+        salts.map(|salt| self.prefixes.clear_prefix(&salt, tokens)).sum()
     }
 
     /// Shows how busy it is.

@@ -49,6 +49,24 @@ async fn bodies_arrive_whole_also_through_a_failover() {
 }
 
 #[tokio::test]
+async fn a_model_may_be_named_by_alias_and_by_revision() {
+    let pod = FakePod::start(Act::Answer("ok"));
+    let edge = Edge::start(&[pod.address], |_| {});
+    for (asked, sent) in
+        [("fake", "fake"), ("usual", "fake"), ("fake@1", "fake@1"), ("fake@0", "fake@0")]
+    {
+        let body = json!({"model": asked, "prompt": unique(), "max_tokens": 4});
+        let answer = complete(&edge.address, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{asked}: {}", answer.text());
+        let arrived: serde_json::Value =
+            serde_json::from_slice(&pod.seen().pop().unwrap().body).unwrap();
+        assert_eq!(arrived["model"], sent);
+    }
+    let answer = complete(&edge.address, &json!({"model": "fake@2", "prompt": "a"})).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_413_in_the_contracts_shape() {
     let pod = FakePod::start(Act::Answer("ok"));
     let edge = Edge::start(&[pod.address], |edge| {

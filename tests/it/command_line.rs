@@ -180,6 +180,17 @@ fn a_model_folder_is_looked_into() {
     }
 }
 
+#[tokio::test]
+async fn dev_serves_a_folder_as_it_was_published() {
+    if !has_models() {
+        return;
+    }
+    let dev = Dev::start(&["--model", ".models/optimum", "--pod-ports", "0"]);
+    assert_eq!(dev.ready()["model"], "optimum");
+    let output = run(&["dev", "--model", ".models/all-minilm-l6-v2"], "");
+    assert!(words(&output).contains("embeds texts"), "{}", words(&output));
+}
+
 fn children(dev: &Dev) -> Vec<u64> {
     vec![dev.edge_pid(), dev.pod_pid(0), dev.pod_pid(1)]
 }

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 /// The body of a ready pod's `/readyz`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodReport {
-    /// The models it serves.
+    /// The models it serves, each at the revision that its name means.
     pub models: Vec<ModelReport>,
+    /// Other revisions, which answer to `name@revision` alone.
+    #[serde(default)]
+    pub kept: Vec<ModelReport>,
     /// Sequences that it computes together; 0 where it does not say.
     #[serde(default)]
     pub slots: usize,
@@ -27,6 +30,22 @@ pub struct ModelReport {
     pub max_tokens: usize,
     /// Prompt and answer together, tokens.
     pub context_length: usize,
+    /// Other names that requests may use.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+impl PodReport {
+    /// Whether it answers requests for `model` with that revision; `pinned` says that they name the
+    /// revision, and not only the model.
+    #[must_use]
+    pub fn serves(&self, model: &ModelReport, pinned: bool) -> bool {
+        let kept = self.kept.iter().filter(|_| pinned);
+        self.models.iter().chain(kept).any(|served| {
+            (&served.name, &served.revision, &served.template)
+                == (&model.name, &model.revision, &model.template)
+        })
+    }
 }
 
 impl ModelReport {

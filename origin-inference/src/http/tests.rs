@@ -170,6 +170,40 @@ async fn what_the_window_left_out_is_told() {
 }
 
 #[tokio::test]
+async fn a_huge_text_is_cut_or_refused_unread() {
+    let pod = pod(8);
+    let huge = "word ".repeat(1_000_000);
+    let body = json!({"model": "tiny", "prompt": huge, "max_tokens": 1});
+    let (status, body) = post(&pod, "/v1/completions", &body).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let left_out = body["usage"]["prompt_tokens_details"]["truncated_tokens"].as_u64().unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert!(left_out > 900_000, "about all of a million words: {body}");
+    let chat = json!({"model": "tiny", "messages": [{"role": "user", "content": huge}]});
+    let (status, body) = post(&pod, "/v1/chat/completions", &chat).await;
+    let error = ApiError::parse(&body).unwrap();
+    assert_eq!((status, error.param.as_deref()), (StatusCode::BAD_REQUEST, Some("messages")));
+    assert!(error.message.contains("5000000 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_is_400_and_one_too_large_413() {
+    let pod = pod(8);
+    let ask = async |pieces: Vec<Result<Bytes, std::io::Error>>| {
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        let request = Request::post("/v1/completions").body(body).unwrap();
+        let response = pod.router.clone().call(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 4096).await.unwrap();
+        (status.as_u16(), ApiError::parse(&body).unwrap().code.unwrap())
+    };
+    let cut = vec![Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))];
+    assert_eq!(ask(cut).await, (400, "body_cut".to_owned()));
+    let large = (0..9).map(|_| Ok(Bytes::from(vec![b' '; 1 << 20]))).collect();
+    assert_eq!(ask(large).await, (413, "body_too_large".to_owned()));
+}
+
+#[tokio::test]
 async fn a_late_answer_is_504() {
     let (session, _release) = Stuck::new();
     let pod = pod_over(Box::new(session), 8);
@@ -183,13 +217,26 @@ async fn a_late_answer_is_504() {
 }
 
 #[tokio::test]
+async fn a_pod_without_a_model_is_not_ready() {
+    let metrics = Metrics::default();
+    let registry = Registry::start(Arc::new(FakeOpener::new(&metrics)), &[]).unwrap();
+    let app = App::new(Arc::new(registry), Arc::new(|| Ok(())), &metrics);
+    let request = Request::get("/readyz").body(Body::empty()).unwrap();
+    let response = app.router().call(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn readyz_reports_the_model_and_metrics_count() {
     let pod = pod(8);
     let request = Request::get("/readyz").body(Body::empty()).unwrap();
     let response = pod.router.clone().call(request).await.unwrap();
     let body = to_bytes(response.into_body(), 4096).await.unwrap();
     let report: PodReport = serde_json::from_slice(&body).unwrap();
-    assert_eq!(report.models[0].name, "tiny");
+    assert_eq!(
+        (report.models[0].name.as_str(), &report.models[0].aliases[..]),
+        ("tiny", &["default".to_owned()][..])
+    );
     post(&pod, "/v1/completions", &json!({"model": "tiny", "prompt": "a", "max_tokens": 3})).await;
     let page = String::from_utf8(pod.metrics.render()).unwrap();
     assert!(

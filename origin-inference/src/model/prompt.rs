@@ -14,7 +14,8 @@ use super::{
 pub struct Prompt {
     /// Never empty.
     pub tokens: Vec<u32>,
-    /// Tokens of the request's text that the window left out.
+    /// Tokens of the request's text that the window left out; about, where so much was left out
+    /// that it was not read.
     pub left_out: usize,
 }
 
@@ -36,6 +37,38 @@ const CUT_STEP: usize = 64;
 fn cut(length: usize, window: usize) -> usize {
     let over = length.saturating_sub(window);
     (over.div_ceil(CUT_STEP) * CUT_STEP).min(length)
+}
+
+/// Bytes of text that are read for a token of a window. Source text has three to five a token; where
+/// it has more than this, the window is not filled.
+const READ_PER_TOKEN: usize = 16;
+/// Read whatever the window: it costs a few milliseconds.
+const READ_MIN: usize = 64 << 10;
+/// A longer text is cut in steps of this many bytes, as with [`CUT_STEP`].
+const READ_STEP: usize = 16 << 10;
+
+/// The bytes of a text that are worth reading for `window` tokens of it. A tokenizer takes a
+/// second for a few megabytes, of which all but a window's worth would be thrown away.
+pub(crate) fn read_at_most(window: usize) -> usize {
+    READ_MIN.max(window * READ_PER_TOKEN)
+}
+
+/// The end of a text, at most so many bytes, and the number of bytes before it.
+pub(crate) fn end_of(text: &str, bytes: usize) -> (&str, usize) {
+    let over = text.len().saturating_sub(bytes);
+    let from = text.ceil_char_boundary(over.div_ceil(READ_STEP) * READ_STEP);
+    (&text[from..], from)
+}
+
+/// The start of a text, at most so many bytes, and the number of bytes behind it.
+pub(crate) fn start_of(text: &str, bytes: usize) -> (&str, usize) {
+    let to = text.floor_char_boundary(bytes);
+    (&text[..to], text.len() - to)
+}
+
+/// About how many tokens `unread` bytes are, where `read` bytes were `tokens`.
+pub(crate) fn about(unread: usize, read: &str, tokens: &[u32]) -> usize {
+    unread * tokens.len() / read.len().max(1)
 }
 
 /// Text to continue. `start` stands alone where there is no text.
@@ -94,6 +127,21 @@ const OPEN: char = '\u{F8F0}';
 const CLOSE: char = '\u{F8F1}';
 
 impl ChatTemplate<'_> {
+    /// What is wrong with it before anybody uses it: an error where it is no template, a finding
+    /// where it refuses a user's first words.
+    pub(crate) fn check(&self) -> Result<Option<String>, String> {
+        let first = Message { role: "user".into(), content: "Hello".into(), name: None };
+        match self.render(&[first]) {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::SyntaxError => {
+                Err(format!("chat_template: {error:#}"))
+            }
+            Err(error) => {
+                Ok(Some(format!("chat: the template refuses a conversation of one turn: {error}")))
+            }
+        }
+    }
+
     /// Runs the template. Special tokens' names in the messages are taken out before and put back
     /// after it as text, so that nobody can write another's turn.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<Vec<Piece>, minijinja::Error> {
@@ -216,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn what_no_window_can_hold_is_not_read() {
+        let text = "é".repeat(40 << 10) + "!";
+        let (end, before) = end_of(&text, read_at_most(128));
+        assert!(end.len() <= READ_MIN && end.len() > READ_MIN - READ_STEP && end.ends_with("é!"));
+        assert_eq!(before + end.len(), text.len());
+        let (longer, same) = (text.clone() + "x", before);
+        assert_eq!(end_of(&longer, read_at_most(128)).1, same, "a keystroke moved the cut");
+        let (start, behind) = start_of(&text, read_at_most(128));
+        assert_eq!((start.len(), behind), (READ_MIN, text.len() - READ_MIN));
+        assert_eq!((end_of("short", 5), start_of("short", 5)), (("short", 0), ("short", 0)));
+        assert_eq!(about(1000, "four", &[1, 2]), 500);
+    }
+
+    #[test]
     fn an_empty_prompt_starts_a_text() {
         assert_eq!(inline(&[], 10, 0), Prompt { tokens: vec![0], left_out: 0 });
     }
@@ -253,6 +315,16 @@ mod tests {
             own("<|end|>"),
         ];
         assert_eq!(pieces, expected);
+    }
+
+    #[test]
+    fn a_broken_template_is_found_before_it_is_used() {
+        let check = |template| ChatTemplate { template, bos: "", eos: "", special: &[] }.check();
+        assert_eq!(check("{{ messages[0].content }}"), Ok(None));
+        let broken = check("{% for m in messages %}").unwrap_err();
+        assert!(broken.starts_with("chat_template: syntax error"), "{broken}");
+        let finding = check("{{ raise_exception('a system turn first') }}").unwrap().unwrap();
+        assert!(finding.contains("a system turn first"), "{finding}");
     }
 
     #[test]

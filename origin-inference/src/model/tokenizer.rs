@@ -22,6 +22,7 @@ pub(crate) struct Tokenizer {
     leads_with_space: bool,
     /// One over the highest id.
     vocabulary: usize,
+    longest: usize,
     digest: [u8; 32],
     read: Cache<Name, Arc<[u32]>, ByBytes>,
 }
@@ -89,19 +90,35 @@ impl Tokenizer {
             .filter(|token| token.special)
             .map(|token| token.content)
             .collect();
-        let highest = template.get_vocab(true).into_values().max();
-        let vocabulary = highest.map_or(0, |highest| highest as usize + 1);
+        let words = template.get_vocab(true);
+        let vocabulary = words.values().max().map_or(0, |highest| *highest as usize + 1);
+        let longest = words.keys().map(String::len).max().unwrap_or(0);
         let anchor = encode(&text, ANCHOR, false);
         let alone = encode(&text, "a", false);
         let leads_with_space = !encode(&text, &format!("{ANCHOR}a"), false).ends_with(&alone);
         let digest = Sha256::digest(&bytes).into();
         let read = Cache::with_weighter(4096, READ_BYTES, ByBytes);
-        Ok(Self { text, template, special, anchor, leads_with_space, vocabulary, digest, read })
+        Ok(Self {
+            text,
+            template,
+            special,
+            anchor,
+            leads_with_space,
+            vocabulary,
+            longest,
+            digest,
+            read,
+        })
     }
 
     /// One over the highest id that means something.
     pub(crate) fn vocabulary(&self) -> usize {
         self.vocabulary
+    }
+
+    /// Bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// The tokens of a text that may stand before any other.

@@ -10,6 +10,7 @@ use tower_service::Service as _;
 
 use super::*;
 use crate::{
+    prefix::Salt,
     queue::tests::job,
     registry::tests::{FakeOpener, copy, tiny},
 };
@@ -124,6 +125,18 @@ async fn cached_prefixes_are_dropped_by_tenant_by_prompt_or_all() {
     assert_eq!(purge(json!({"tenant": "a", "request": request})).await, 0, "it is gone");
     assert_eq!(purge(json!({"tenant": "b", "request": request})).await, 1, "the last block");
     assert_eq!(purge(json!({"model": "tiny"})).await, blocks - 1);
+    fill("a").await;
+    fill("b").await;
+    assert_eq!(purge(json!({"request": request})).await, 2, "the last block of each tenant");
+    let mut other = request.clone();
+    other["model"] = json!("other");
+    let short = json!({"prompt": "fn", "max_tokens": 1});
+    for (what, status, word) in [(other, 404, "other"), (short, 400, "blocks of 16")] {
+        let (got, body) = rig.post("/prefix-cache/purge", json!({"request": what})).await;
+        assert_eq!(got.as_u16(), status, "{body}");
+        assert!(body.to_string().contains(word), "{body}");
+    }
+    assert_eq!(purge(json!({})).await, 2 * (blocks - 1), "the others stayed");
     let (status, _) = rig.post("/prefix-cache/purge", json!({"model": "other"})).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }

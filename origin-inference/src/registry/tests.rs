@@ -283,3 +283,16 @@ async fn there_is_a_limit_of_loaded_models() {
     }
     assert!(matches!(rig.load("b", "1", SWITCH).await, Err(ChangeError::Full)));
 }
+
+#[tokio::test]
+async fn two_folders_of_one_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = ["1", "2"].map(|revision| OriginModel {
+        folder: copy(folder.path(), "a", revision),
+        aliases: Vec::new(),
+    });
+    let opener = Arc::new(FakeOpener::new(&Metrics::default()));
+    let Err(error) = Registry::start(opener, &models) else { panic!("the second took over") };
+    let said = error.to_string();
+    assert!(said.contains("a-2 holds `a` too"), "{said}");
+}

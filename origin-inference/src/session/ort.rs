@@ -1,6 +1,9 @@
 //! Loads a graph on ONNX Runtime: provider, layout, self-test.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use half::f16;
 use nearhop_conf::{Provider, source::Env};
@@ -20,6 +23,7 @@ use super::{
     network::{KvUse, Network},
     provider::{Declined, Shapes, dispatch, ladder},
     self_test::{self, Allowed, Verdict},
+    warm_up,
 };
 use crate::{
     Model, OriginError,
@@ -72,13 +76,15 @@ pub struct Opened {
     pub kv_use: KvUse,
     /// What was found, a line each.
     pub findings: Vec<String>,
+    /// About how long its longest step takes.
+    pub longest_step: Duration,
 }
 
-/// Loads `model`'s decoder.
+/// Loads `model`'s decoder and computes its first steps.
 ///
 /// # Errors
 /// [`OriginError::ModelFile`] where the file is missing, cut short, of a layout that cannot be fed,
-/// does not fit the tokenizer, or fails its self-test; [`OriginError::Provider`] where the provider
+/// does not fit the tokenizer, fails its self-test, or does not reach the context's end; [`OriginError::Provider`] where the provider
 /// that was asked for does not take it.
 pub fn open(runtime: &Runtime, model: &Model, options: &Options) -> Result<Opened, OriginError> {
     let path = model.weights();
@@ -120,18 +126,20 @@ pub fn open(runtime: &Runtime, model: &Model, options: &Options) -> Result<Opene
         Element::F16 => tested::<f16>(session, layout, model, options, &mut findings),
         _ => tested::<f32>(session, layout, model, options, &mut findings),
     };
-    let (session, kv_use) = tested.map_err(|what| {
+    let (mut session, kv_use) = tested.map_err(|what| {
         wrong(
             what,
             "Export it again, or with another precision; nearhop model check shows what is found",
         )
     })?;
+    let longest_step = warm_up::decoder(session.as_mut(), model, options)?;
     Ok(Opened {
         session,
         provider: committed.provider,
         declined: committed.declined,
         kv_use,
         findings,
+        longest_step,
     })
 }
 
@@ -145,9 +153,11 @@ pub struct OpenedEncoder {
     pub declined: Vec<Declined>,
     /// What was found, a line each.
     pub findings: Vec<String>,
+    /// How long a text as long as the context takes.
+    pub longest_text: Duration,
 }
 
-/// Loads `model`'s embedder.
+/// Loads `model`'s embedder and computes its first step.
 ///
 /// # Errors
 /// As [`open`].
@@ -186,11 +196,13 @@ pub fn open_encoder(
             "batching: off, because rows of different length change each other's vectors by {apart:.1e}"
         ),
     });
+    let longest_text = warm_up::encoder(&mut network, model)?;
     Ok(OpenedEncoder {
         encoder: Box::new(network),
         provider: committed.provider,
         declined: committed.declined,
         findings,
+        longest_text,
     })
 }
 

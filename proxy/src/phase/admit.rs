@@ -62,6 +62,16 @@ impl Admitted {
     pub(crate) fn name(&self) -> &str {
         self.request.model.as_deref().unwrap_or(&self.model.name)
     }
+
+    /// Whether the client asked for this revision, and not only for the model.
+    pub(crate) fn pinned(&self) -> bool {
+        self.request.model.as_deref() == Some(self.model.fingerprint().as_str())
+    }
+
+    /// The model's name as a pod is to know it.
+    pub(crate) fn name_at_pod(&self) -> String {
+        if self.pinned() { self.model.fingerprint() } else { self.model.name.clone() }
+    }
 }
 
 const REQUEST_ID_MAX: usize = 128;

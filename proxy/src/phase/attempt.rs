@@ -63,7 +63,7 @@ impl<'a> Attempts<'a> {
         admitted: &'a Admitted,
         (request_id, trace): (&str, &Trace),
     ) -> Result<Self, Reject> {
-        let body = forward_body(&admitted.request, &admitted.body, &admitted.model.name)
+        let body = forward_body(&admitted.request, &admitted.body, &admitted.name_at_pod())
             .map_err(Reject::Invalid)?;
         let outgoing = Outgoing {
             path: admitted.request.pod_path(),
@@ -103,7 +103,8 @@ impl<'a> Attempts<'a> {
             let candidate = (self.made < self.live.waits.attempts)
                 .then(|| {
                     let views = self.shared.pods.views();
-                    route::choose(&views, &self.places, &self.admitted.model, fastrand::u64(..))
+                    let model = (self.admitted.model.as_ref(), self.admitted.pinned());
+                    route::choose(&views, &self.places, model, fastrand::u64(..))
                 })
                 .flatten();
             let Some(candidate) = candidate else { return Err(self.exhausted()) };

@@ -42,21 +42,16 @@ pub(crate) enum Tried {
     Refused,
 }
 
-/// Chooses among the pods that serve `model` at its pinned revision.
+/// Chooses among the pods that serve `model` at its revision; `pinned` says that the request names
+/// the revision.
 pub(crate) fn choose(
     pods: &[PodView],
     tried: &[Tried],
-    model: &ModelReport,
+    (model, pinned): (&ModelReport, bool),
     seed: u64,
 ) -> Option<Candidate> {
-    let serves = |view: &PodView| {
-        view.report.as_ref().is_some_and(|report| {
-            report.models.iter().any(|served| {
-                (&served.name, &served.revision, &served.template)
-                    == (&model.name, &model.revision, &model.template)
-            })
-        })
-    };
+    let serves =
+        |view: &PodView| view.report.as_ref().is_some_and(|report| report.serves(model, pinned));
     let of = |wanted: Tried, ready: bool| -> Vec<usize> {
         let fits = |at: &usize| {
             let is_ready = pods[*at].standing == Standing::Ready;
@@ -111,19 +106,21 @@ mod tests {
             temperature: 0.0,
             max_tokens: 64,
             context_length: 1024,
+            aliases: Vec::new(),
         }
     }
 
     fn pod(ready: bool, in_flight: usize) -> PodView {
         let standing = if ready { Standing::Ready } else { Standing::Out(Reason::Dead) };
-        let report = Some(Arc::new(PodReport { models: vec![model("1")], slots: 8 }));
+        let report =
+            Some(Arc::new(PodReport { models: vec![model("1")], kept: Vec::new(), slots: 8 }));
         PodView { standing, report, in_flight }
     }
 
     const NO: Tried = Tried::No;
 
     fn chosen(pods: &[PodView], tried: &[Tried]) -> Option<(usize, Why)> {
-        choose(pods, tried, &model("1"), 7).map(|candidate| (candidate.pod, candidate.why))
+        choose(pods, tried, (&model("1"), false), 7).map(|candidate| (candidate.pod, candidate.why))
     }
 
     #[test]
@@ -152,17 +149,26 @@ mod tests {
     #[test]
     fn only_pods_with_the_pinned_revision_serve() {
         let mut other = pod(true, 0);
-        other.report = Some(Arc::new(PodReport { models: vec![model("2")], slots: 8 }));
+        other.report =
+            Some(Arc::new(PodReport { models: vec![model("2")], kept: Vec::new(), slots: 8 }));
         let mut unknown = pod(true, 0);
         unknown.report = None;
+        let mut keeps = other.clone();
+        let report = PodReport { models: vec![model("2")], kept: vec![model("1")], slots: 8 };
+        keeps.report = Some(Arc::new(report));
+        let pinned = |pinned| {
+            choose(&[keeps.clone()], &[NO], (&model("1"), pinned), 7).map(|found| found.why)
+        };
+        assert_eq!(pinned(true), Some(Why::OnlyReady));
+        assert_eq!(pinned(false), None, "its name means another revision there");
         assert_eq!(chosen(&[other, unknown, pod(true, 9)], &[NO; 3]), Some((2, Why::OnlyReady)));
     }
 
     #[test]
     fn the_less_loaded_pod_gets_more() {
         let pods = [pod(true, 9), pod(true, 1)];
-        let first =
-            (0..400).filter(|seed| choose(&pods, &[NO, NO], &model("1"), *seed).unwrap().pod == 0);
+        let first = (0..400)
+            .filter(|seed| choose(&pods, &[NO, NO], (&model("1"), false), *seed).unwrap().pod == 0);
         let share = first.count();
         assert!((60..140).contains(&share), "{share} of 400, expected a quarter");
     }
@@ -177,7 +183,7 @@ mod tests {
             let tried: Vec<Tried> = pods.iter().map(|(_, _, state)| states[*state]).collect();
             let any = |wanted: Tried| pods.iter().zip(&tried).any(|((ready, ..), tried)| *ready && *tried == wanted);
             let untouched = !pods.is_empty() && tried.iter().all(|tried| *tried == Tried::No);
-            let choice = choose(&views, &tried, &model("1"), seed);
+            let choice = choose(&views, &tried, (&model("1"), false), seed);
             prop_assert_eq!(choice.is_some(), any(Tried::No) || any(Tried::Lost) || untouched);
             if let Some(choice) = choice {
                 prop_assert!(tried[choice.pod] != Tried::Refused);

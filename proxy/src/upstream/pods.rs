@@ -1,7 +1,7 @@
 //! The pods of this region: their state, shared by checks, attempts and routing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -129,30 +129,44 @@ pub(crate) struct Pods {
     catalog: ArcSwap<Catalog>,
 }
 
-/// Models by name.
-type Catalog = BTreeMap<String, Arc<ModelReport>>;
+/// Models by what requests call them.
+#[derive(Debug, Default)]
+struct Catalog {
+    /// By name.
+    models: BTreeMap<String, Arc<ModelReport>>,
+    /// By alias, and by `name@revision`.
+    others: BTreeMap<String, Arc<ModelReport>>,
+}
 
 /// What `reports` serve together: of each name the most widely served revision, so that a
 /// request's key and its pods agree while a new revision is rolled out.
 fn catalog(reports: &[Arc<PodReport>]) -> Catalog {
-    let served: Vec<&ModelReport> = reports.iter().flat_map(|report| &report.models).collect();
-    let same = |a: &ModelReport| {
-        served
-            .iter()
-            .filter(|b| (&a.name, &a.revision, &a.template) == (&b.name, &b.revision, &b.template))
-            .count()
+    let active = || reports.iter().flat_map(|report| &report.models);
+    let all = || active().chain(reports.iter().flat_map(|report| &report.kept));
+    let names = active().map(|report| (report.name.clone(), report));
+    let aliases =
+        active().flat_map(|report| report.aliases.iter().map(move |alias| (alias.clone(), report)));
+    let revisions = all().map(|report| (report.fingerprint(), report));
+    Catalog { models: widest(names.collect()), others: widest(aliases.chain(revisions).collect()) }
+}
+
+/// Of each name the report that the most pods agree on.
+fn widest(named: Vec<(String, &ModelReport)>) -> BTreeMap<String, Arc<ModelReport>> {
+    let means = |(name, report): &(String, &ModelReport)| {
+        (name.clone(), report.name.clone(), report.revision.clone(), report.template.clone())
     };
-    let mut catalog: BTreeMap<String, (usize, &ModelReport)> = BTreeMap::new();
-    for report in &served {
-        let rank = (same(report), &report.revision, &report.template);
-        let better = catalog
-            .get(&report.name)
-            .is_none_or(|(count, best)| rank > (*count, &best.revision, &best.template));
-        if better {
-            catalog.insert(report.name.clone(), (rank.0, report));
-        }
+    let mut pods: HashMap<_, usize> = HashMap::new();
+    for named in &named {
+        *pods.entry(means(named)).or_default() += 1;
     }
-    catalog.into_iter().map(|(name, (_, report))| (name, Arc::new(report.clone()))).collect()
+    let mut ranked: Vec<_> =
+        named.iter().map(|named| (pods[&means(named)], means(named), named)).collect();
+    // The last of a name stays.
+    ranked.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    ranked
+        .into_iter()
+        .map(|(_, _, (name, report))| (name.clone(), Arc::new((*report).clone())))
+        .collect()
 }
 
 impl Pods {
@@ -295,19 +309,21 @@ impl Pods {
         }
     }
 
-    /// The model of that name, at the revision that will answer; without a name the first of
-    /// them, for clients that have no setting for it.
-    pub(crate) fn model(&self, name: Option<&str>) -> Option<Arc<ModelReport>> {
+    /// The model that a request names, at the revision that will answer: by name, by alias, or as
+    /// `name@revision`. Without a name the alias `default`, or else the first of them, for clients
+    /// that have no setting for it.
+    pub(crate) fn model(&self, asked: Option<&str>) -> Option<Arc<ModelReport>> {
         let catalog = self.catalog.load();
-        match name {
-            Some(name) => catalog.get(name).cloned(),
-            None => catalog.values().next().cloned(),
+        let named = |name: &str| catalog.models.get(name).or_else(|| catalog.others.get(name));
+        match asked {
+            Some(name) => named(name).cloned(),
+            None => named("default").or_else(|| catalog.models.values().next()).cloned(),
         }
     }
 
     /// Every model some pod serves, by name.
     pub(crate) fn models(&self) -> Vec<Arc<ModelReport>> {
-        self.catalog.load().values().cloned().collect()
+        self.catalog.load().models.values().cloned().collect()
     }
 }
 
@@ -323,13 +339,15 @@ mod tests {
             temperature: 0.0,
             max_tokens: 64,
             context_length: 1024,
+            aliases: Vec::new(),
         });
-        Arc::new(PodReport { models: models.collect(), slots: 8 })
+        Arc::new(PodReport { models: models.collect(), kept: Vec::new(), slots: 8 })
     }
 
     fn check(reports: &[Arc<PodReport>], expected: &[(&str, &str)]) {
         let catalog = catalog(reports);
         let got: Vec<(&str, &str)> = catalog
+            .models
             .values()
             .map(|report| (report.name.as_str(), report.revision.as_str()))
             .collect();
@@ -343,5 +361,20 @@ mod tests {
         check(&[old.clone(), new.clone(), old.clone()], &[("m", "1"), ("n", "1")]);
         check(&[old.clone(), new.clone(), new.clone()], &[("m", "2"), ("n", "1")]);
         check(&[old, new], &[("m", "2"), ("n", "1")]);
+    }
+    #[test]
+    fn an_alias_and_a_kept_revision_are_found() {
+        let mut pod = (*report(&[("m", "2"), ("n", "1")])).clone();
+        pod.models[0].aliases = vec!["default".to_owned(), "n".to_owned()];
+        pod.kept = report(&[("m", "1")]).models.clone();
+        let catalog = catalog(&[report(&[("m", "1")]), Arc::new(pod)]);
+        let revision = |name: &str| {
+            let found = catalog.others.get(name).map(|report| report.fingerprint());
+            found.unwrap_or_default()
+        };
+        assert_eq!(revision("default"), "m@2", "the alias is of the pod that has it");
+        assert_eq!((revision("m@1"), revision("m@2")), ("m@1".to_owned(), "m@2".to_owned()));
+        assert_eq!(catalog.models["n"].name, "n", "a name goes before an alias");
+        assert_eq!(catalog.models["m"].revision, "2", "what is kept aside is no candidate");
     }
 }

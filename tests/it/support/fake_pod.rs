@@ -190,10 +190,13 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
 }
 
 async fn probe(stream: &mut TcpStream, fail: bool) -> Option<()> {
-    let report = json!({"models": [{
-        "name": "fake", "revision": "1", "template": "t", "temperature": 0.0,
-        "max_tokens": 16, "context_length": 1024,
-    }]});
+    let model = |revision| {
+        json!({
+            "name": "fake", "revision": revision, "template": "t", "temperature": 0.0,
+            "max_tokens": 16, "context_length": 1024, "aliases": ["usual"],
+        })
+    };
+    let report = json!({"models": [model("1")], "kept": [model("0")]});
     let status = if fail { "503 Service Unavailable" } else { "200 OK" };
     whole(stream, status, &report.to_string()).await
 }
