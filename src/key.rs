@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
 use nearhop_admission::hash_key;
-use nearhop_conf::{Config, Secret};
+use nearhop_conf::{Config, Secret, source};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,9 +21,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let key = format!("nh-{}", random_hex()?);
     let (secret, secret_lines) = match &args.config {
         Some(path) => {
-            let config: Config = crate::read_config(path)?;
-            let secret = config.access.key_secret;
-            let secret = secret.with_context(|| {
+            // A new file has no key, and so is no whole configuration yet.
+            let text = source::read(path)?;
+            let access =
+                Config::read_access(&text, &path.display().to_string(), &source::process_env)?;
+            let secret = access.key_secret.with_context(|| {
                 format!("{}: access.key_secret is missing; add one first", path.display())
             })?;
             (secret, String::new())

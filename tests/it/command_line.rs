@@ -93,6 +93,12 @@ fn a_new_key_is_admitted_by_the_lines_it_comes_with() {
     );
     assert!(run(&["check", "-c", "-"], &config).status.success(), "{config}");
     assert_ne!(output, words(&run(&["key", "alice", "acme"], "")));
+    // A second key under the secret of a file that has none yet, and is no whole configuration.
+    let begun = format!("access:\n  {secret}\nedge: {{listen: '127.0.0.1:1'}}\n");
+    let output = run(&["key", "bob", "acme", "-c", "-"], &begun);
+    let said = words(&output);
+    assert!(output.status.success() && !said.contains("key_secret"), "{said}");
+    assert!(said.contains("hmac_sha256"), "{said}");
 }
 
 #[test]

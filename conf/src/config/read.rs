@@ -37,6 +37,25 @@ impl Config {
         }
     }
 
+    /// Reads `access` alone: what else the file says, or does not say yet, is no matter.
+    ///
+    /// # Errors
+    /// As [`Config::read`], of that section.
+    pub fn read_access(text: &str, path: &str, env: Env<'_>) -> Result<Access, ConfigError> {
+        let mut tree = parse_yaml(text, path)?;
+        if let Some(fields) = tree.as_object_mut() {
+            fields.retain(|name, _| name == "access");
+        }
+        let problems = Problems::default();
+        expand(&mut tree, "", env, &problems);
+        let access = Access::from_section(Section::root(tree, &problems).section("access"), env)?;
+        let problems = problems.into_list();
+        match access {
+            Some(access) if problems.is_empty() => Ok(access),
+            _ => Err(ConfigError::Invalid { path: path.to_owned(), problems }),
+        }
+    }
+
     /// Everything that a file may have.
     pub(crate) fn shapes() -> Shapes {
         let problems = Problems::describing();
