@@ -4,7 +4,7 @@
 //! udp, tcp ──▶ answer(query, zone, world) ──▶ decide ──▶ bytes
 //! ```
 //!
-//! [`answer`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
+//! [`answer()`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
 //! what changes are in `udp`, `tcp` and `server`.
 
 mod answer;

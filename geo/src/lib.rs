@@ -4,7 +4,7 @@
 //! mmdb ──▶ table (address → place, merged) ──▶ world ──▶ decide(query, world): regions in order, explained
 //! ```
 //!
-//! All of that is pure: a [`World`] never changes, and [`decide`] reads no clock, no socket and no
+//! All of that is pure: a [`World`] never changes, and [`decide()`] reads no clock, no socket and no
 //! random source. [`dns`] is the server that answers with it; the proxy will ask the same function.
 
 mod configured;

@@ -3,7 +3,7 @@
 //! A model in the edge's process could crash it, hold its cores or eat its memory. So it runs as
 //! `nearhop origin --role …`, speaks the same protocol as any pod, dies with the edge, and is
 //! started again when it ends, hangs or grows; the pauses between starts grow while it does not
-//! stay ([`judge`]).
+//! stay ([`mod@judge`]).
 
 mod judge;
 
