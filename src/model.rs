@@ -52,8 +52,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         lines.extend(model.described());
     }
     lines.extend_from_slice(model.findings());
-    let options =
-        Options { slots: 2, threads: args.threads, chunk: 128, provider: None, cache: None };
+    let options = Options {
+        slots: 2,
+        threads: args.threads,
+        chunk: 128,
+        batch: 4096,
+        provider: None,
+        cache: None,
+    };
     let (provider, declined, findings) = match model.kind() {
         ModelKind::Generate => {
             let opened = session::open(&runtime, &model, &options)?;

@@ -29,7 +29,7 @@ fn main() {
     let model = Model::load(&PathBuf::from(folder)).expect("a model folder");
     let runtime = Runtime::load(None, &process_env).expect("ONNX Runtime");
     let provider = Some(Provider::Cpu);
-    let options = Options { slots: SLOTS, threads, chunk: 128, provider, cache: None };
+    let options = Options { slots: SLOTS, threads, chunk: 128, batch: 4096, provider, cache: None };
     let mut session = session::open(&runtime, &model, &options).expect("a session").session;
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("a command");

@@ -37,6 +37,7 @@ impl Opener for OrtOpener {
             slots: origin.slots,
             threads: origin.threads,
             chunk: origin.prefill_chunk,
+            batch: origin.embed_batch,
             provider: origin.require_provider,
             cache: origin.engine_cache.clone(),
         };
@@ -51,9 +52,6 @@ impl Opener for OrtOpener {
             }
             ModelKind::Embed => {
                 let opened = session::open_encoder(&self.runtime, &model, &options)?;
-                let texts = (origin.embed_batch / model.context_length()).max(1);
-                let longest =
-                    opened.longest_text.saturating_mul(u32::try_from(texts).unwrap_or(u32::MAX));
                 findings.extend(opened.findings);
                 let limits = EmbedLimits {
                     queue_tokens: origin.queue_tokens,
@@ -62,7 +60,7 @@ impl Opener for OrtOpener {
                 let report = model.report();
                 let counters = self.families.of(&report.name, &report.revision);
                 let embedder = Embedder::start(opened.encoder, limits, counters)?;
-                (Runner::Embed(embedder), 0, longest, opened.provider, opened.declined)
+                (Runner::Embed(embedder), 0, opened.longest_step, opened.provider, opened.declined)
             }
         };
         tracing::info!(

@@ -58,6 +58,8 @@ pub struct Options {
     pub threads: usize,
     /// The most tokens of a prompt computed in one step.
     pub chunk: usize,
+    /// Padded tokens that an embedder computes in one step.
+    pub batch: usize,
     /// The only provider that will do; any that works where not given.
     pub provider: Option<Provider>,
     /// Where providers keep what they compile; beside the model where not given.
@@ -153,8 +155,8 @@ pub struct OpenedEncoder {
     pub declined: Vec<Declined>,
     /// What was found, a line each.
     pub findings: Vec<String>,
-    /// How long a text as long as the context takes.
-    pub longest_text: Duration,
+    /// About how long its longest step takes.
+    pub longest_step: Duration,
 }
 
 /// Loads `model`'s embedder and computes its first step.
@@ -196,13 +198,13 @@ pub fn open_encoder(
             "batching: off, because rows of different length change each other's vectors by {apart:.1e}"
         ),
     });
-    let longest_text = warm_up::encoder(&mut network, model)?;
+    let longest_step = warm_up::encoder(&mut network, model, options)?;
     Ok(OpenedEncoder {
         encoder: Box::new(network),
         provider: committed.provider,
         declined: committed.declined,
         findings,
-        longest_text,
+        longest_step,
     })
 }
 

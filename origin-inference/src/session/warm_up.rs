@@ -39,11 +39,19 @@ pub(crate) fn decoder(
     Ok((clock::now() - before).saturating_mul(times).saturating_mul(times))
 }
 
-/// The same for an embedder: a text as long as the context.
-pub(crate) fn encoder(encoder: &mut dyn Encoder, model: &Model) -> Result<Duration, OriginError> {
-    let text: Vec<u32> = (1..).take(model.context_length()).map(|at| at % 7 + 1).collect();
-    let before = clock::now();
+/// The same for an embedder: as many texts as long as the context as one step may have.
+pub(crate) fn encoder(
+    encoder: &mut dyn Encoder,
+    model: &Model,
+    options: &Options,
+) -> Result<Duration, OriginError> {
+    let context = model.context_length();
+    let text: Vec<u32> = (1..).take(context).map(|at| at % 7 + 1).collect();
     encoder.encode(&[&text]).map_err(|error| too_long(model, &error))?;
+    let texts = if encoder.together() { (options.batch / context).max(1) } else { 1 };
+    let before = clock::now();
+    let step = encoder.encode(&vec![text.as_slice(); texts]);
+    step.map_err(|error| OriginError::System(std::io::Error::other(error)))?;
     Ok(clock::now() - before)
 }
 

@@ -36,7 +36,14 @@ pub(crate) fn tiny() -> PathBuf {
 }
 
 pub(crate) fn options(slots: usize) -> Options {
-    Options { slots, threads: 1, chunk: 128, provider: Some(Provider::Cpu), cache: None }
+    Options {
+        slots,
+        threads: 1,
+        chunk: 128,
+        batch: 512,
+        provider: Some(Provider::Cpu),
+        cache: None,
+    }
 }
 
 pub(crate) fn open(slots: usize) -> Option<Box<dyn Session>> {
