@@ -5,10 +5,11 @@
 //! ```
 //!
 //! [`answer()`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
-//! what changes are in `udp`, `tcp` and `server`.
+//! what changes are in `udp`, `tcp`, `live` and `server`.
 
 mod answer;
 mod cookie;
+mod live;
 mod rate;
 mod server;
 mod tcp;

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
     extract::Query as Parameters,
@@ -26,16 +25,16 @@ use nearhop_admin::{
 };
 use nearhop_conf::{Dns, Region};
 use nearhop_wire::ApiError;
-use prometheus::IntCounterVec;
 use serde::Deserialize;
 use tokio::{net::TcpListener, time::interval};
 
 use super::{
-    Answer, Context, Secret, Transport, Zone, ZoneError,
-    rate::{Limiter, Rates, Verdict},
+    Secret, Zone, ZoneError,
+    live::{Live, State},
+    rate::{Limiter, Rates},
     tcp, udp,
 };
-use crate::{ConfiguredError, Query, Source, World, decide, explanation, narration, world_of};
+use crate::{ConfiguredError, Query, Source, decide, explanation, narration, world_of};
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,65 +59,6 @@ pub enum DnsError {
     /// The operating system refused something else, such as a thread.
     #[error("the DNS server cannot run: {0}")]
     System(#[from] io::Error),
-}
-
-/// What is answered with. Never changes; a new one replaces it.
-pub(super) struct State {
-    pub(super) zone: Zone,
-    pub(super) world: World,
-    secret: Secret,
-    ttl_s: u64,
-}
-
-impl State {
-    /// What is answered with now.
-    pub(super) fn context(&self) -> Context<'_> {
-        // Seconds since 1970 wrap in 2106, as cookies want them.
-        let now = (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into();
-        let now = now.unwrap_or_default();
-        Context { zone: &self.zone, world: &self.world, secret: &self.secret, now }
-    }
-}
-
-/// What all threads share.
-pub(super) struct Live {
-    state: ArcSwap<State>,
-    answered: IntCounterVec,
-    limited: IntCounterVec,
-    reloads: IntCounterVec,
-}
-
-impl Live {
-    pub(super) fn state(&self) -> arc_swap::Guard<Arc<State>> {
-        self.state.load()
-    }
-
-    /// Counts what the limit of the response rate did.
-    pub(super) fn limited(&self, verdict: Verdict) {
-        let what = match verdict {
-            Verdict::Send => return,
-            Verdict::Slip => "slipped",
-            Verdict::Drop => "dropped",
-        };
-        self.limited.with_label_values(&[what]).inc();
-    }
-
-    pub(super) fn count(&self, transport: Transport, answer: Option<&Answer>) {
-        let transport = match transport {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-        };
-        let code = match answer.map(|answer| answer.bytes[3] & 0xf) {
-            None => "none",
-            Some(0) => "noerror",
-            Some(1) => "formerr",
-            Some(3) => "nxdomain",
-            Some(4) => "notimp",
-            Some(5) => "refused",
-            Some(_) => "other",
-        };
-        self.answered.with_label_values(&[transport, code]).inc();
-    }
 }
 
 /// Where a server listens.
@@ -169,23 +109,7 @@ impl Server {
         let admin = bind(dns.admin.listen, "the DNS server's admin listener", "dns.admin.listen")?;
         let ready = Ready { listen, admin: admin.local_addr()? };
         let metrics = Metrics::default();
-        let answered = metrics.counters(
-            "nearhop_dns_queries_total",
-            "Queries by how they came and by the answer's code.",
-            &["transport", "code"],
-        );
-        let reloads = metrics.counters(
-            "nearhop_dns_reloads_total",
-            "Replaced databases of addresses by whether they were taken.",
-            &["result"],
-        );
-        let limited = metrics.counters(
-            "nearhop_dns_limited_total",
-            "Answers by UDP that the limit of the response rate cut or dropped.",
-            &["what"],
-        );
-        let state = ArcSwap::from_pointee(state);
-        let live = Arc::new(Live { state, answered, limited, reloads });
+        let live = Arc::new(Live::new(state, &metrics));
         Ok(Self { live, regions, dns, sockets, listeners, admin, metrics, ready })
     }
 
@@ -276,7 +200,7 @@ async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
         let built = tokio::task::spawn_blocking(move || state(&regions, &dns, secret)).await;
         let result = match built.map_err(|panicked| DnsError::System(io::Error::other(panicked))) {
             Ok(Ok(state)) => {
-                live.state.store(Arc::new(state));
+                live.replace(state);
                 tracing::info!("a database of addresses was taken up");
                 "taken"
             }
@@ -285,7 +209,7 @@ async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
                 "refused"
             }
         };
-        live.reloads.with_label_values(&[result]).inc();
+        live.reloaded(result);
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, Transport, answer, server::Live};
+use super::{Answer, Transport, answer, live::Live};
 
 /// From one query's end to the next one's.
 const IDLE: Duration = Duration::from_secs(10);

@@ -16,8 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{
     Transport,
     answer::{answer, cut},
+    live::Live,
     rate::{Kind, Limiter, Verdict},
-    server::Live,
 };
 
 /// The largest query that is read; what is longer is cut, and then malformed.
