@@ -61,6 +61,7 @@ async fn a_model_may_be_named_by_alias_and_by_revision() {
         let arrived: serde_json::Value =
             serde_json::from_slice(&pod.seen().pop().unwrap().body).unwrap();
         assert_eq!(arrived["model"], sent);
+        assert_eq!(answer.json()["model"], "fake", "its own name");
     }
     let answer = complete(&edge.address, &json!({"model": "fake@2", "prompt": "a"})).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);

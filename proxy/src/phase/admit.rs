@@ -58,11 +58,6 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    /// The model's name as the client knows it.
-    pub(crate) fn name(&self) -> &str {
-        self.request.model.as_deref().unwrap_or(&self.model.name)
-    }
-
     /// Whether the client asked for this revision, and not only for the model.
     pub(crate) fn pinned(&self) -> bool {
         self.request.model.as_deref() == Some(self.model.fingerprint().as_str())

@@ -268,7 +268,7 @@ impl Generation<'_> {
         AnswerHead {
             id: head.id,
             created: head.created,
-            model: admitted.name().to_owned(),
+            model: admitted.model.name.clone(),
             fingerprint: head.fingerprint,
             endpoint: admitted.request.endpoint,
         }

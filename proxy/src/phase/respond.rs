@@ -186,7 +186,7 @@ pub(crate) async fn nothing(
     let head = AnswerHead {
         id: format!("cmpl-{}", record.request_id),
         created: clock::since_epoch().as_secs(),
-        model: admitted.name().to_owned(),
+        model: admitted.model.name.clone(),
         fingerprint: String::new(),
         endpoint: admitted.request.endpoint,
     };
