@@ -2,8 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-/// Whether something may be the name, an alias or the revision of a model: up to 128 printable
-/// characters without spaces, and without `@`, which stands between a name and a revision.
+/// Whether something may be the name, an alias or the revision of a model: up to 128 bytes of
+/// printable characters without spaces, and without `@`, which stands between a name and a
+/// revision.
 #[must_use]
 pub fn is_model_name(name: &str) -> bool {
     let fine = |c: char| c != '@' && !c.is_control() && !c.is_whitespace();
@@ -11,7 +12,7 @@ pub fn is_model_name(name: &str) -> bool {
 }
 
 /// What is wrong with any other.
-pub const NO_MODEL_NAME: &str = "no name of 1 to 128 characters without spaces and `@`";
+pub const NO_MODEL_NAME: &str = "no name of 1 to 128 bytes without spaces and `@`";
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use crate::Place;
 
 /// A place for an ISO 3166-1 code of two letters.
 #[must_use]
-pub fn place(code: &str) -> Option<Place> {
+pub(crate) fn place(code: &str) -> Option<Place> {
     let found = PLACES.binary_search_by(|(known, _, _)| (*known).cmp(code)).ok()?;
     let (_, latitude, longitude) = PLACES[found];
     Place::new(latitude, longitude)

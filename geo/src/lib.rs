@@ -8,15 +8,15 @@
 //! random source. [`dns`] is the server that answers with it; the proxy will ask the same function.
 
 mod configured;
-pub mod country;
+mod country;
 mod decide;
 pub mod dns;
 mod explain;
 mod hash;
-pub mod mmdb;
+mod mmdb;
 mod place;
 mod spill;
-pub mod table;
+mod table;
 mod world;
 
 use std::fmt;
@@ -25,6 +25,7 @@ pub use configured::{ConfiguredError, world_of};
 pub use decide::{Candidate, Decision, Query, Source, Verdict, decide};
 pub use explain::{explanation, narration};
 pub use hash::ClientPrefix;
+pub use mmdb::MmdbError;
 pub use place::Place;
 pub use spill::SpillLimits;
 pub use world::{AllDown, Health, Override, Region, Settings, State, World, WorldError};

@@ -81,7 +81,10 @@ struct System {
 ///
 /// # Errors
 /// [`MmdbError`]; what was told before is then of no use.
-pub fn places(file: &[u8], mut tell: impl FnMut(IpNet, Option<Place>)) -> Result<(), MmdbError> {
+pub(crate) fn places(
+    file: &[u8],
+    mut tell: impl FnMut(IpNet, Option<Place>),
+) -> Result<(), MmdbError> {
     let (mut networks, mut located) = (0, 0);
     // Many networks share a record.
     let mut known = std::collections::HashMap::new();
@@ -107,7 +110,7 @@ pub fn places(file: &[u8], mut tell: impl FnMut(IpNet, Option<Place>)) -> Result
 ///
 /// # Errors
 /// [`MmdbError`].
-pub fn systems(file: &[u8], mut tell: impl FnMut(IpNet, u32)) -> Result<(), MmdbError> {
+pub(crate) fn systems(file: &[u8], mut tell: impl FnMut(IpNet, u32)) -> Result<(), MmdbError> {
     let (mut networks, mut known) = (0, 0);
     walk(file, |network, record| {
         networks += 1;

@@ -5,15 +5,12 @@
 //! binary search, and the prefix it ends in is as far as its answer holds: an exact scope for
 //! RFC 7871, section 7.2.1, where no scope may lie inside another.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
 /// A value by address; the numbers are the caller's.
-pub type Value = u32;
+pub(crate) type Value = u32;
 
 /// One family's addresses as numbers from 0.
 type Number = u128;
@@ -111,7 +108,7 @@ impl Leaves {
 
 /// A table being made.
 #[derive(Debug, Clone)]
-pub struct Builder {
+pub(crate) struct Builder {
     v4: Family,
     v6: Family,
 }
@@ -119,13 +116,13 @@ pub struct Builder {
 impl Builder {
     /// A table in which every address has `value`.
     #[must_use]
-    pub fn new(value: Value) -> Self {
+    pub(crate) fn new(value: Value) -> Self {
         Self { v4: Family::new(32, value), v6: Family::new(128, value) }
     }
 
     /// Gives all addresses of `network` this value, whatever they had. Lay more specific networks
     /// over less specific ones, not the other way round.
-    pub fn set(&mut self, network: IpNet, value: Value) {
+    pub(crate) fn set(&mut self, network: IpNet, value: Value) {
         match network {
             IpNet::V4(v4) => {
                 let start = Number::from(u32::from(v4.network()));
@@ -136,8 +133,8 @@ impl Builder {
     }
 
     /// The value that an address has so far.
-    #[must_use]
-    pub fn at(&self, address: IpAddr) -> Value {
+    #[cfg(test)]
+    pub(crate) fn at(&self, address: IpAddr) -> Value {
         match address.to_canonical() {
             IpAddr::V4(v4) => self.v4.at(u32::from(v4).into()),
             IpAddr::V6(v6) => self.v6.at(v6.into()),
@@ -146,7 +143,7 @@ impl Builder {
 
     /// The finished table, with each value replaced by what `class` says of it.
     #[must_use]
-    pub fn build(&self, class: impl Fn(Value) -> Value) -> Table {
+    pub(crate) fn build(&self, class: impl Fn(Value) -> Value) -> Table {
         let mapped = |family: &Family| {
             let changes = family.changes.iter().map(|(at, value)| (*at, class(*value))).collect();
             Family { bits: family.bits, changes }.build()
@@ -157,24 +154,24 @@ impl Builder {
 
 /// Values by address.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub(crate) struct Table {
     v4: Leaves,
     v6: Leaves,
 }
 
 /// What a look-up found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// What the address has.
-    pub value: Value,
+    pub(crate) value: Value,
     /// The prefix length of the addresses around it that have the same; of its own family.
-    pub bits: u8,
+    pub(crate) bits: u8,
 }
 
 impl Table {
     /// The value of an address. An IPv4 address mapped into IPv6 is an IPv4 address.
     #[must_use]
-    pub fn find(&self, address: IpAddr) -> Found {
+    pub(crate) fn find(&self, address: IpAddr) -> Found {
         let (bits, value) = match address.to_canonical() {
             IpAddr::V4(v4) => self.v4.find(u32::from(v4).into()),
             IpAddr::V6(v6) => self.v6.find(v6.into()),
@@ -182,26 +179,15 @@ impl Table {
         Found { value, bits }
     }
 
-    /// Leaves of both families.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.v4.starts.len() + self.v6.starts.len()
-    }
-
-    /// Never: every address has a value.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
     /// Every leaf: its first address, its prefix length and its value.
-    pub fn leaves(&self) -> impl Iterator<Item = (IpAddr, Found)> {
+    #[cfg(test)]
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = (IpAddr, Found)> {
         let v4 = self.v4.starts.iter().zip(&self.v4.leaves).map(|(start, (bits, value))| {
             let address = u32::try_from(*start).unwrap_or(u32::MAX);
             (IpAddr::V4(address.into()), Found { value: *value, bits: *bits })
         });
         let v6 = self.v6.starts.iter().zip(&self.v6.leaves).map(|(start, (bits, value))| {
-            (IpAddr::V6(Ipv6Addr::from(*start)), Found { value: *value, bits: *bits })
+            (IpAddr::V6((*start).into()), Found { value: *value, bits: *bits })
         });
         v4.chain(v6)
     }

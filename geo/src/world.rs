@@ -83,9 +83,9 @@ pub struct Settings {
     pub overrides: Vec<Override>,
 }
 
+#[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
-        // 300 km are 3 ms there and back: less than the difference of two paths through the net.
         Self { alike_km: 300.0, all_down: AllDown::default(), overrides: Vec::new() }
     }
 }
@@ -197,12 +197,6 @@ impl World {
         &self.regions
     }
 
-    /// What is known of each region.
-    #[must_use]
-    pub fn states(&self) -> &[State] {
-        &self.states
-    }
-
     /// What is decided by.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -213,12 +207,6 @@ impl World {
     #[must_use]
     pub fn is_located(&self) -> bool {
         self.located
-    }
-
-    /// Prefixes whose clients get the same order of regions.
-    #[must_use]
-    pub fn prefixes(&self) -> &Table {
-        &self.classes
     }
 
     /// Where an address is, as far as a database says.

@@ -125,7 +125,7 @@ impl Embedder {
         let tokens: usize = rows.iter().map(Vec::len).sum();
         // Requests are computed in turn, so that a long one holds up nobody: it must not shut
         // others out either.
-        let tokens = tokens.min(limit / SHARE);
+        let tokens = tokens.min((limit / SHARE).max(1));
         let take = |taken: usize| (taken < limit).then_some(taken + tokens);
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
@@ -309,12 +309,17 @@ mod tests {
         }
     }
 
-    /// The same, taking each step when it is told to; any number when nobody tells any more.
-    struct Stepped(Receiver<()>);
+    /// The same, which says of each step what its first row begins with, and waits in each until
+    /// it is told to go on; no longer when nobody tells any more.
+    struct Stepped {
+        go_on: Receiver<()>,
+        steps: mpsc::Sender<Vec<u32>>,
+    }
 
     impl Encoder for Stepped {
         fn encode(&mut self, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>, StepError> {
-            let _ = self.0.recv();
+            let _ = self.go_on.recv();
+            let _ = self.steps.send(rows.iter().map(|row| row[0]).collect());
             Echo.encode(rows)
         }
 
@@ -362,10 +367,12 @@ mod tests {
 
     #[tokio::test]
     async fn many_texts_do_not_hold_up_one() {
-        let (step, steps) = mpsc::sync_channel(0);
+        let (step, go_on) = mpsc::sync_channel(0);
+        let (told, steps) = mpsc::channel();
         let limits = EmbedLimits { queue_tokens: 10_000, batch_tokens: 8 };
         let counters = Families::new(&Metrics::default()).of("m", "1");
-        let embedder = Embedder::start(Box::new(Stepped(steps)), limits, counters).unwrap();
+        let stepped = Box::new(Stepped { go_on, steps: told });
+        let embedder = Embedder::start(stepped, limits, counters).unwrap();
         let ask = |rows: Vec<Vec<u32>>| {
             let embedder = embedder.clone();
             tokio::spawn(async move { embedder.embed(rows).await })
@@ -374,19 +381,13 @@ mod tests {
         let many = ask(vec![vec![5; 4]; 5000]);
         tokio::task::yield_now().await;
         step.send(()).unwrap();
-        let mut one = ask(vec![vec![7; 4]]);
-        let mut taken = 0;
-        let one = loop {
-            match tokio::time::timeout(std::time::Duration::from_millis(20), &mut one).await {
-                Ok(done) => break done.unwrap().unwrap(),
-                Err(_not_yet) => step.send(()).unwrap(),
-            }
-            taken += 1;
-        };
-        assert_eq!(one, [[7.0, 4.0]]);
-        assert!(!many.is_finished() && taken <= 2 * ROUND_STEPS, "after {taken} steps of 2500");
+        let one = ask(vec![vec![7; 4]]);
+        tokio::task::yield_now().await;
         drop(step);
+        assert_eq!(one.await.unwrap().unwrap(), [[7.0, 4.0]]);
         assert_eq!(many.await.unwrap().unwrap().len(), 5000);
+        let before = steps.try_iter().position(|rows| rows.contains(&7)).unwrap();
+        assert!(before < 2 * ROUND_STEPS, "after {before} steps of 2500");
     }
 
     #[test]

@@ -449,20 +449,16 @@ async fn readyz(State(app): State<App>) -> Response {
             .respond();
     }
     // Edges send completions to what is listed here.
-    let generating: Vec<_> =
-        table.all().filter(|(served, _)| matches!(served.runner, Runner::Generate(_))).collect();
-    let reports = |wanted: bool| {
-        let some = generating.iter().filter(move |(_, active)| *active == wanted);
-        some.map(|(served, active)| table.report(served, *active)).collect()
+    let generate = |served: &Served| matches!(served.runner, Runner::Generate(_));
+    let (active, kept): (Vec<_>, Vec<_>) =
+        table.all().filter(|(served, _)| generate(served)).partition(|(_, active)| *active);
+    let reports = |of: &[(&Arc<Served>, bool)]| {
+        of.iter().map(|(served, active)| table.report(served, *active)).collect()
     };
     let report = PodReport {
-        models: reports(true),
-        kept: reports(false),
-        slots: generating
-            .iter()
-            .filter(|(_, active)| *active)
-            .map(|(served, _)| served.slots)
-            .sum(),
+        models: reports(&active),
+        kept: reports(&kept),
+        slots: active.iter().map(|(served, _)| served.slots).sum(),
     };
     Json(report).into_response()
 }

@@ -145,11 +145,12 @@ impl Model {
         let context = self.manifest.context_length;
         let (read, unread) = prompt::start_of(text, self.longest_text());
         let too_long = |length: String| {
-            let message = format!(
-                "a text is {length} long; the model's limit is {context} tokens. Send less of it, or \"truncate\": true"
-            );
-            let code = "context_length_exceeded";
-            ApiError::new(ErrorKind::InvalidRequest, code, message).about("input")
+            over_context(
+                "input",
+                format!(
+                    "a text is {length} long; the model's limit is {context} tokens. Send less of it, or \"truncate\": true"
+                ),
+            )
         };
         if unread > 0 && !truncate {
             return Err(too_long(format!("{} bytes", text.len())));
@@ -259,13 +260,19 @@ impl Model {
             return Err(ApiError::invalid("messages", message));
         };
         let too_long = |length: String| {
-            let message = format!(
-                "this conversation is {length} long; the model's limit is {context} tokens, answer included. Send less of it"
-            );
-            let code = "context_length_exceeded";
-            ApiError::new(ErrorKind::InvalidRequest, code, message).about("messages")
+            over_context(
+                "messages",
+                format!(
+                    "this conversation is {length} long; the model's limit is {context} tokens, answer included. Send less of it"
+                ),
+            )
         };
-        let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+        let bytes: usize = messages
+            .iter()
+            .map(|Message { role, content, name }| {
+                role.len() + content.len() + name.as_ref().map_or(0, String::len)
+            })
+            .sum();
         if bytes > self.longest_text() {
             return Err(too_long(format!("{bytes} bytes")));
         }
@@ -297,6 +304,11 @@ fn chat_template<'a>(manifest: &'a Manifest, tokenizer: &'a Tokenizer) -> Option
         eos: &manifest.eos_text,
         special: tokenizer.special(),
     })
+}
+
+fn over_context(field: &str, message: String) -> ApiError {
+    let code = "context_length_exceeded";
+    ApiError::new(ErrorKind::InvalidRequest, code, message).about(field)
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -184,6 +184,9 @@ impl Table {
 
     /// Refuses a model that cannot be added.
     fn takes(&self, model: &Model) -> Result<(), ChangeError> {
+        if self.all().count() >= LOADED_MAX {
+            return Err(ChangeError::Full);
+        }
         let (name, revision) = (model.manifest.name.clone(), model.manifest.revision.clone());
         if self.aliases.contains_key(&name) {
             return Err(ChangeError::Taken { alias: name });
@@ -368,9 +371,6 @@ impl Registry {
     ) -> Result<Arc<Served>, ChangeError> {
         if !(how.0 || aliases.is_empty()) {
             return Err(ChangeError::AliasesOfInactive);
-        }
-        if self.table().all().count() >= LOADED_MAX {
-            return Err(ChangeError::Full);
         }
         let aliases = aliases.to_vec();
         let add = move |registry: &Self, served: Arc<Served>| {

@@ -129,13 +129,19 @@ pub(crate) mod fake {
         }
     }
 
+    type Watch = Box<dyn FnMut(&[u32]) + Send>;
+
     /// A network whose next token is the last one plus one, but which checks all it is told: that
     /// each slot holds what it should.
     pub(crate) struct Counting {
         pub(crate) slots: Vec<Vec<u32>>,
         pub(crate) vocabulary: usize,
         /// Takes any token, not only the one that it would count.
-        loose: bool,
+        pub(crate) loose: bool,
+        /// Finds every token as likely as any other.
+        pub(crate) flat: bool,
+        /// Hears each piece of a prompt before it is computed.
+        pub(crate) watch: Option<Watch>,
         /// Fails every step while set.
         pub(crate) broken: std::sync::Arc<std::sync::atomic::AtomicBool>,
     }
@@ -146,6 +152,8 @@ pub(crate) mod fake {
                 slots: vec![Vec::new(); slots],
                 vocabulary,
                 loose: false,
+                flat: false,
+                watch: None,
                 broken: Default::default(),
             }
         }
@@ -159,7 +167,9 @@ pub(crate) mod fake {
             let next = (*self.slots[slot].last().unwrap() as usize + 1) % self.vocabulary;
             let from = logits.len();
             logits.resize(from + self.vocabulary, 0.0);
-            logits[from + next] = 1.0;
+            if !self.flat {
+                logits[from + next] = 1.0;
+            }
         }
 
         fn check(&self) -> Result<(), StepError> {
@@ -178,6 +188,9 @@ pub(crate) mod fake {
             tokens: &[u32],
             logits: &mut Vec<f32>,
         ) -> Result<(), StepError> {
+            if let Some(watch) = &mut self.watch {
+                watch(tokens);
+            }
             self.check()?;
             assert!(done <= self.slots[slot].len(), "a gap in the prompt");
             self.slots[slot].truncate(done);

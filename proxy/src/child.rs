@@ -7,13 +7,15 @@ use std::{ffi::OsString, io, net::SocketAddr, process::Stdio, time::Duration};
 
 use serde::Deserialize;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::{self, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
 /// A large model takes a while to load.
 const READY: Duration = Duration::from_secs(120);
+/// Bytes of a ready line.
+const LINE_MAX: u64 = 4096;
 /// From the closed lifeline to the kill; all of it must fit into two seconds.
 const GRACE: Duration = Duration::from_millis(1200);
 
@@ -96,7 +98,7 @@ impl Child {
         let name = || self.name.clone();
         let Some(stdout) = &mut self.stdout else { return Err(ChildError::Ended(name())) };
         let mut line = String::new();
-        match timeout(READY, stdout.read_line(&mut line)).await {
+        match timeout(READY, stdout.take(LINE_MAX).read_line(&mut line)).await {
             Err(_elapsed) => return Err(ChildError::Silent(name())),
             Ok(Err(_) | Ok(0)) => return Err(ChildError::Ended(name())),
             Ok(Ok(_)) => {}

@@ -46,8 +46,8 @@ async fn answer_all(mut stream: TcpStream, peer: SocketAddr, live: &Live) -> io:
     for _ in 0..QUERIES_MAX {
         let Ok(query) = timeout(IDLE, read(&mut stream)).await else { return Ok(()) };
         let query = query?;
-        let state = live.state();
-        let answered = answer(&query, peer.ip(), Transport::Tcp, &state.context());
+        // Let go before the client takes its answer.
+        let answered = answer(&query, peer.ip(), Transport::Tcp, &live.state().context());
         live.count(Transport::Tcp, answered.as_ref());
         let Some(Answer { bytes, .. }) = answered else { return Ok(()) };
         let Ok(length) = u16::try_from(bytes.len()) else { return Ok(()) };

@@ -183,7 +183,7 @@ async fn a_huge_text_is_cut_or_refused_unread() {
     let (status, body) = post(&pod, "/v1/chat/completions", &chat).await;
     let error = ApiError::parse(&body).unwrap();
     assert_eq!((status, error.param.as_deref()), (StatusCode::BAD_REQUEST, Some("messages")));
-    assert!(error.message.contains("5000000 bytes"), "{error}");
+    assert!(error.message.contains("5000004 bytes"), "with the role: {error}");
 }
 
 #[tokio::test]

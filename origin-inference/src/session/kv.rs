@@ -9,11 +9,11 @@
 //! tensors anew would take a tenth of that. So the bindings of decode steps are kept
 //! ([`KvPool::decode`]), one for each number of rows.
 //!
-//! This and `kv/buffer.rs` are the only `unsafe` of Nearhop. It is sound because of what they do and nothing
-//! outside can undo: buffers are memory of their own ([`buffer`]), reached by pointers that stay
-//! valid until the pool is dropped, never resized or moved; kept bindings lie in the pool and are
-//! dropped before the buffers; ONNX Runtime reads and writes them only within [`KvPool::run`] and
-//! [`KvPool::decode`], which borrow the pool mutably, so that nobody else does meanwhile.
+//! This and `kv/buffer.rs` are the only `unsafe` of Nearhop. It is sound because of what they do and
+//! nothing outside can undo: buffers are memory of their own ([`buffer`]), reached by pointers that
+//! stay valid until the pool is dropped, never resized or moved; kept bindings lie in the pool and
+//! are dropped before the buffers; ONNX Runtime reads and writes them only within [`KvPool::run`]
+//! and [`KvPool::decode`], which borrow the pool mutably, so that nobody else does meanwhile.
 
 mod buffer;
 

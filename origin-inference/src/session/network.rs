@@ -45,7 +45,7 @@ pub(crate) struct Network<T> {
     pool: KvPool<T>,
     layout: Layout,
     kv_use: KvUse,
-    /// Inputs' names and the logits', as ONNX Runtime has them.
+    /// The logits' name, as ONNX Runtime has it.
     logits_name: CString,
     /// Whether rows may share a step; otherwise each is computed alone.
     pub(crate) together: bool,

@@ -86,8 +86,8 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`OriginError::ModelFile`] where the file is missing, cut short, of a layout that cannot be fed,
-/// does not fit the tokenizer, fails its self-test, or does not reach the context's end; [`OriginError::Provider`] where the provider
-/// that was asked for does not take it.
+/// does not fit the tokenizer, fails its self-test, or does not reach the context's end;
+/// [`OriginError::Provider`] where the provider that was asked for does not take it.
 pub fn open(runtime: &Runtime, model: &Model, options: &Options) -> Result<Opened, OriginError> {
     let path = model.weights();
     let wrong = |what: String, fix: &'static str| OriginError::ModelFile {

@@ -115,67 +115,18 @@ fn a_dropped_job_gives_its_slot_and_its_place_back() {
     assert_eq!(rig.waiting(), 0);
 }
 
-/// The counting network, which computes each prompt chunk when it is told to, and tells of it.
-struct Stepped {
-    counting: Counting,
-    steps: Receiver<()>,
-    /// First token and number of tokens of each chunk.
-    chunks: std::sync::mpsc::Sender<(u32, usize)>,
-}
-
-impl Session for Stepped {
-    fn prefill(
-        &mut self,
-        slot: usize,
-        done: usize,
-        tokens: &[u32],
-        logits: &mut Vec<f32>,
-    ) -> Result<(), crate::session::StepError> {
-        let _ = self.steps.recv();
-        let _ = self.chunks.send((tokens[0], tokens.len()));
-        self.counting.prefill(slot, done, tokens, logits)
-    }
-
-    fn decode(
-        &mut self,
-        tokens: &[u32],
-        lengths: &[usize],
-        logits: &mut Vec<f32>,
-    ) -> Result<(), crate::session::StepError> {
-        self.counting.decode(tokens, lengths, logits)
-    }
-
-    fn copy(&mut self, from: usize, to: usize, length: usize) {
-        self.counting.copy(from, to, length);
-    }
-
-    fn save(&self, slot: usize, tokens: Range<usize>) -> KvBlock {
-        self.counting.save(slot, tokens)
-    }
-
-    fn restore(&mut self, slot: usize, tokens: Range<usize>, block: &KvBlock) {
-        self.counting.restore(slot, tokens, block);
-    }
-
-    fn token_bytes(&self) -> usize {
-        self.counting.token_bytes()
-    }
-
-    fn splits(&self) -> bool {
-        true
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.counting.vocabulary()
-    }
-}
-
 #[test]
 fn a_long_prompt_lets_somebody_who_types_go_first_and_loses_nothing() {
     let (step, steps) = std::sync::mpsc::sync_channel(0);
     let (told, chunks) = std::sync::mpsc::channel();
+    // Waits before each chunk until it is told to go on, and tells its first token and length.
+    let watch = move |tokens: &[u32]| {
+        let _ = steps.recv();
+        let _ = told.send((tokens[0], tokens.len()));
+    };
     let counting = Counting::new(2, model().vocabulary());
-    let rig = start_over(Box::new(Stepped { counting, steps, chunks: told }), 2, 10);
+    let session = Counting { watch: Some(Box::new(watch)), ..counting };
+    let rig = start_over(Box::new(session), 2, 10);
     let long: Vec<u32> = (20..120).collect();
     let agent = rig.submit(Job { class: Kind::Agent, ..job(&long, 1, 3) });
     step.send(()).unwrap();

@@ -362,6 +362,7 @@ mod tests {
         check(&[old.clone(), new.clone(), new.clone()], &[("m", "2"), ("n", "1")]);
         check(&[old, new], &[("m", "2"), ("n", "1")]);
     }
+
     #[test]
     fn an_alias_and_a_kept_revision_are_found() {
         let mut pod = (*report(&[("m", "2"), ("n", "1")])).clone();
