@@ -38,7 +38,7 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils)
+test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils gdnsd tor-geoipdb)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
@@ -49,6 +49,7 @@ program_of() {
     nghttp2-client) echo h2load ;;
     prometheus) echo promtool ;;
     bind9-dnsutils) echo dig ;;
+    gdnsd) echo gdnsd ;;
     esac
 }
 
@@ -90,14 +91,15 @@ debian_packages() {
         fail "the packages could not be installed: ${missing[*]}" "apt-get update && apt-get install -y ${missing[*]}"
     fi
     local server
-    for server in nginx prometheus; do
+    for server in nginx prometheus gdnsd; do
         if [[ " ${missing[*]} " == *" $server"* ]]; then
             update-rc.d "$server" disable >/dev/null 2>&1 || true
         fi
     done
 }
 
-# Without dpkg nothing is installed for anybody; what is missing is named.
+# Without dpkg nothing is installed for anybody; what is missing is named. Nobody has gdnsd for macOS,
+# and its test is skipped there.
 other_systems() {
     local package missing=() system
     for package in "$@"; do
@@ -105,6 +107,8 @@ other_systems() {
         build-essential) { has cc && has c++; } || missing+=("a C and C++ compiler") ;;
         libssl-dev) { has pkg-config && pkg-config --exists openssl; } || missing+=("OpenSSL's headers") ;;
         python3-venv) { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=("Python's venv module") ;;
+        tor-geoipdb) [[ $(uname -s) == Darwin || -f /usr/share/tor/geoip ]] || missing+=("Tor's lists of address ranges in /usr/share/tor") ;;
+        gdnsd) [[ $(uname -s) == Darwin ]] || has gdnsd || [[ -x /usr/sbin/gdnsd ]] || missing+=("gdnsd") ;;
         *) has_program "$package" || missing+=("$(program_of "$package")") ;;
         esac
     done

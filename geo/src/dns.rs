@@ -7,6 +7,8 @@
 //! [`answer()`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
 //! what changes are in `udp`, `tcp`, `live` and `server`.
 
+#[cfg(test)]
+mod against_gdnsd;
 mod answer;
 mod cookie;
 mod live;

@@ -12,6 +12,8 @@ mod country;
 mod decide;
 pub mod dns;
 mod explain;
+#[cfg(test)]
+mod generated;
 mod hash;
 mod mmdb;
 mod place;
