@@ -12,6 +12,7 @@ mod against_gdnsd;
 mod answer;
 mod cookie;
 mod live;
+mod opt;
 mod rate;
 mod server;
 mod tcp;

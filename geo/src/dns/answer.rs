@@ -20,6 +20,7 @@ use hickory_proto::{
 use super::{
     Zone,
     cookie::{Secret, Shown},
+    opt::Opt,
 };
 use crate::{Decision, Query, Source, World, decide};
 
@@ -72,9 +73,10 @@ pub fn answer(
     if bytes.len() < HEADER || bytes[2] & 0x80 != 0 {
         return None;
     }
+    let opt = Opt::find(bytes);
     let reply = match Message::from_vec(bytes) {
-        Ok(query) => reply(&query, peer, context),
-        Err(_undecodable) => malformed(bytes),
+        Ok(query) if opt.is_none_or(|opt| opt.is_well_formed()) => reply(&query, peer, context),
+        _undecodable => malformed(bytes, opt),
     };
     let proven = reply.proven;
     Some(Answer { bytes: encode(reply, transport)?, proven })
@@ -87,15 +89,24 @@ struct Reply {
     proven: bool,
 }
 
-/// What could not be read: the id and what was asked to do are all that is known.
-fn malformed(bytes: &[u8]) -> Reply {
+/// What could not be read: the id, what was asked to do and whether there was an OPT record, which
+/// the answer then has too (RFC 6891, section 7), are all that is known.
+fn malformed(bytes: &[u8], opt: Option<Opt<'_>>) -> Reply {
     let id = u16::from_be_bytes([bytes[0], bytes[1]]);
     let op_code = OpCode::from_u8((bytes[2] >> 3) & 0xf);
     let code = match op_code {
+        OpCode::Query if opt.is_some_and(|opt| opt.version != 0) => ResponseCode::BADVERS,
         OpCode::Query => ResponseCode::FormErr,
         _ => ResponseCode::NotImp,
     };
     let mut message = Message::error_msg(id, op_code, code);
+    message.edns = opt.map(|opt| {
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_MAX);
+        edns.set_dnssec_ok(opt.dnssec_ok);
+        edns.set_rcode_high(code.high());
+        edns
+    });
     message.metadata.recursion_desired = bytes[2] & 1 != 0;
     Reply { message, udp: UDP_PLAIN, proven: false }
 }
@@ -125,6 +136,10 @@ fn reply(query: &Message, peer: IpAddr, context: &Context<'_>) -> Reply {
     }
     let code = match judge(query) {
         _ if shown == Some(Shown::Malformed) => ResponseCode::FormErr,
+        // RFC 7873, section 5.4: whoever asks nothing asks for a cookie.
+        Err(ResponseCode::FormErr) if query.queries.is_empty() && shown.is_some() => {
+            ResponseCode::NoError
+        }
         Err(code) => code,
         Ok(subnet) => {
             message.metadata.authoritative = true;
@@ -251,7 +266,12 @@ fn look_up(
     let answers = records(asked, &decision).map(|data| record(zone.ttl, data));
     let answers: Vec<Record> = answers.collect();
     let authorities = if answers.is_empty() { vec![zone.soa.clone()] } else { Vec::new() };
-    Found { code: ResponseCode::NoError, answers, authorities, scope: decision.scope }
+    let scope = match address {
+        // An IPv4 address that is written as one of IPv6 has 96 bits before it.
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => decision.scope + 96,
+        _ => decision.scope,
+    };
+    Found { code: ResponseCode::NoError, answers, authorities, scope }
 }
 
 /// What a decision is as records of a type.
@@ -306,5 +326,7 @@ pub(super) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
     Message::from_vec(bytes).ok()?.truncate().to_vec().ok()
 }
 
+#[cfg(test)]
+mod matrix;
 #[cfg(test)]
 mod tests;

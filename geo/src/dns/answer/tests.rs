@@ -21,12 +21,12 @@ dns:
   mmdb: MMDB
 "#;
 
-struct Rig {
+pub(super) struct Rig {
     zone: Zone,
     world: World,
 }
 
-fn rig() -> Rig {
+pub(super) fn rig() -> Rig {
     let mmdb = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../conf/data/documentation.mmdb");
     let text = CONFIG.replace("MMDB", &mmdb.display().to_string());
     let config = Config::read(&text, "dns.yaml", &|_| None).unwrap();
@@ -63,7 +63,7 @@ impl Rig {
         answer
     }
 
-    fn raw(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(super) fn raw(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
         self.from(PEER, bytes, transport).map(|answer| answer.bytes)
     }
 
