@@ -194,12 +194,46 @@ mod tests {
         ] {
             assert!(places(&file(name), |_, _| {}).is_err(), "{name}");
         }
-        let whole = file("GeoIP2-City-Test.mmdb");
-        assert!(places(b"", |_, _| {}).is_err());
-        for cut in (0..whole.len()).step_by(997) {
-            let _ = places(&whole[..cut], |_, _| {});
-        }
         // Another's records, which are text.
         assert!(places(&file("MaxMind-DB-no-ipv4-search-tree.mmdb"), |_, _| {}).is_err());
+    }
+
+    #[test]
+    fn a_database_that_is_cut_off_or_damaged_is_never_a_panic_or_without_an_end() {
+        assert!(places(b"", |_, _| {}).is_err());
+        for name in ["GeoIP2-City-Test.mmdb", "GeoIP2-Country-Test.mmdb", "GeoLite2-ASN-Test.mmdb"]
+        {
+            let whole = file(name);
+            for cut in (0..whole.len()).step_by(211) {
+                // What says how to read it is its end.
+                assert!(places(&whole[..cut], |_, _| {}).is_err(), "{name} at {cut}");
+                assert!(systems(&whole[..cut], |_, _| {}).is_err(), "{name} at {cut}");
+            }
+            let mut state = 7u64;
+            let mut random = |limit: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                usize::try_from(state >> 33).unwrap() % limit
+            };
+            for _ in 0..300 {
+                let mut damaged = whole.clone();
+                for _ in 0..=random(8) {
+                    let at = random(damaged.len());
+                    damaged[at] = random(256).to_le_bytes()[0];
+                }
+                let _ = places(&damaged, |_, _| {});
+                let _ = systems(&damaged, |_, _| {});
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_that_leads_back_to_itself_is_damaged() {
+        let whole = file("GeoIP2-City-Test.mmdb");
+        for (from, to) in [(0, 6), (0, 600), (60, 66), (6, 7000)] {
+            let mut damaged = whole.clone();
+            damaged[from..to].fill(0);
+            let error = places(&damaged, |_, _| {}).unwrap_err();
+            assert!(matches!(error, MmdbError::Damaged(_)), "{error}");
+        }
     }
 }

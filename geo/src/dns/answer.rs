@@ -329,4 +329,6 @@ pub(super) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod robust;
+#[cfg(test)]
 mod tests;
