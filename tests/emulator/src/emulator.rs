@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::Error,
     forward::{Directions, Forwarder, Place},
-    link::{Counts, Settings},
+    link::{Counts, Direction},
     namespace::{self, Namespace, Subnet},
 };
 
@@ -105,29 +105,29 @@ impl Emulator {
         Link { directions: &self.directions, there: self.pair(from, to), back: None }
     }
 
-    /// Cuts two places off from each other. Once this returns nothing passes between them, not even what
-    /// was on its way.
+    /// Cuts two places off from each other. Once this returns nothing passes between them, and what
+    /// was on its way is lost, even if they are healed before it was due.
     #[track_caller]
     pub fn cut(&self, one: &str, other: &str) {
-        self.link(one, other).set_cut(true);
+        self.link(one, other).change(Direction::cut);
     }
 
     /// Cuts one direction only: `to` hears nothing more of `from`, which still hears `to`.
     #[track_caller]
     pub fn cut_one_way(&self, from: &str, to: &str) {
-        self.link_one_way(from, to).set_cut(true);
+        self.link_one_way(from, to).change(Direction::cut);
     }
 
     /// Undoes cuts between two places, in both directions; delay, jitter and loss are as they were.
     #[track_caller]
     pub fn heal(&self, one: &str, other: &str) {
-        self.link(one, other).set_cut(false);
+        self.link(one, other).change(Direction::heal);
     }
 
     /// Undoes a cut of one direction.
     #[track_caller]
     pub fn heal_one_way(&self, from: &str, to: &str) {
-        self.link_one_way(from, to).set_cut(false);
+        self.link_one_way(from, to).change(Direction::heal);
     }
 
     /// Cuts a site off from all other sites. The test still reaches it: `cut(site, HOST)` ends that too.
@@ -221,13 +221,13 @@ impl Link<'_> {
     /// How long each direction takes: a round trip takes two of them.
     #[expect(clippy::return_self_not_must_use, reason = "it has done its work")]
     pub fn delay(self, delay: Duration) -> Self {
-        self.set(|settings| settings.delay = delay)
+        self.change(|direction| direction.settings.delay = delay)
     }
 
     /// How much longer it may take, drawn for each packet; they stay in order.
     #[expect(clippy::return_self_not_must_use, reason = "it has done its work")]
     pub fn jitter(self, jitter: Duration) -> Self {
-        self.set(|settings| settings.jitter = jitter)
+        self.change(|direction| direction.settings.jitter = jitter)
     }
 
     /// The part of all packets that is lost, drawn for each: from 0 to 1.
@@ -239,16 +239,12 @@ impl Link<'_> {
     #[track_caller]
     pub fn loss(self, loss: f64) -> Self {
         assert!((0.0..=1.0).contains(&loss), "{loss} is no part of all packets");
-        self.set(|settings| settings.loss = loss)
+        self.change(|direction| direction.settings.loss = loss)
     }
 
-    fn set_cut(self, cut: bool) {
-        self.set(|settings| settings.cut = cut);
-    }
-
-    fn set(self, change: impl Fn(&mut Settings)) -> Self {
+    fn change(self, change: impl Fn(&mut Direction)) -> Self {
         for (from, to) in [Some(self.there), self.back].into_iter().flatten() {
-            self.directions.with(from, to, |direction| change(&mut direction.settings));
+            self.directions.with(from, to, &change);
         }
         self
     }

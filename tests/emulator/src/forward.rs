@@ -17,7 +17,7 @@ use nix::{
 
 use crate::{
     clock,
-    link::{Direction, Draw, Verdict},
+    link::{Cuts, Direction, Draw, Verdict},
     packet::{self, MTU},
     tun::Tun,
 };
@@ -62,6 +62,7 @@ pub(crate) struct Place {
 struct OnItsWay {
     from: usize,
     to: usize,
+    cuts: Cuts,
     packet: Vec<u8>,
 }
 
@@ -163,10 +164,11 @@ impl Forwarder {
         let draw = Draw { loss: self.chance.f64(), jitter: self.chance.f64() };
         // The clock is read after the packet: a time from before could let it arrive too early.
         let now = clock::now();
-        if let Verdict::Due(due) =
+        if let Verdict::Due(due, cuts) =
             self.directions.with(from, to, |direction| direction.enter(now, draw))
         {
-            self.queue.insert((due, self.packets), OnItsWay { from, to, packet: packet.to_vec() });
+            self.queue
+                .insert((due, self.packets), OnItsWay { from, to, cuts, packet: packet.to_vec() });
             self.packets += 1;
         }
     }
@@ -178,10 +180,10 @@ impl Forwarder {
             if entry.key().0 > now {
                 return;
             }
-            let OnItsWay { from, to, packet } = entry.remove();
+            let OnItsWay { from, to, cuts, packet } = entry.remove();
             let tun = &self.places[to].tun;
             self.directions
-                .with(from, to, |direction| direction.leave(|| tun.write(&packet).is_ok()));
+                .with(from, to, |direction| direction.leave(cuts, || tun.write(&packet).is_ok()));
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Draw {
 /// What happens to a packet that a site sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Due(Instant),
+    Due(Instant, Cuts),
     Cut,
     Lost,
     Full,
@@ -47,7 +47,12 @@ pub(crate) struct Direction {
     pub(crate) counts: Counts,
     queued: usize,
     last_due: Option<Instant>,
+    cuts: Cuts,
 }
+
+/// How often a direction was cut: a packet that saw another number was on its way at a cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cuts(u64);
 
 impl Direction {
     /// May a packet sent `now` go, and when does it arrive? Never before one that was sent earlier: with
@@ -62,7 +67,7 @@ impl Direction {
             Verdict::Full
         } else {
             let due = now + delay + jitter.mul_f64(draw.jitter);
-            Verdict::Due(self.last_due.map_or(due, |last| last.max(due)))
+            Verdict::Due(self.last_due.map_or(due, |last| last.max(due)), self.cuts)
         }
     }
 
@@ -70,7 +75,7 @@ impl Direction {
     pub(crate) fn enter(&mut self, now: Instant, draw: Draw) -> Verdict {
         let verdict = self.judge(now, draw);
         match verdict {
-            Verdict::Due(due) => {
+            Verdict::Due(due, _) => {
                 self.queued += 1;
                 self.last_due = Some(due);
             }
@@ -79,11 +84,27 @@ impl Direction {
         verdict
     }
 
-    /// A packet has come to its end: does it arrive? What is on its way when a cable is cut does not, so
-    /// that nothing arrives once a cut is made. `deliver` says whether it could be handed over.
-    pub(crate) fn leave(&mut self, deliver: impl FnOnce() -> bool) {
+    /// What is on its way when a cable is cut is lost, whether or not the cut is healed before it is due.
+    pub(crate) fn cut(&mut self) {
+        self.settings.cut = true;
+        self.cuts.0 += 1;
+        self.counts.dropped += self.queued as u64;
+        self.queued = 0;
+        self.last_due = None;
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.settings.cut = false;
+    }
+
+    /// A packet is due. `deliver` says whether it could be handed over; it is not asked for one that was
+    /// lost at a cut.
+    pub(crate) fn leave(&mut self, seen: Cuts, deliver: impl FnOnce() -> bool) {
+        if seen != self.cuts {
+            return;
+        }
         self.queued -= 1;
-        if !self.settings.cut && deliver() {
+        if deliver() {
             self.counts.forwarded += 1;
         } else {
             self.counts.dropped += 1;
@@ -98,6 +119,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
     const LUCKY: Draw = Draw { loss: 0.999, jitter: 0.0 };
+    const FIRST: Cuts = Cuts(0);
 
     fn direction(settings: Settings) -> Direction {
         Direction { settings, ..Direction::default() }
@@ -109,17 +131,17 @@ mod tests {
         let plain = Settings::default();
         let draw = |loss, jitter| Draw { loss, jitter };
         for (settings, draw, expected) in [
-            (plain, LUCKY, Verdict::Due(now)),
-            (Settings { delay: 70 * MS, ..plain }, LUCKY, Verdict::Due(now + 70 * MS)),
+            (plain, LUCKY, Verdict::Due(now, FIRST)),
+            (Settings { delay: 70 * MS, ..plain }, LUCKY, Verdict::Due(now + 70 * MS, FIRST)),
             (
                 Settings { delay: 70 * MS, jitter: 8 * MS, ..plain },
                 draw(0.0, 0.5),
-                Verdict::Due(now + 74 * MS),
+                Verdict::Due(now + 74 * MS, FIRST),
             ),
             (Settings { loss: 0.3, ..plain }, draw(0.29, 0.0), Verdict::Lost),
-            (Settings { loss: 0.3, ..plain }, draw(0.3, 0.0), Verdict::Due(now)),
+            (Settings { loss: 0.3, ..plain }, draw(0.3, 0.0), Verdict::Due(now, FIRST)),
             (Settings { loss: 1.0, ..plain }, LUCKY, Verdict::Lost),
-            (Settings { loss: 0.0, ..plain }, draw(0.0, 0.0), Verdict::Due(now)),
+            (Settings { loss: 0.0, ..plain }, draw(0.0, 0.0), Verdict::Due(now, FIRST)),
             (Settings { cut: true, ..plain }, LUCKY, Verdict::Cut),
             (Settings { cut: true, loss: 1.0, ..plain }, LUCKY, Verdict::Cut),
         ] {
@@ -133,7 +155,7 @@ mod tests {
         let mut direction =
             direction(Settings { delay: 10 * MS, jitter: 10 * MS, ..Settings::default() });
         let slow = direction.enter(now, Draw { loss: 0.5, jitter: 0.9 });
-        assert_eq!(slow, Verdict::Due(now + 19 * MS));
+        assert_eq!(slow, Verdict::Due(now + 19 * MS, FIRST));
         assert_eq!(
             direction.enter(now + MS, LUCKY),
             slow,
@@ -152,30 +174,39 @@ mod tests {
         let now = clock::now();
         let mut direction = direction(Settings::default());
         for _ in 0..QUEUE_MAX {
-            assert_eq!(direction.enter(now, LUCKY), Verdict::Due(now));
+            assert_eq!(direction.enter(now, LUCKY), Verdict::Due(now, FIRST));
         }
         assert_eq!(direction.enter(now, LUCKY), Verdict::Full);
         assert_eq!(direction.counts, Counts { forwarded: 0, dropped: 1 });
-        direction.leave(|| true);
-        assert_eq!(direction.enter(now, LUCKY), Verdict::Due(now));
+        direction.leave(FIRST, || true);
+        assert_eq!(direction.enter(now, LUCKY), Verdict::Due(now, FIRST));
         assert_eq!(direction.counts, Counts { forwarded: 1, dropped: 1 });
     }
 
     #[test]
     fn what_is_on_its_way_when_the_cut_is_made_is_lost() {
         let now = clock::now();
-        let mut direction = direction(Settings::default());
+        let mut direction = direction(Settings { delay: 60 * 1000 * MS, ..Settings::default() });
         direction.enter(now, LUCKY);
-        direction.settings.cut = true;
-        direction.leave(|| panic!("a cut direction delivers nothing"));
+        direction.cut();
         assert_eq!(direction.counts, Counts { forwarded: 0, dropped: 1 });
+        direction.heal();
+        direction.leave(FIRST, || panic!("it was lost"));
+        direction.settings.delay = Duration::ZERO;
+        assert_eq!(
+            direction.enter(now, LUCKY),
+            Verdict::Due(now, Cuts(1)),
+            "nobody waits behind what was lost"
+        );
+        direction.leave(Cuts(1), || true);
+        assert_eq!(direction.counts, Counts { forwarded: 1, dropped: 1 });
     }
 
     #[test]
     fn a_packet_that_its_destination_refuses_is_counted_as_dropped() {
         let mut direction = direction(Settings::default());
         direction.enter(clock::now(), LUCKY);
-        direction.leave(|| false);
+        direction.leave(FIRST, || false);
         assert_eq!(direction.counts, Counts { forwarded: 0, dropped: 1 });
     }
 }
