@@ -38,7 +38,7 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils)
+test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils iproute2)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
@@ -49,6 +49,7 @@ program_of() {
     nghttp2-client) echo h2load ;;
     prometheus) echo promtool ;;
     bind9-dnsutils) echo dig ;;
+    iproute2) echo ip ;;
     esac
 }
 
@@ -105,6 +106,8 @@ other_systems() {
         build-essential) { has cc && has c++; } || missing+=("a C and C++ compiler") ;;
         libssl-dev) { has pkg-config && pkg-config --exists openssl; } || missing+=("OpenSSL's headers") ;;
         python3-venv) { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=("Python's venv module") ;;
+        # Network namespaces, which only Linux has.
+        iproute2) [[ $(uname -s) != Linux ]] || has_program "$package" || missing+=("$(program_of "$package")") ;;
         *) has_program "$package" || missing+=("$(program_of "$package")") ;;
         esac
     done
