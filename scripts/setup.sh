@@ -38,7 +38,7 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils gdnsd tor-geoipdb)
+test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils gdnsd tor-geoipdb iproute2)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
@@ -50,6 +50,7 @@ program_of() {
     prometheus) echo promtool ;;
     bind9-dnsutils) echo dig ;;
     gdnsd) echo gdnsd ;;
+    iproute2) echo ip ;;
     esac
 }
 
@@ -109,6 +110,8 @@ other_systems() {
         python3-venv) { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || missing+=("Python's venv module") ;;
         tor-geoipdb) [[ $(uname -s) == Darwin || -f /usr/share/tor/geoip ]] || missing+=("Tor's lists of address ranges in /usr/share/tor") ;;
         gdnsd) [[ $(uname -s) == Darwin ]] || has gdnsd || [[ -x /usr/sbin/gdnsd ]] || missing+=("gdnsd") ;;
+        # Network namespaces, which only Linux has.
+        iproute2) [[ $(uname -s) != Linux ]] || has_program "$package" || missing+=("$(program_of "$package")") ;;
         *) has_program "$package" || missing+=("$(program_of "$package")") ;;
         esac
     done

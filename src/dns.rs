@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use nearhop_conf::{Loaded, source::process_env};
 use nearhop_geo::dns::Server;
 use serde_json::json;
 
-use crate::{RoleArgs, lifeline, log::Logging, print_line, read_config};
+use crate::{RoleArgs, lifeline, log::Logging, print_line};
 
 pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
-    let config = read_config(&args.config)?;
-    let _logging = Logging::start(&config.log);
-    let dns = config.dns.context("the configuration has no `dns` section")?;
-    if dns.mmdb.is_none() {
+    let loaded = Loaded::read(&args.config, &process_env)?;
+    let _logging = Logging::start(&loaded.config.log);
+    if loaded.config.dns.as_ref().is_some_and(|dns| dns.mmdb.is_none()) {
         tracing::warn!("no dns.mmdb: weights and overrides decide, not distance");
     }
-    let server = Server::new(config.regions, dns)?;
+    let server = Server::new(loaded)?;
     let ready = server.ready().clone();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -25,7 +24,7 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
         if args.ready_json {
             let listen = ready.listen.first();
             print_line(
-                &json!({"ready": "dns", "listen": listen, "admin": ready.admin}).to_string(),
+                &json!({"ready": "dns", "listen": listen, "admin": ready.admin, "peer": ready.peer}).to_string(),
             );
         }
         server.run(shutdown).await?;

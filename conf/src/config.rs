@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration
 
 use ipnet::IpNet;
 
-use crate::{Access, ByteSize, Dns, Region};
+use crate::{Access, ByteSize, Dns, Health, Region};
 
 /// A whole configuration file: the roles it describes and what they share.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub origin: Option<Origin>,
     /// The regions that DNS may answer with.
     pub regions: Vec<Region>,
+    /// How regions are watched, where the file has a `health` section.
+    pub health: Option<Health>,
     /// The DNS server, where the file has a `dns` section.
     pub dns: Option<Dns>,
     /// What is logged.
@@ -96,11 +98,13 @@ pub struct MutualTls {
     pub names: Vec<String>,
 }
 
-/// The listener for other edges.
+/// The listener for other edges and vantage points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Where other edges connect.
+    /// Where they connect.
     pub listen: SocketAddr,
+    /// This node's name among `health.vantage_points`; it has no vote where not given.
+    pub name: Option<String>,
     /// Who may.
     pub tls: MutualTls,
 }
@@ -125,7 +129,7 @@ pub struct Edge {
     pub proxy_protocol: Vec<IpNet>,
     /// Which web pages may ask.
     pub cors: Option<Cors>,
-    /// The listener for other edges.
+    /// The listener for other edges and vantage points.
     pub peer: Option<Peer>,
     /// The operator's listener.
     pub admin: Admin,

@@ -46,6 +46,24 @@ pub(crate) const ALIKE_KM: f64 = 300.0;
 /// Resolvers come by TCP when an answer was cut, which ours are not.
 pub(crate) const DNS_TCP_CONNECTIONS: usize = 256;
 
+/// Three looks, the last of which may time out, and the exchange of views: a region that fails is
+/// out of the answers within 19 s, and out of resolvers a TTL later.
+pub(crate) const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const HEALTH_FALL: u32 = 3;
+pub(crate) const HEALTH_RISE: u32 = 3;
+
+/// A region on the other side of the globe answers in a third of a second.
+pub(crate) const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A view is a kilobyte, and each vantage point asks each other one.
+pub(crate) const HEALTH_EXCHANGE: Duration = Duration::from_secs(2);
+
+/// Two looks and what they may take: one that was missed does not make a vote old.
+pub(crate) const HEALTH_FRESH: Duration = Duration::from_secs(15);
+
+/// A region that falls again within ten minutes is not trusted at once.
+pub(crate) const HEALTH_HOLD: Duration = Duration::from_secs(30);
+
 /// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
 pub(crate) const STALL_AFTER: Duration = Duration::from_secs(10);
 

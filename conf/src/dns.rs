@@ -12,9 +12,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::{
-    Admin, defaults,
-    reader::{Field, Section},
-    units::http_token,
+    Admin, Peer, defaults,
+    health::is_url,
+    reader::{Field, Section, flatten},
+    units::{hex, http_token},
 };
 
 /// A region that DNS may answer with.
@@ -32,6 +33,8 @@ pub struct Region {
     pub bias: f64,
     /// Whether the operator took it out.
     pub drained: bool,
+    /// The URL that says whether it is well: its public `/health`.
+    pub health: Option<String>,
 }
 
 /// The DNS server.
@@ -69,6 +72,28 @@ pub struct Dns {
     pub tcp_connections: usize,
     /// Answers a second by UDP for one network without a cookie.
     pub rate_limit: RateLimit,
+    /// The listener for other vantage points.
+    pub peer: Option<Peer>,
+    /// Secrets of DNS cookies: the first makes them, all are accepted. Of this process alone where
+    /// empty; servers of one address share them.
+    pub cookie_secrets: Vec<CookieSecret>,
+}
+
+/// 128 bits that make DNS cookies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CookieSecret(pub [u8; 16]);
+
+impl std::fmt::Debug for CookieSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CookieSecret(…)")
+    }
+}
+
+impl Field for CookieSecret {
+    const EXPECTED: &'static str = "32 hexadecimal digits, as `openssl rand -hex 16` makes them";
+    fn parse(value: &Value) -> Option<Self> {
+        hex(value.as_str()?).map(Self)
+    }
 }
 
 /// Answers a second by UDP for one /24 or /56.
@@ -212,8 +237,13 @@ pub(crate) fn read_regions(root: &mut Section<'_>) -> Option<Vec<Region>> {
         let weight = section.optional("weight").map_or(1.0, |Weight(weight)| weight);
         let bias = section.optional("bias").map_or(0.0, |Bias(bias)| bias);
         let drained = section.or("drained", false);
+        let health: Option<String> = section.optional("health");
+        if health.as_deref().is_some_and(|url| !is_url(url)) {
+            let fix = "Write a URL such as https://192.0.2.10/health";
+            section.problem("health", "is no http URL", fix);
+        }
         section.finish();
-        Some(Region { name: name?, location, addresses: addresses?, weight, bias, drained })
+        Some(Region { name: name?, location, addresses: addresses?, weight, bias, drained, health })
     });
     regions.collect()
 }
@@ -269,6 +299,8 @@ impl Dns {
             .optional::<NonZeroUsize>("tcp_connections")
             .map_or(defaults::DNS_TCP_CONNECTIONS, NonZeroUsize::get);
         let rate_limit = RateLimit::from_section(section.section("rate_limit"));
+        let cookie_secrets = section.optional("cookie_secrets").unwrap_or_default();
+        let peer = section.has("peer").then(|| Peer::from_section(section.section("peer")));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -287,6 +319,8 @@ impl Dns {
             overrides: overrides?,
             tcp_connections,
             rate_limit,
+            peer: flatten(peer)?,
+            cookie_secrets,
         })
     }
 }

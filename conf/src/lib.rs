@@ -16,6 +16,7 @@ mod dns;
 mod error;
 #[cfg(test)]
 mod fuzz;
+mod health;
 mod loaded;
 mod reader;
 mod schema;
@@ -30,8 +31,9 @@ pub use config::{
     Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
-pub use dns::{AllDown, Dns, Override, RateLimit, Region};
+pub use dns::{AllDown, CookieSecret, Dns, Override, RateLimit, Region};
 pub use error::{ConfigError, Problem};
+pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;
 pub use loaded::{Change, Loaded};
 pub use schema::schema;

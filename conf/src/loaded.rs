@@ -34,11 +34,12 @@ pub struct Change {
 }
 
 /// Values that are never shown.
-const HIDDEN: [&str; 3] = ["key_secret", "token", "hmac_sha256"];
+const HIDDEN: [&str; 4] = ["key_secret", "token", "hmac_sha256", "cookie_secrets"];
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.path.rsplit('.').next().unwrap_or_default();
+        let name = name.split('[').next().unwrap_or_default();
         let show = |value: &Option<String>| match value {
             None => "(none)".to_owned(),
             Some(_) if HIDDEN.contains(&name) => "(hidden)".to_owned(),

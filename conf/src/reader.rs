@@ -436,3 +436,13 @@ pub(crate) fn read_secret(
     }
     Some(Secret(text))
 }
+
+/// `Some(None)`: the section is in the file but could not be read.
+#[expect(clippy::option_option, reason = "absent, unreadable and read are three states")]
+pub(crate) fn flatten<T>(role: Option<Option<T>>) -> Option<Option<T>> {
+    match role {
+        None => Some(None),
+        Some(None) => None,
+        Some(Some(role)) => Some(Some(role)),
+    }
+}

@@ -133,8 +133,8 @@ pub fn decide(query: &Query<'_>, world: &World) -> Decision {
     let address = query.address.to_canonical();
     let prefix = ClientPrefix::of(address);
     let place = world.place_of(address);
-    let found = world.classes.find(address);
-    let class = &world.class_list[found.value as usize];
+    let found = world.map().classes.find(address);
+    let class = &world.map().class_list[found.value as usize];
     let mut candidates: Vec<Candidate> = class
         .order
         .iter()
@@ -150,14 +150,14 @@ pub fn decide(query: &Query<'_>, world: &World) -> Decision {
         (rank(a), a.tier).cmp(&(rank(b), b.tier)).then(b.score.total_cmp(&a.score))
     });
     let all_down = !candidates[0].verdict.is_usable();
-    let answers = match (&world.settings.all_down, all_down) {
+    let answers = match (&world.settings().all_down, all_down) {
         (_, false) | (AllDown::Nearest, true) => {
             if all_down {
                 // As if all were well.
                 candidates.sort_by(|a, b| a.tier.cmp(&b.tier).then(b.score.total_cmp(&a.score)));
             }
             candidates[0].verdict = Verdict::Chosen;
-            world.regions[candidates[0].region].addresses.clone()
+            world.regions()[candidates[0].region].addresses.clone()
         }
         (AllDown::NoData, true) => Vec::new(),
         (AllDown::Fallback(addresses), true) => addresses.clone(),
@@ -176,7 +176,7 @@ fn candidate(
     (prefix, place): (ClientPrefix, Option<Place>),
     (at, tier): (usize, usize),
 ) -> Candidate {
-    let (region, state) = (&world.regions[at], world.states[at]);
+    let (region, state) = (&world.regions()[at], world.states[at]);
     let id = region.id.as_str();
     let moved = state.moved > 0.0 && prefix.draw(query.service, id, 1) < state.moved;
     let verdict = match (region.drained, state.health, moved) {
@@ -200,7 +200,7 @@ fn candidate(
 /// Whether clients of one class may get different answers by their prefix: where the nearest usable
 /// region has others beside it, or is full.
 fn depends_on_prefix(class: &Class, world: &World) -> bool {
-    let well = |at: usize| !world.regions[at].drained && world.states[at].health != Health::Down;
+    let well = |at: usize| !world.regions()[at].drained && world.states[at].health != Health::Down;
     let any = class.order.iter().any(|(at, _)| well(*at));
     let mut usable = class.order.iter().filter(|(at, _)| !any || well(*at));
     let Some((first, tier)) = usable.next() else { return false };

@@ -5,15 +5,17 @@
 //! ```
 //!
 //! [`answer()`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
-//! what changes are in `udp`, `tcp`, `live` and `server`.
+//! what changes are in `udp`, `tcp`, `live`, `refresh` and `server`.
 
 #[cfg(test)]
 mod against_gdnsd;
 mod answer;
 mod cookie;
 mod live;
+mod operator;
 mod opt;
 mod rate;
+mod refresh;
 mod server;
 mod tcp;
 mod udp;

@@ -4,14 +4,25 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::{AllDown, Decision, Health, Query, World, decide::Candidate};
+use crate::{AllDown, Decision, Health, Query, State, Tally, World};
 
-const fn health(candidate: &Candidate) -> &'static str {
-    match candidate.state.health {
+const fn health(state: &State) -> &'static str {
+    match state.health {
         Health::Unknown => "unknown",
         Health::Up => "up",
         Health::Down => "down",
     }
+}
+
+/// What is known of a region as JSON; `load` is its use.
+pub(crate) fn state_of(state: &State) -> Value {
+    let votes = |votes: Tally| json!({"up": votes.up, "down": votes.down, "silent": votes.silent});
+    json!({
+        "health": health(state),
+        "votes": state.votes.map(votes),
+        "load": state.used,
+        "moved": state.moved,
+    })
 }
 
 /// A decision with its reasons as JSON: `name`, `region`, `answers`, `candidates` and what led to
@@ -22,7 +33,8 @@ pub fn explanation(query: &Query<'_>, world: &World, decision: &Decision, ttl_s:
         .candidates
         .iter()
         .map(|candidate| {
-            json!({
+            let mut said = state_of(&candidate.state);
+            let more = json!({
                 "region": candidate.id.as_str(),
                 "verdict": candidate.verdict.name(),
                 "tier": candidate.tier,
@@ -30,9 +42,11 @@ pub fn explanation(query: &Query<'_>, world: &World, decision: &Decision, ttl_s:
                 "biased_km": candidate.biased_km.map(f64::round),
                 "weight": world.regions()[candidate.region].weight,
                 "score": candidate.score,
-                "health": health(candidate),
-                "moved": candidate.state.moved,
-            })
+            });
+            if let (Some(said), Value::Object(more)) = (said.as_object_mut(), more) {
+                said.extend(more);
+            }
+            said
         })
         .collect();
     json!({
@@ -94,9 +108,19 @@ pub fn narration(query: &Query<'_>, world: &World, decision: &Decision, ttl_s: u
         let mut why = format!(
             "tier {}, {distance}, health {}, score {:.2}",
             candidate.tier,
-            health(candidate),
+            health(&candidate.state),
             candidate.score
         );
+        if let Some(votes) = candidate.state.votes {
+            let _ = write!(
+                why,
+                ", votes {} up, {} down, {} silent",
+                votes.up, votes.down, votes.silent
+            );
+        }
+        if let Some(used) = candidate.state.used {
+            let _ = write!(why, ", load {:.0} %", used * 100.0);
+        }
         if candidate.state.moved > 0.0 {
             let _ = write!(why, ", {:.0} % of its clients moved", candidate.state.moved * 100.0);
         }

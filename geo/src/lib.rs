@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! mmdb ──▶ table (address → place, merged) ──▶ world ──▶ decide(query, world): regions in order, explained
+//! looks ──▶ vote ──▶ quorum ──▶ states ─────────┘
 //! ```
 //!
 //! All of that is pure: a [`World`] never changes, and [`decide()`] reads no clock, no socket and no
-//! random source. [`dns`] is the server that answers with it; the proxy will ask the same function.
+//! random source. [`Vantage`] looks at regions, exchanges views with others and knows their states; [`dns`] is the
+//! server that answers with all this; the proxy will ask the same functions.
 
 mod configured;
 mod country;
@@ -17,8 +19,11 @@ mod generated;
 mod hash;
 mod mmdb;
 mod place;
+mod quorum;
 mod spill;
 mod table;
+mod vantage;
+mod vote;
 mod world;
 
 use std::fmt;
@@ -29,7 +34,10 @@ pub use explain::{explanation, narration};
 pub use hash::ClientPrefix;
 pub use mmdb::MmdbError;
 pub use place::Place;
+pub use quorum::{Ballot, Count, Tally, count};
 pub use spill::SpillLimits;
+pub use vantage::{Post, VOTES_PATH, Vantage};
+pub use vote::{Look, Thresholds, Vote, Watched};
 pub use world::{AllDown, Health, Override, Region, Settings, State, World, WorldError};
 
 /// A region's name, such as `eu-west`: ASCII letters, digits, `-`, `_` and `.`, never empty.

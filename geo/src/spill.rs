@@ -14,12 +14,6 @@ pub struct SpillLimits {
     pub step: f64,
 }
 
-impl Default for SpillLimits {
-    fn default() -> Self {
-        Self { start: 0.8, stop: 0.65, step: 0.1 }
-    }
-}
-
 impl SpillLimits {
     /// The share to move from now on, 0 to 1, where it is `moved` and the region's use is `used`.
     #[must_use]
@@ -47,9 +41,11 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: SpillLimits = SpillLimits { start: 0.8, stop: 0.65, step: 0.1 };
+
     #[test]
     fn it_moves_in_steps_and_rests_between_the_limits() {
-        let limits = SpillLimits::default();
+        let limits = LIMITS;
         assert_eq!(limits.next(0.0, 0.5), 0.0);
         assert_eq!(limits.next(0.0, 2.0), 0.1, "a step at a time");
         assert!(limits.next(0.0, 0.82) < 0.03, "and no more than it takes");
@@ -62,7 +58,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_steady_demand_comes_to_rest(demand in 0.0f64..3.0) {
-            let limits = SpillLimits::default();
+            let limits = LIMITS;
             let mut moved = 0.0;
             for _ in 0..200 {
                 moved = limits.next(moved, demand * (1.0 - moved));

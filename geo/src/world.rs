@@ -1,12 +1,12 @@
 //! What a decision depends on: regions, where addresses are, who is well and how busy. Never
 //! changes; a new one replaces it whole.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use crate::{
-    Place, RegionId,
+    Place, RegionId, Tally,
     mmdb::{self, MmdbError},
     table::{Builder, Table, Value},
 };
@@ -47,6 +47,10 @@ pub struct State {
     pub health: Health,
     /// The share of its clients that goes elsewhere, 0 to 1; see [`crate::SpillLimits::next`].
     pub moved: f64,
+    /// Its use, running and queued requests over its capacity, where that is known.
+    pub used: Option<f64>,
+    /// The votes on it, where there are vantage points.
+    pub votes: Option<Tally>,
 }
 
 /// What is answered when every region is down or drained.
@@ -113,11 +117,17 @@ pub(crate) struct Class {
     pub(crate) by_override: Option<usize>,
 }
 
-/// Everything that a decision depends on.
+/// Everything that a decision depends on. A clone shares what is large.
 #[derive(Debug, Clone)]
 pub struct World {
-    pub(crate) regions: Vec<Region>,
+    map: Arc<Map>,
     pub(crate) states: Vec<State>,
+}
+
+/// What a configuration and its databases say.
+#[derive(Debug)]
+pub(crate) struct Map {
+    pub(crate) regions: Vec<Region>,
     pub(crate) settings: Settings,
     /// Addresses to classes, merged: what is answered, and how far that holds.
     pub(crate) classes: Table,
@@ -172,8 +182,8 @@ impl World {
             Some(class) => *class,
             None => by_override[value as usize - known],
         };
-        Ok(Self {
-            states: vec![State::default(); regions.len()],
+        let states = vec![State::default(); regions.len()];
+        let map = Map {
             classes: builder.build(class_of),
             class_list: classes.list,
             places,
@@ -181,38 +191,49 @@ impl World {
             located: mmdb.is_some(),
             regions,
             settings,
-        })
+        };
+        Ok(Self { map: Arc::new(map), states })
     }
 
     /// The same world with other states, one for each region in their order.
     #[must_use]
     pub fn with_states(&self, states: Vec<State>) -> Self {
-        assert_eq!(states.len(), self.regions.len(), "a state for each region");
-        Self { states, ..self.clone() }
+        assert_eq!(states.len(), self.map.regions.len(), "a state for each region");
+        Self { states, map: Arc::clone(&self.map) }
     }
 
     /// The regions, in the order of the configuration.
     #[must_use]
     pub fn regions(&self) -> &[Region] {
-        &self.regions
+        &self.map.regions
+    }
+
+    /// What is known of each region, in the same order.
+    #[must_use]
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
     }
 
     /// What is decided by.
     #[must_use]
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.map.settings
     }
 
     /// Whether it knows where addresses are. Without, weights and overrides decide.
     #[must_use]
     pub fn is_located(&self) -> bool {
-        self.located
+        self.map.located
     }
 
     /// Where an address is, as far as a database says.
     #[must_use]
     pub fn place_of(&self, address: IpAddr) -> Option<Place> {
-        self.place_list[self.places.find(address).value as usize]
+        self.map.place_list[self.map.places.find(address).value as usize]
     }
 }
 

@@ -3,12 +3,11 @@
 
 use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
-use nearhop_admin::{ServeLimits, clock, serve, tls::Files};
+use nearhop_admin::{Question, ServeLimits, Trust, clock, fetch, serve, tls::Files};
 use nearhop_admission::KEY_SET_BYTES_MAX;
 use tokio::time::interval;
 
 use crate::{
-    fetch::{Question, fetch},
     phase::{Shared, places},
     reload::Reloader,
 };
@@ -76,7 +75,8 @@ pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
             tokio::spawn(async move {
                 let question = Question {
                     url: &issuer.jwks_url,
-                    ca: issuer.ca.as_deref(),
+                    host: None,
+                    trust: issuer.ca.as_deref().map_or(Trust::System, Trust::Authorities),
                     body: None,
                     limit: KEY_SET_BYTES_MAX,
                     within: WITHIN,

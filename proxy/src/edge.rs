@@ -19,7 +19,7 @@ use nearhop_admin::{
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::Memory;
-use nearhop_geo::RegionId;
+use nearhop_geo::{Post, RegionId, Vantage};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
@@ -178,6 +178,11 @@ impl Edge {
                 Exporter::new(traces.endpoint, traces.sample, config.region.clone(), spans)
             })
             .unzip();
+        let post = config.health.clone().zip(edge.peer.clone()).map(|(settings, peer)| {
+            let regions = config.regions.clone();
+            Post { settings, regions, name: peer.name, tls: peer.tls }
+        });
+        let vantage = post.map(|post| Vantage::new(post, &metrics));
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
@@ -194,6 +199,7 @@ impl Edge {
             started_unix: clock::since_epoch().as_secs(),
             crowd: Arc::default(),
             warm_ups: warm_up::places(),
+            vantage: vantage.map(Arc::new),
             exporter,
         });
         let (draining, drained) = watch::channel(false);
@@ -304,6 +310,9 @@ impl Edge {
         operations.spawn(serve_admin(self.admin, self.admin_app, closed(stopping_seen)));
         if let Some(exporting) = self.exporting.take() {
             operations.spawn(exporting);
+        }
+        if let Some(vantage) = &self.shared.vantage {
+            operations.spawn(Arc::clone(vantage).run(|| {}));
         }
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));

@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearhop_admin::{Question, Trust, fetch};
 use prometheus::IntCounterVec;
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
-
-use crate::fetch::{Question, fetch};
 
 /// Spans that wait; more are dropped and counted.
 const WAITING_MAX: usize = 4096;
@@ -103,7 +102,8 @@ async fn send_all(
         let body = Bytes::from(document(&batch, &region).to_string());
         let question = Question {
             url: &endpoint,
-            ca: None,
+            host: None,
+            trust: Trust::System,
             body: Some(body),
             limit: 64 << 10,
             within: WITHIN,

@@ -19,7 +19,6 @@ mod client;
 mod cors;
 mod edge;
 mod export;
-mod fetch;
 mod framing;
 mod gateway;
 mod handover;

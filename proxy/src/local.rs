@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use nearhop_admin::clock;
+use nearhop_admin::{Question, Trust, clock, fetch};
 use nearhop_conf::LocalPod;
 use serde_json::{Value, json};
 use tokio::{
@@ -25,7 +25,6 @@ use tokio::{
 use self::judge::{End, Seen, Verdict, judge, pause};
 use crate::{
     child::{Child, ChildError, stop_all},
-    fetch::{Question, fetch},
     metrics::EdgeMetrics,
 };
 
@@ -163,5 +162,6 @@ async fn lives(admin: Option<std::net::SocketAddr>) -> bool {
     let Some(admin) = admin else { return false };
     let url = format!("http://{admin}/livez");
     let within = Duration::from_millis(800);
-    fetch(Question { url: &url, ca: None, body: None, limit: 4096, within }).await.is_ok()
+    let (host, trust, body) = (None, Trust::System, None);
+    fetch(Question { url: &url, host, trust, body, limit: 4096, within }).await.is_ok()
 }

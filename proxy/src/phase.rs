@@ -30,6 +30,8 @@ use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, NoPlace, Permit, Seat, Usage};
 use nearhop_edge_cache::Memory;
+use nearhop_geo::Vantage;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use self::{
@@ -70,11 +72,22 @@ pub(crate) struct Shared {
     /// Requests in progress, and of whom.
     pub(crate) crowd: Arc<Crowd>,
     pub(crate) warm_ups: Arc<Semaphore>,
+    /// What knows how the regions are, where anything does.
+    pub(crate) vantage: Option<Arc<Vantage>>,
     /// Where traces go, where they go anywhere.
     pub(crate) exporter: Option<Exporter>,
 }
 
 impl Shared {
+    /// Requests that pods work on, those that wait here, and what pods compute together; `None`
+    /// where a ready pod does not say how much that is.
+    pub(crate) fn load(&self) -> Option<Value> {
+        let capacity = self.pods.slots()?;
+        let running: usize = self.pods.views().iter().map(|view| view.in_flight).sum();
+        let queued = self.metrics.queue_depth.get();
+        Some(json!({ "running": running, "queued": queued, "capacity": capacity }))
+    }
+
     /// Time since the start, as the cache counts it.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
@@ -96,6 +109,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, live: &Arc<Live>, client: &mut imp
     let answered = match target {
         Ok(Target::Health) => respond::health(client, &mut record).await,
         Ok(Target::View) => respond::view(client, &mut record).await,
+        Ok(Target::Votes) => respond::votes(client, &mut record).await,
         Ok(Target::Preflight(headers)) => respond::preflight(client, &mut record, headers).await,
         Ok(Target::Models) => respond::models(client, &mut record).await,
         Ok(Target::TabbyHealth) => respond::tabby_health(client, &mut record).await,

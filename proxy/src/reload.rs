@@ -185,6 +185,8 @@ fn fixed(booted: &Config, new: &Config) -> Vec<&'static str> {
     differs("access.usage_file", booted.access.usage_file != new.access.usage_file);
     differs("log.format", booted.log.format != new.log.format);
     differs("traces", booted.traces != new.traces);
+    differs("health", booted.health != new.health);
+    differs("regions", booted.health.is_some() && booted.regions != new.regions);
     if let (Some(old), Some(new)) = (&booted.edge, &new.edge) {
         edge_fixed(old, new, &mut differs);
     }

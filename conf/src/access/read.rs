@@ -9,7 +9,7 @@ use crate::{
     ConfigError, Secret, defaults,
     reader::{Problems, Section, expand, parse_yaml, read_secret},
     source::{self, Env},
-    units::{hex32, http_token},
+    units::{hex, http_token},
 };
 
 impl Access {
@@ -168,7 +168,7 @@ fn read_key(mut section: Section<'_>) -> Option<ApiKey> {
     });
     let hash: Option<String> = section.required("hmac_sha256");
     let hmac_sha256 = hash.and_then(|hash| {
-        let parsed = hex32(&hash);
+        let parsed = hex(&hash);
         if parsed.is_none() {
             let fix = "Take the line that `nearhop key` prints";
             section.problem("hmac_sha256", "is not 64 hexadecimal digits", fix);

@@ -9,9 +9,9 @@ use super::{
     Origin, OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
-    Access, ByteSize, ConfigError, Dns, defaults,
+    Access, ByteSize, ConfigError, Dns, Health, defaults,
     dns::read_regions,
-    reader::{Problems, Section, expand, parse_yaml, read_secret},
+    reader::{Problems, Section, expand, flatten, parse_yaml, read_secret},
     shape::Shapes,
     source::Env,
     units::{NO_MODEL_NAME, http_token, is_model_name},
@@ -77,9 +77,18 @@ impl Config {
         let regions = read_regions(root);
         let listed = regions.as_deref().unwrap_or_default();
         let dns = root.has("dns").then(|| Dns::from_section(root.section("dns"), listed));
+        let health =
+            root.has("health").then(|| Health::from_section(root.section("health"), listed));
         if edge.is_none() && origin.is_none() && dns.is_none() {
             let what = "is missing, and so are `origin` and `dns`";
             root.problem("edge", what, "Describe at least one role");
+        }
+        let peers = [
+            ("edge.peer", edge.iter().flatten().filter_map(|edge| edge.peer.as_ref()).next()),
+            ("dns.peer", dns.iter().flatten().filter_map(|dns| dns.peer.as_ref()).next()),
+        ];
+        if let Some(Some(health)) = &health {
+            check_peers(root, health, peers);
         }
         if let Some(Some(Edge { local: Some(local), .. })) = &edge {
             check_roles(root, local, origin.as_ref().and_then(Option::as_ref));
@@ -95,9 +104,25 @@ impl Config {
         let whole = (|| {
             let (edge, origin, dns) = (flatten(edge)?, flatten(origin)?, flatten(dns)?);
             let (access, regions, traces) = (access?, regions?, flatten(traces)?);
-            Some(Self { region, access, edge, origin, regions, dns, log, traces })
+            let health = flatten(health)?;
+            Some(Self { region, access, edge, origin, regions, health, dns, log, traces })
         })();
         Ok(whole)
+    }
+}
+
+/// Views are exchanged between peer listeners, under the names that vantage points have.
+fn check_peers(root: &Section<'_>, health: &Health, peers: [(&'static str, Option<&Peer>); 2]) {
+    let known = |name: &String| health.vantage_points.iter().any(|point| point.name == *name);
+    for (field, peer) in peers {
+        if let Some(name) = peer.and_then(|peer| peer.name.as_ref()).filter(|name| !known(name)) {
+            let what = format!("has the name `{name}`, which is none of health.vantage_points");
+            root.problem(field, what, "Write one of their names, or none where it has no vote");
+        }
+    }
+    if peers.iter().all(|(_, peer)| peer.is_none()) {
+        let fix = "Add `edge.peer` or `dns.peer` with {listen, name, tls}";
+        root.problem("health", "needs a listener for the other vantage points", fix);
     }
 }
 
@@ -139,16 +164,6 @@ impl Traces {
         let sample = section.or("sample", defaults::TRACE_SAMPLE);
         section.finish();
         Some(Self { endpoint: endpoint?, sample })
-    }
-}
-
-/// `Some(None)`: the role is in the file but could not be read.
-#[expect(clippy::option_option, reason = "absent, unreadable and read are three states")]
-fn flatten<T>(role: Option<Option<T>>) -> Option<Option<T>> {
-    match role {
-        None => Some(None),
-        Some(None) => None,
-        Some(Some(role)) => Some(Some(role)),
     }
 }
 
@@ -288,11 +303,12 @@ impl MutualTls {
 }
 
 impl Peer {
-    fn from_section(mut section: Section<'_>) -> Option<Self> {
+    pub(crate) fn from_section(mut section: Section<'_>) -> Option<Self> {
         let listen = section.required("listen");
+        let name = section.optional("name");
         let tls = MutualTls::from_section(section.section("tls"));
         section.finish();
-        Some(Self { listen: listen?, tls: tls? })
+        Some(Self { listen: listen?, name, tls: tls? })
     }
 }
 

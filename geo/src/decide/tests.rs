@@ -53,7 +53,7 @@ fn names(decision: &Decision) -> Vec<(&str, Verdict)> {
 
 fn chosen<'a>(world: &World, decision: &'a Decision) -> &'a str {
     let region = decision.region().unwrap();
-    assert_eq!(decision.answers, world.regions[region.region].addresses);
+    assert_eq!(decision.answers, world.regions()[region.region].addresses);
     region.id.as_str()
 }
 
@@ -135,7 +135,8 @@ fn regions_that_are_as_near_share_by_weight_and_the_scope_says_so() {
             prefix.score("complete", region.id.as_str(), region.weight)
         };
         let won = asked.filter(|prefix| {
-            let (old, new) = (score(*prefix, &world.regions[1]), score(*prefix, &world.regions[3]));
+            let (old, new) =
+                (score(*prefix, &world.regions()[1]), score(*prefix, &world.regions()[3]));
             (new > old) == (name == "eu-north")
         });
         won.count() as f64 / 4000.0
@@ -231,6 +232,7 @@ fn states() -> impl Strategy<Value = Vec<State>> {
     let state = (0u8..3, 0.0f64..1.0).prop_map(|(health, moved)| State {
         health: [Health::Unknown, Health::Up, Health::Down][usize::from(health)],
         moved: if moved < 0.5 { 0.0 } else { moved },
+        ..State::default()
     });
     prop::collection::vec(state, 3)
 }

@@ -24,7 +24,7 @@ use hickory_proto::{
     },
 };
 use ipnet::IpNet;
-use nearhop_conf::{Config, source::process_env};
+use nearhop_conf::{Loaded, source::process_env};
 
 use super::Server;
 use crate::{country, generated::database};
@@ -182,7 +182,7 @@ fn said(bytes: &[u8], network: IpNet) -> Said {
 }
 
 /// Our configuration of the same.
-fn config(mmdb: &Path) -> Config {
+fn config(folder: &Path, mmdb: &Path) -> Loaded {
     let mut text = String::from("regions:\n");
     for (index, (name, latitude, longitude)) in REGIONS.iter().enumerate() {
         let (v4, v6) = (v4(index), v6(index));
@@ -206,7 +206,9 @@ fn config(mmdb: &Path) -> Config {
         mmdb.display()
     )
     .unwrap();
-    Config::read(&text, "dns.yaml", &|_| None).unwrap()
+    let path = folder.join("dns.yaml");
+    std::fs::write(&path, text).unwrap();
+    Loaded::read(&path, &|_| None).unwrap()
 }
 
 #[test]
@@ -221,8 +223,7 @@ fn the_same_database_and_regions_give_what_gdnsd_answers() {
     std::fs::write(&mmdb, &generated.bytes).unwrap();
 
     let gdnsd = Gdnsd::start(program, folder.path(), &mmdb);
-    let config = config(&mmdb);
-    let server = Server::new(config.regions, config.dns.unwrap()).unwrap();
+    let server = Server::new(config(folder.path(), &mmdb)).unwrap();
     let listens = server.ready().listen[0];
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

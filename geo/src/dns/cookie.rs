@@ -5,9 +5,13 @@ use std::{hash::Hasher as _, net::IpAddr};
 
 use siphasher::sip::SipHasher24;
 
-/// The server's secret; servers that share an address share it.
+/// The server's secrets; servers that share an address share them.
 #[derive(Clone)]
-pub struct Secret([u8; 16]);
+pub struct Secret {
+    first: [u8; 16],
+    /// Those before it, or the next one, while they are being changed (RFC 9018, section 5).
+    others: Vec<[u8; 16]>,
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,10 +39,10 @@ const OLD_S: u32 = 3600;
 const AHEAD_S: u32 = 300;
 
 impl Secret {
-    /// A secret of 128 random bits.
+    /// A secret of 128 random bits that makes cookies, and others whose cookies are taken too.
     #[must_use]
-    pub const fn new(bits: [u8; 16]) -> Self {
-        Self(bits)
+    pub const fn new(first: [u8; 16], others: Vec<[u8; 16]>) -> Self {
+        Self { first, others }
     }
 
     /// The whole cookie for a client: its own part and ours. `now` is in Unix seconds, which wrap.
@@ -46,20 +50,8 @@ impl Secret {
         let mut cookie = client.to_vec();
         cookie.extend([VERSION, 0, 0, 0]);
         cookie.extend(now.to_be_bytes());
-        let hash = self.hash(&cookie, address);
-        cookie.extend(hash);
+        cookie.extend(hash(&self.first, &cookie, address));
         cookie
-    }
-
-    /// Over the client's part, version, reserved and time, and the client's address.
-    fn hash(&self, start: &[u8], address: IpAddr) -> [u8; 8] {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write(start);
-        match address.to_canonical() {
-            IpAddr::V4(v4) => hasher.write(&v4.octets()),
-            IpAddr::V6(v6) => hasher.write(&v6.octets()),
-        }
-        hasher.finish().to_le_bytes()
     }
 
     pub(super) fn read(&self, option: &[u8], address: IpAddr, now: u32) -> Shown {
@@ -78,10 +70,23 @@ impl Secret {
             // RFC 1982: times wrap, and one is before the other by the shorter way.
             let age = now.wrapping_sub(time);
             let recent = age <= OLD_S || age.wrapping_neg() <= AHEAD_S;
-            recent && self.hash(&option[..CLIENT + 8], address) == server[8..]
+            let mut secrets = std::iter::once(&self.first).chain(&self.others);
+            recent
+                && secrets.any(|secret| hash(secret, &option[..CLIENT + 8], address) == server[8..])
         };
         if ours { Shown::Ours(*client) } else { Shown::Client(*client) }
     }
+}
+
+/// Over the client's part, version, reserved and time, and the client's address.
+fn hash(secret: &[u8; 16], start: &[u8], address: IpAddr) -> [u8; 8] {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write(start);
+    match address.to_canonical() {
+        IpAddr::V4(v4) => hasher.write(&v4.octets()),
+        IpAddr::V6(v6) => hasher.write(&v6.octets()),
+    }
+    hasher.finish().to_le_bytes()
 }
 
 #[cfg(test)]
@@ -96,7 +101,7 @@ mod tests {
     /// RFC 9018, appendix A.1 and A.2.
     #[test]
     fn the_standards_own_examples() {
-        let secret = Secret::new(bytes("e5e973e5a6b2a43f48e7dc849e37bfcf"));
+        let secret = Secret::new(bytes("e5e973e5a6b2a43f48e7dc849e37bfcf"), Vec::new());
         let client = bytes::<8>("2464c4abcf10c957");
         let address: IpAddr = "198.51.100.100".parse().unwrap();
         let baked = secret.bake(client, address, 1_559_731_985);
@@ -106,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_for_an_address_and_a_time() {
-        let secret = Secret::new([7; 16]);
+        let secret = Secret::new([7; 16], Vec::new());
         let (client, now) = ([1; 8], 1_000_000);
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let baked = secret.bake(client, address, now);
@@ -129,5 +134,8 @@ mod tests {
             assert_eq!(secret.read(&vec![0; length], address, now), Shown::Malformed, "{length}");
         }
         assert_eq!(secret.read(&client, address, now), Shown::Client(client));
+        let renewed = Secret::new([8; 16], vec![[7; 16]]);
+        assert_eq!(renewed.read(&baked, address, now), Shown::Ours(client), "of the one before");
+        assert_ne!(renewed.bake(client, address, now), baked);
     }
 }

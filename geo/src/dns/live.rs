@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use nearhop_admin::{Metrics, clock};
 use prometheus::IntCounterVec;
 
 use super::{Answer, Context, Secret, Transport, Zone, rate::Verdict};
-use crate::World;
+use crate::{Vantage, World};
 
 /// What is answered with. Never changes; a new one replaces it.
+#[derive(Clone)]
 pub(super) struct State {
     pub(super) zone: Zone,
     pub(super) world: World,
@@ -30,6 +31,8 @@ impl State {
 /// What all threads share.
 pub(super) struct Live {
     state: ArcSwap<State>,
+    /// What knows how the regions are, where anything does.
+    pub(super) vantage: ArcSwapOption<Vantage>,
     answered: IntCounterVec,
     limited: IntCounterVec,
     reloads: IntCounterVec,
@@ -44,7 +47,7 @@ impl Live {
         );
         let reloads = metrics.counters(
             "nearhop_dns_reloads_total",
-            "Replaced databases of addresses by whether they were taken.",
+            "Changed configurations and databases of addresses by whether they were taken.",
             &["result"],
         );
         let limited = metrics.counters(
@@ -52,14 +55,15 @@ impl Live {
             "Answers by UDP that the limit of the response rate cut or dropped.",
             &["what"],
         );
-        Self { state: ArcSwap::from_pointee(state), answered, limited, reloads }
+        let (state, vantage) = (ArcSwap::from_pointee(state), ArcSwapOption::empty());
+        Self { state, vantage, answered, limited, reloads }
     }
 
     pub(super) fn replace(&self, state: State) {
         self.state.store(Arc::new(state));
     }
 
-    /// Counts databases that were taken up again, or not.
+    /// Counts files that were taken up again, or not.
     pub(super) fn reloaded(&self, result: &str) {
         self.reloads.with_label_values(&[result]).inc();
     }

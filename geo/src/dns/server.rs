@@ -4,7 +4,6 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,29 +11,23 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Json, Router,
-    extract::Query as Parameters,
-    http::StatusCode,
-    response::{IntoResponse as _, Response},
-    routing::get,
-};
+use arc_swap::ArcSwap;
 use nearhop_admin::{
-    BindError, Check, Checks, Metrics, ServeLimits, admin_router, api_error, bind, clock, serve,
-    tls::Files,
+    BindError, Check, Checks, Metrics, ServeLimits, ServeTls, admin_router, bind, clock, serve,
+    tls::{TlsError, keep_fresh, mutual_acceptor, mutual_files},
 };
-use nearhop_conf::{Dns, Region};
-use nearhop_wire::ApiError;
-use serde::Deserialize;
-use tokio::{net::TcpListener, time::interval};
+use nearhop_conf::{ConfigError, Dns, Loaded, MutualTls};
+use tokio::net::TcpListener;
 
 use super::{
-    Secret, Zone, ZoneError,
-    live::{Live, State},
+    ZoneError,
+    live::Live,
+    operator,
     rate::{Limiter, Rates},
+    refresh::{self, Refresh},
     tcp, udp,
 };
-use crate::{ConfiguredError, Query, Source, decide, explanation, narration, world_of};
+use crate::ConfiguredError;
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +38,15 @@ pub enum DnsError {
     /// The regions or a database.
     #[error(transparent)]
     Configured(#[from] ConfiguredError),
+    /// The file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It describes no DNS server.
+    #[error("the configuration has no `dns` section; docs/dns.md shows one")]
+    NoDns,
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -68,19 +70,26 @@ pub struct Ready {
     pub listen: Vec<SocketAddr>,
     /// For the operator.
     pub admin: SocketAddr,
+    /// For other vantage points, where it does.
+    pub peer: Option<SocketAddr>,
 }
 
 /// A server that is put together; [`Server::run`] serves it.
 pub struct Server {
     live: Arc<Live>,
-    regions: Vec<Region>,
+    loaded: Loaded,
     dns: Dns,
+    own_secret: [u8; 16],
     sockets: Vec<std::net::UdpSocket>,
     listeners: Vec<std::net::TcpListener>,
     admin: std::net::TcpListener,
+    peer: Option<(std::net::TcpListener, MutualTls)>,
     metrics: Metrics,
     ready: Ready,
 }
+
+/// Other vantage points and their connections, a few each.
+const PEER_CONNECTIONS: usize = 256;
 
 impl Server {
     /// Puts a server together and opens its sockets. Port 0 takes any port that is free by UDP and
@@ -88,10 +97,11 @@ impl Server {
     ///
     /// # Errors
     /// [`DnsError`].
-    pub fn new(regions: Vec<Region>, dns: Dns) -> Result<Self, DnsError> {
+    pub fn new(loaded: Loaded) -> Result<Self, DnsError> {
         let (one, two) = (random()?.to_le_bytes(), random()?.to_le_bytes());
-        let secret = std::array::from_fn(|at| if at < 8 { one[at] } else { two[at - 8] });
-        let state = state(&regions, &dns, Secret::new(secret))?;
+        let own_secret = std::array::from_fn(|at| if at < 8 { one[at] } else { two[at - 8] });
+        let dns = loaded.config.dns.clone().ok_or(DnsError::NoDns)?;
+        let state = refresh::state(&loaded.config, &dns, own_secret)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut sockets, mut listeners, mut listen) = (Vec::new(), Vec::new(), Vec::new());
         for address in &dns.listen {
@@ -107,10 +117,20 @@ impl Server {
             listen.push(address);
         }
         let admin = bind(dns.admin.listen, "the DNS server's admin listener", "dns.admin.listen")?;
-        let ready = Ready { listen, admin: admin.local_addr()? };
+        let open = |peer: &nearhop_conf::Peer| {
+            let what = "the DNS server's listener for other vantage points";
+            let socket = bind(peer.listen, what, "dns.peer.listen")?;
+            Ok::<_, BindError>((socket, peer.tls.clone()))
+        };
+        let peer = dns.peer.as_ref().map(open).transpose()?;
+        let ready = Ready {
+            listen,
+            admin: admin.local_addr()?,
+            peer: peer.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?,
+        };
         let metrics = Metrics::default();
         let live = Arc::new(Live::new(state, &metrics));
-        Ok(Self { live, regions, dns, sockets, listeners, admin, metrics, ready })
+        Ok(Self { live, loaded, dns, own_secret, sockets, listeners, admin, peer, metrics, ready })
     }
 
     /// Where it listens.
@@ -149,17 +169,24 @@ impl Server {
             let listener = TcpListener::from_std(listener)?;
             tasks.spawn(tcp::serve(listener, Arc::clone(&self.live), self.dns.tcp_connections));
         }
-        tasks.spawn(watch(Arc::clone(&self.live), self.regions, self.dns.clone()));
+        if let Some((socket, tls)) = self.peer {
+            let acceptor = Arc::new(ArcSwap::from_pointee(mutual_acceptor(&tls)?));
+            let names = tls.names.clone().into();
+            let secured = ServeTls { acceptor: Arc::clone(&acceptor), names };
+            let limits = limits(PEER_CONNECTIONS);
+            let app = operator::votes(Arc::clone(&self.live));
+            tasks.spawn(serve(socket, app, limits, Some(secured), std::future::pending()));
+            let files = mutual_files(&tls);
+            tasks.spawn(keep_fresh(files, acceptor, move || mutual_acceptor(&tls)));
+        }
+        let (live, metrics) = (Arc::clone(&self.live), self.metrics.clone());
+        let configured = (self.loaded, self.dns.clone());
+        tasks.spawn(Refresh::new(live, configured, self.own_secret, metrics).run());
         let fine: Check = Arc::new(|| Ok(()));
         let checks = Checks { live: Arc::clone(&fine), ready: fine };
-        let routes = routes(Arc::clone(&self.live));
+        let routes = operator::routes(Arc::clone(&self.live));
         let app = admin_router(checks, self.metrics, self.dns.admin.token.as_ref(), routes);
-        let limits = ServeLimits {
-            connections: 64,
-            header_read: Duration::from_secs(30),
-            drain: Duration::from_secs(1),
-        };
-        serve(self.admin, app, limits, None, shutdown).await;
+        serve(self.admin, app, limits(64), None, shutdown).await;
         stop.store(true, Ordering::Relaxed);
         drop(tasks);
         let joined = tokio::task::spawn_blocking(move || {
@@ -178,69 +205,7 @@ fn random() -> Result<u64, DnsError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn state(regions: &[Region], dns: &Dns, secret: Secret) -> Result<State, DnsError> {
-    let serial = u32::try_from(clock::since_epoch().as_secs()).unwrap_or(u32::MAX);
-    let (zone, world) = (Zone::new(dns, serial)?, world_of(regions, dns)?);
-    Ok(State { zone, world, secret, ttl_s: dns.ttl.as_secs() })
-}
-
-/// Takes the databases up again when they are replaced; a bad one changes nothing.
-async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
-    let paths: Vec<PathBuf> = dns.mmdb.iter().chain(&dns.asn_mmdb).cloned().collect();
-    let mut files = Files::new(paths);
-    let mut tick = interval(Duration::from_secs(1));
-    loop {
-        tick.tick().await;
-        if !files.changed() {
-            continue;
-        }
-        let (regions, dns) = (regions.clone(), dns.clone());
-        let secret = live.state().secret.clone();
-        // Away from the queries: a large one takes seconds.
-        let built = tokio::task::spawn_blocking(move || state(&regions, &dns, secret)).await;
-        let result = match built.map_err(|panicked| DnsError::System(io::Error::other(panicked))) {
-            Ok(Ok(state)) => {
-                live.replace(state);
-                tracing::info!("a database of addresses was taken up");
-                "taken"
-            }
-            Ok(Err(error)) | Err(error) => {
-                tracing::error!(%error, "the changed database is not taken; the old one stays");
-                "refused"
-            }
-        };
-        live.reloaded(result);
-    }
-}
-
-/// What the operator may ask below `/admin/v1`.
-fn routes(live: Arc<Live>) -> Router {
-    Router::new().route(
-        "/explain/dns",
-        get(move |asked: Parameters<Asked>| async move { explain(&live, &asked) }),
-    )
-}
-
-#[derive(Deserialize)]
-struct Asked {
-    client: String,
-    name: Option<String>,
-    /// In words rather than as JSON.
-    #[serde(default)]
-    words: bool,
-}
-
-fn explain(live: &Live, asked: &Asked) -> Response {
-    let state = live.state();
-    let Ok(address) = asked.client.parse() else {
-        let error = ApiError::invalid("client", "client must be an IP address");
-        return api_error(StatusCode::BAD_REQUEST, &error);
-    };
-    let service = state.zone.service(asked.name.as_deref());
-    let query = Query { service: &service, address, source: Source::Client };
-    let decision = decide(&query, &state.world);
-    match asked.words {
-        true => narration(&query, &state.world, &decision, state.ttl_s).into_response(),
-        false => Json(explanation(&query, &state.world, &decision, state.ttl_s)).into_response(),
-    }
+fn limits(connections: usize) -> ServeLimits {
+    let (header_read, drain) = (Duration::from_secs(30), Duration::from_secs(1));
+    ServeLimits { connections, header_read, drain }
 }

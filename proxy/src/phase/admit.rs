@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use nearhop_admission::{Caller, Denied, Jwks, credential};
 use nearhop_conf::{Deadlines, Scope};
+use nearhop_geo::VOTES_PATH;
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
 use super::Shared;
@@ -21,6 +22,8 @@ pub(crate) enum Target {
     Health,
     /// `/peer/v1/view`: other edges may ask.
     View,
+    /// What this vantage point says of regions: others may ask.
+    Votes,
     /// A browser asks whether its page may; with the answer's headers.
     Preflight(Vec<(HeaderName, HeaderValue)>),
     /// `/v1/models`.
@@ -91,7 +94,7 @@ pub(crate) fn new_request_id() -> String {
 
 /// A path as it may stand in a log: what a client invents must not fill it.
 pub(crate) fn known_path(path: &str) -> &'static str {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 10] = [
         "/health",
         "/v1/health",
         "/v1/models",
@@ -101,16 +104,21 @@ pub(crate) fn known_path(path: &str) -> &'static str {
         "/v1/infill",
         "/infill",
         "/peer/v1/view",
+        VOTES_PATH,
     ];
     KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
 /// Judges what another edge asks for.
 pub(crate) fn peer_target(method: &Method, path: &str) -> Result<Target, Reject> {
-    match (path, *method == Method::GET) {
-        ("/peer/v1/view", true) => Ok(Target::View),
-        ("/peer/v1/view", false) => Err(Reject::MethodNotAllowed { allowed: "GET" }),
-        _ => Err(Reject::NotFound),
+    let target = match path {
+        "/peer/v1/view" => Target::View,
+        VOTES_PATH => Target::Votes,
+        _ => return Err(Reject::NotFound),
+    };
+    match *method == Method::GET {
+        true => Ok(target),
+        false => Err(Reject::MethodNotAllowed { allowed: "GET" }),
     }
 }
 

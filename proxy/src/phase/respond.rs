@@ -45,9 +45,12 @@ pub(crate) async fn health(client: &mut impl Client, record: &mut Record<'_>) ->
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "no pod is ready"),
     };
-    let body = Bytes::from(json!({ "status": word }).to_string());
+    // DNS passes clients on when a region is full.
+    let load = record.shared.load();
+    let body = Bytes::from(json!({ "status": word, "load": load }).to_string());
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, JSON));
+    headers.push((header::CACHE_CONTROL, NO_STORE));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
@@ -150,6 +153,16 @@ pub(crate) async fn view(client: &mut impl Client, record: &mut Record<'_>) -> R
     headers.push((header::CONTENT_TYPE, JSON));
     headers.push((header::CACHE_CONTROL, NO_STORE));
     send(client, record, StatusCode::OK, headers, Bytes::from(body.to_string())).await
+}
+
+/// What this vantage point says of regions.
+pub(crate) async fn votes(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
+    let view = record.shared.vantage.as_ref().and_then(|vantage| vantage.view());
+    let Some(view) = view else { return reject(client, record, &Reject::NotFound).await };
+    let mut headers = common(record);
+    headers.push((header::CONTENT_TYPE, JSON));
+    headers.push((header::CACHE_CONTROL, NO_STORE));
+    send(client, record, StatusCode::OK, headers, Bytes::from(view)).await
 }
 
 /// A stored answer.

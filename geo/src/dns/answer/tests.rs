@@ -74,7 +74,7 @@ impl Rig {
 
     fn from(&self, peer: &str, bytes: &[u8], transport: Transport) -> Option<Answer> {
         let (zone, world) = (&self.zone, &self.world);
-        let context = Context { zone, world, secret: &Secret::new([7; 16]), now: 1000 };
+        let context = Context { zone, world, secret: &Secret::new([7; 16], Vec::new()), now: 1000 };
         answer(bytes, peer.parse().unwrap(), transport, &context)
     }
 }

@@ -1,0 +1,172 @@
+//! Small requests of our own to URLs of the configuration: keys of token issuers, traces, the
+//! health of regions, the views of vantage points.
+//!
+//! One connection a request, nothing pooled, no redirects: who is asked is what the operator wrote.
+
+use std::{path::Path, pin::Pin, time::Duration};
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use nearhop_conf::MutualTls;
+use openssl::{
+    ssl::{SslConnector, SslMethod, SslVersion},
+    x509::store::X509StoreBuilder,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_openssl::SslStream;
+
+use crate::tls::{Identity, peer_name, read_certificates};
+
+/// Who is believed to be the other side, over TLS.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// Whom the system's authorities vouch for, under the URL's name.
+    System,
+    /// Whom these authorities (PEM) vouch for, under the URL's name.
+    Authorities(&'a Path),
+    /// Who shows one of these names; and we show a certificate too.
+    Mutual(&'a MutualTls),
+}
+
+/// What to ask.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// `http://` or `https://`.
+    pub url: &'a str,
+    /// The name to ask for where the URL has an address.
+    pub host: Option<&'a str>,
+    /// Over TLS, who is believed.
+    pub trust: Trust<'a>,
+    /// A JSON body makes it a POST.
+    pub body: Option<Bytes>,
+    /// Bytes of an answer that are taken.
+    pub limit: usize,
+    /// All of it: name, connection, answer.
+    pub within: Duration,
+}
+
+/// The body of a 200, or in words why there is none.
+///
+/// # Errors
+/// Words for a log.
+pub async fn fetch(question: Question<'_>) -> Result<Bytes, String> {
+    let within = question.within;
+    timeout(within, ask(question))
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs_f32())))
+}
+
+async fn ask(question: Question<'_>) -> Result<Bytes, String> {
+    let uri: Uri = question.url.parse().map_err(|error| format!("no URL: {error}"))?;
+    let tls = uri.scheme_str() == Some("https");
+    let named = uri.host().ok_or("the URL names no host")?;
+    let bare = named.trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let stream = TcpStream::connect((bare, port)).await.map_err(|error| error.to_string())?;
+    // A small request must not wait for company.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let request = request(&question, &uri)?;
+    if !tls {
+        return converse(stream, request, question.limit).await;
+    }
+    let stream = secure(stream, question.host.unwrap_or(bare), question.trust).await?;
+    converse(stream, request, question.limit).await
+}
+
+fn request(question: &Question<'_>, uri: &Uri) -> Result<Request<Full<Bytes>>, String> {
+    let authority = uri.authority().map(hyper::http::uri::Authority::as_str);
+    let host = question.host.or(authority).unwrap_or_default();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder()
+        .uri(path)
+        .header(header::HOST, host)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONNECTION, "close");
+    if question.body.is_some() {
+        request = request.method(Method::POST).header(header::CONTENT_TYPE, "application/json");
+    }
+    let body = Full::new(question.body.clone().unwrap_or_default());
+    request.body(body).map_err(|error| error.to_string())
+}
+
+async fn secure(
+    stream: TcpStream,
+    host: &str,
+    trust: Trust<'_>,
+) -> Result<SslStream<TcpStream>, String> {
+    let told = |error: openssl::error::ErrorStack| error.to_string();
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(told)?;
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(told)?;
+    let authorities = match trust {
+        Trust::System => None,
+        Trust::Authorities(file) => Some(file),
+        Trust::Mutual(tls) => Some(tls.ca.as_path()),
+    };
+    if let Some(file) = authorities {
+        let mut store = X509StoreBuilder::new().map_err(told)?;
+        for authority in read_certificates(file).map_err(|error| error.to_string())? {
+            store.add_cert(authority).map_err(told)?;
+        }
+        builder.set_cert_store(store.build());
+    }
+    if let Trust::Mutual(tls) = trust {
+        let Identity { chain, key } =
+            Identity::read(&tls.own).map_err(|error| error.to_string())?;
+        builder.set_certificate(&chain[0]).map_err(told)?;
+        for issuer in &chain[1..] {
+            builder.add_extra_chain_cert(issuer.clone()).map_err(told)?;
+        }
+        builder.set_private_key(&key).map_err(told)?;
+    }
+    let mut connection = builder.build().configure().map_err(told)?;
+    // Its certificate has one of our names, not that of the address it is reached at.
+    connection.set_verify_hostname(!matches!(trust, Trust::Mutual(_)));
+    let ssl = connection.into_ssl(host).map_err(told)?;
+    let mut stream = SslStream::new(ssl, stream).map_err(told)?;
+    Pin::new(&mut stream).connect().await.map_err(|error| error.to_string())?;
+    match trust {
+        Trust::Mutual(tls) if peer_name(stream.ssl(), &tls.names).is_none() => {
+            Err("its certificate has none of the names that may answer".to_owned())
+        }
+        _ => Ok(stream),
+    }
+}
+
+async fn converse<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<Bytes, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let told = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
+    let answered = async {
+        let answer = sender.send_request(request).await.map_err(told)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            status => return Err(format!("it answered {status}")),
+        }
+        let body = Limited::new(answer.into_body(), limit).collect().await;
+        body.map(|body| body.to_bytes()).map_err(|error| match error.is::<LengthLimitError>() {
+            true => format!("the answer is over {limit} bytes"),
+            false => error.to_string(),
+        })
+    };
+    tokio::pin!(answered, connection);
+    // The connection does the work; it may end just before the answer is looked at.
+    tokio::select! {
+        answer = &mut answered => answer,
+        ended = &mut connection => match ended {
+            Ok(()) => answered.await,
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}

@@ -1,0 +1,209 @@
+//! Keeps what is answered with up to date: the configuration, the databases that it names, and how
+//! the regions are. Built whole and swapped; what cannot be built changes nothing and is told.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use nearhop_admin::{Metrics, clock, tls::Files};
+use nearhop_conf::{Config, Dns, Loaded, source::process_env};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    DnsError, Secret, Zone,
+    live::{Live, State},
+};
+use crate::{Post, Vantage, World, world_of};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A refused file is tried again, where it may lack another that nobody watches yet.
+const AGAIN: u32 = 5;
+
+/// A configuration as it is answered with.
+///
+/// # Errors
+/// [`DnsError`], naming the field.
+pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, DnsError> {
+    let serial = u32::try_from(clock::since_epoch().as_secs()).unwrap_or(u32::MAX);
+    let (zone, world) = (Zone::new(dns, serial)?, world_of(&config.regions, dns)?);
+    let secrets: Vec<[u8; 16]> = dns.cookie_secrets.iter().map(|secret| secret.0).collect();
+    let secret = match secrets.split_first() {
+        None => Secret::new(own, Vec::new()),
+        Some((first, others)) => Secret::new(*first, others.to_vec()),
+    };
+    Ok(State { zone, world, secret, ttl_s: dns.ttl.as_secs() })
+}
+
+/// The vantage point that a configuration describes, where it has one.
+fn post(config: &Config) -> Option<Post> {
+    let settings = config.health.clone()?;
+    let peer = config.dns.as_ref()?.peer.clone()?;
+    let regions = config.regions.clone();
+    Some(Post { settings, regions, name: peer.name, tls: peer.tls })
+}
+
+/// The same world as its regions are now.
+fn as_known(world: &World, vantage: Option<&Vantage>) -> World {
+    let Some(vantage) = vantage else { return world.clone() };
+    let states = world.regions().iter().map(|region| vantage.state(region.id.as_str()));
+    world.with_states(states.collect())
+}
+
+/// The one who refreshes.
+pub(super) struct Refresh {
+    live: Arc<Live>,
+    loaded: Loaded,
+    /// With what it was started: sockets stay as they are.
+    booted: Dns,
+    /// What cookies are made with where the configuration names no secret.
+    own_secret: [u8; 16],
+    metrics: Metrics,
+    /// Told by the vantage point.
+    changed: Arc<Notify>,
+    watching: Option<AbortHandle>,
+    refused: Option<String>,
+}
+
+impl Refresh {
+    pub(super) fn new(
+        live: Arc<Live>,
+        (loaded, dns): (Loaded, Dns),
+        own_secret: [u8; 16],
+        metrics: Metrics,
+    ) -> Self {
+        let (changed, watching, refused) = (Arc::default(), None, None);
+        Self { live, loaded, booted: dns, own_secret, metrics, changed, watching, refused }
+    }
+
+    /// Never returns. Must run inside a Tokio runtime.
+    pub(super) async fn run(mut self) {
+        self.watch();
+        self.restate();
+        let mut files = Files::new(self.files());
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waited = 0;
+        loop {
+            let changed = Arc::clone(&self.changed);
+            tokio::select! {
+                _ = tick.tick() => {
+                    waited = if self.refused.is_some() { waited + 1 } else { 0 };
+                    if files.changed() || waited >= AGAIN {
+                        waited = 0;
+                        self.reload().await;
+                        files = Files::new(self.files());
+                    }
+                }
+                () = changed.notified() => self.restate(),
+            }
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let dns = self.loaded.config.dns.as_ref();
+        let databases = dns.into_iter().flat_map(|dns| dns.mmdb.iter().chain(&dns.asn_mmdb));
+        self.loaded.files().into_iter().chain(databases.cloned()).collect()
+    }
+
+    /// Answers by how the regions are now.
+    fn restate(&self) {
+        let mut state = (**self.live.state()).clone();
+        state.world = as_known(&state.world, self.live.vantage.load().as_deref());
+        self.live.replace(state);
+    }
+
+    /// Has the regions watched as the configuration says now.
+    fn watch(&mut self) {
+        let Some(post) = post(&self.loaded.config) else {
+            self.stop();
+            self.live.vantage.store(None);
+            return;
+        };
+        let before = self.live.vantage.load_full();
+        let vantage = match before {
+            Some(before) if *before.post() == post => return,
+            Some(before) => before.successor(post),
+            None => Vantage::new(post, &self.metrics),
+        };
+        self.stop();
+        let (vantage, changed) = (Arc::new(vantage), Arc::clone(&self.changed));
+        self.live.vantage.store(Some(Arc::clone(&vantage)));
+        let task = tokio::spawn(vantage.run(move || changed.notify_one()));
+        self.watching = Some(task.abort_handle());
+    }
+
+    fn stop(&mut self) {
+        if let Some(task) = self.watching.take() {
+            task.abort();
+        }
+    }
+
+    /// Takes what the files say, or keeps what there is and says why.
+    async fn reload(&mut self) {
+        let result = match self.take().await {
+            Ok(()) => {
+                self.refused = None;
+                "taken"
+            }
+            Err(error) => {
+                let told = error.to_string();
+                // Said once, however often it is tried.
+                if self.refused.as_ref() == Some(&told) {
+                    return;
+                }
+                tracing::error!(error = told, "the changed files are not taken; the old ones stay");
+                self.refused = Some(told);
+                "refused"
+            }
+        };
+        self.live.reloaded(result);
+    }
+
+    async fn take(&mut self) -> Result<(), DnsError> {
+        let loaded = match self.loaded.files().is_empty() {
+            // From standard input, which cannot be read again; its databases can.
+            true => self.loaded.clone(),
+            false => Loaded::read(self.loaded.path(), &process_env)?,
+        };
+        let (config, own_secret) = (loaded.config.clone(), self.own_secret);
+        let dns = config.dns.clone().ok_or(DnsError::NoDns)?;
+        // Away from the queries: a large database takes seconds.
+        let built = tokio::task::spawn_blocking(move || state(&config, &dns, own_secret)).await;
+        let built = built.map_err(|panicked| DnsError::System(io::Error::other(panicked)))??;
+        for change in self.loaded.changes(&loaded) {
+            tracing::info!(%change, "configuration changed");
+        }
+        self.loaded = loaded;
+        self.say_what_stays();
+        self.live.replace(built);
+        self.watch();
+        self.restate();
+        tracing::info!("configuration and databases are taken up");
+        Ok(())
+    }
+
+    fn say_what_stays(&self) {
+        let Some(dns) = &self.loaded.config.dns else { return };
+        let old = &self.booted;
+        let stays = [
+            ("dns.listen", old.listen != dns.listen),
+            ("dns.admin", old.admin != dns.admin),
+            ("dns.peer.listen", peer_listen(old) != peer_listen(dns)),
+            ("dns.tcp_connections", old.tcp_connections != dns.tcp_connections),
+            ("dns.rate_limit", old.rate_limit != dns.rate_limit),
+        ];
+        let stays: Vec<&str> =
+            stays.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+        if !stays.is_empty() {
+            let stays = stays.join(", ");
+            tracing::warn!(stays, "these change only with a new process");
+        }
+    }
+}
+
+fn peer_listen(dns: &Dns) -> Option<std::net::SocketAddr> {
+    dns.peer.as_ref().map(|peer| peer.listen)
+}

@@ -1,0 +1,341 @@
+//! A vantage point: looks at every region, tells the others what it saw, hears what they saw, and
+//! knows what they say together.
+//!
+//! A shell: what a look means is [`crate::Watched`]'s to say, what votes mean [`crate::count`]'s.
+
+mod memory;
+mod view;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use nearhop_admin::{Metrics, Question, Trust, clock, fetch};
+use nearhop_conf::{Health as Settings, MutualTls, Region, VantagePoint};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+pub use self::view::VOTES_PATH;
+use self::view::{Opinion, VIEW_BYTES_MAX, View, used};
+use crate::{Ballot, Count, Health, Look, SpillLimits, State, Thresholds, Watched, count};
+
+/// A region's `/health` is some hundred bytes.
+const HEALTH_BYTES_MAX: usize = 64 << 10;
+
+/// What a vantage point is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Post {
+    /// How regions are watched.
+    pub settings: Settings,
+    /// The regions; those without a health URL are not watched.
+    pub regions: Vec<Region>,
+    /// This node's name among the vantage points; without one it looks at nothing and only listens.
+    pub name: Option<String>,
+    /// What it shows the others, and who they are.
+    pub tls: MutualTls,
+}
+
+/// What others said last.
+struct Heard {
+    view: View,
+    at: Instant,
+}
+
+/// What is counted of a vantage point.
+#[derive(Clone)]
+struct Counters {
+    looks: IntCounterVec,
+    exchanges: IntCounterVec,
+    up: IntGaugeVec,
+    votes: IntGaugeVec,
+    moved: GaugeVec,
+}
+
+/// A vantage point; [`Vantage::run`] works it.
+pub struct Vantage {
+    post: Post,
+    own: Mutex<BTreeMap<String, Watched>>,
+    heard: Mutex<HashMap<String, Heard>>,
+    states: ArcSwap<BTreeMap<String, State>>,
+    counters: Counters,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Vantage {
+    /// A vantage point that knows what its state file says.
+    #[must_use]
+    pub fn new(post: Post, metrics: &Metrics) -> Self {
+        let counters = Counters {
+            looks: metrics.counters(
+                "nearhop_region_looks_total",
+                "Looks at regions by what they showed.",
+                &["region", "result"],
+            ),
+            exchanges: metrics.counters(
+                "nearhop_vantage_exchanges_total",
+                "Views asked of other vantage points by whether they came.",
+                &["vantage_point", "result"],
+            ),
+            up: metrics.gauges(
+                "nearhop_region_up",
+                "Whether a region is held to be up; unknown ones are.",
+                &["region"],
+            ),
+            votes: metrics.gauges(
+                "nearhop_region_votes",
+                "Vantage points by what they say of a region.",
+                &["region", "vote"],
+            ),
+            moved: metrics.real_gauges(
+                "nearhop_region_moved_ratio",
+                "The share of a region's clients that is passed on.",
+                &["region"],
+            ),
+        };
+        let recalled = post.settings.state_file.as_deref().map(memory::recall).unwrap_or_default();
+        Self::with(post, recalled, counters)
+    }
+
+    /// A successor for another configuration, which knows what this one knows.
+    #[must_use]
+    pub fn successor(&self, post: Post) -> Self {
+        let new = Self::with(post, (**self.states.load()).clone(), self.counters.clone());
+        for (name, watched) in lock(&self.own).iter() {
+            if let Some(place) = lock(&new.own).get_mut(name) {
+                *place = *watched;
+            }
+        }
+        *lock(&new.heard) = std::mem::take(&mut *lock(&self.heard));
+        new
+    }
+
+    fn with(post: Post, mut known: BTreeMap<String, State>, counters: Counters) -> Self {
+        let own = post.regions.iter().map(|region| {
+            let moved = known.get(&region.name).map_or(0.0, |state| state.moved);
+            (region.name.clone(), Watched::with_moved(moved))
+        });
+        let own: BTreeMap<String, Watched> = own.collect();
+        known.retain(|name, _| own.contains_key(name));
+        for name in own.keys() {
+            known.entry(name.clone()).or_default();
+        }
+        let (own, states) = (Mutex::new(own), ArcSwap::from_pointee(known));
+        Self { post, own, heard: Mutex::default(), states, counters }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn post(&self) -> &Post {
+        &self.post
+    }
+
+    /// What the vantage points say together of a region.
+    #[must_use]
+    pub fn state(&self, region: &str) -> State {
+        self.states.load().get(region).copied().unwrap_or_default()
+    }
+
+    /// What it tells the others, as JSON; `None` where it has no vote.
+    #[must_use]
+    pub fn view(&self) -> Option<String> {
+        let name = self.post.name.clone()?;
+        serde_json::to_string(&View { name, regions: self.opinions(clock::now()) }).ok()
+    }
+
+    fn opinions(&self, now: Instant) -> BTreeMap<String, Opinion> {
+        let own = lock(&self.own);
+        let opinion = |(name, watched): (&String, &Watched)| {
+            Opinion::of(watched, now).map(|opinion| (name.clone(), opinion))
+        };
+        own.iter().filter_map(opinion).collect()
+    }
+
+    /// Looks, exchanges and counts for ever; `changed` is called when any state is another.
+    pub async fn run(self: Arc<Self>, changed: impl Fn() + Send + Sync) {
+        let settings = &self.post.settings;
+        let looking = every(settings.interval, || async {
+            if self.post.name.is_some() {
+                self.look().await;
+                self.judge(&changed);
+            }
+        });
+        let listening = every(settings.exchange, || async {
+            self.exchange().await;
+            self.judge(&changed);
+        });
+        tokio::join!(looking, listening);
+    }
+
+    /// One look at every region, all at once.
+    async fn look(&self) {
+        let settings = &self.post.settings;
+        let mut looks = JoinSet::new();
+        for region in &self.post.regions {
+            let Some(url) = region.health.clone() else { continue };
+            let (name, host) = (region.name.clone(), settings.host.clone());
+            let (ca, within) = (settings.ca.clone(), settings.deadline);
+            looks.spawn(async move {
+                let trust = ca.as_deref().map_or(Trust::System, Trust::Authorities);
+                let (url, host) = (url.as_str(), host.as_deref());
+                let limit = HEALTH_BYTES_MAX;
+                (name, fetch(Question { url, host, trust, body: None, limit, within }).await)
+            });
+        }
+        let looks = looks.join_all().await;
+        let blind = looks.iter().any(|(_, seen)| seen.is_err()) && !self.sees_witness().await;
+        let spill = settings.spill;
+        let spill = SpillLimits { start: spill.start, stop: spill.stop, step: spill.step };
+        let (rise, fall, hold) = (settings.rise, settings.fall, settings.hold);
+        let limits = Thresholds { fall, rise, hold, spill };
+        let now = clock::now();
+        let mut own = lock(&self.own);
+        for (name, seen) in looks {
+            let (look, result) = match (&seen, blind) {
+                (Ok(body), _) => (Look::Well(used(body)), "well"),
+                (Err(_), true) => (Look::Blind, "blind"),
+                (Err(_), false) => (Look::Failed, "failed"),
+            };
+            self.counters.looks.with_label_values(&[name.as_str(), result]).inc();
+            let Some(watched) = own.get_mut(&name) else { continue };
+            let before = watched.vote();
+            watched.look(look, &limits, now);
+            let vote = watched.vote();
+            if vote != before {
+                let reason = seen.err().unwrap_or_default();
+                tracing::info!(region = name, ?vote, reason, "this vantage point says");
+            }
+        }
+    }
+
+    /// Whether this node's network works, as far as anybody can say.
+    async fn sees_witness(&self) -> bool {
+        let settings = &self.post.settings;
+        if settings.witnesses.is_empty() {
+            return true;
+        }
+        let mut looks = JoinSet::new();
+        for witness in settings.witnesses.clone() {
+            let within = settings.deadline;
+            looks.spawn(async move {
+                let connected = timeout(within, TcpStream::connect(witness)).await;
+                matches!(connected, Ok(Ok(_)))
+            });
+        }
+        looks.join_all().await.contains(&true)
+    }
+
+    fn others(&self) -> impl Iterator<Item = &VantagePoint> {
+        let own = self.post.name.as_ref();
+        self.post.settings.vantage_points.iter().filter(move |point| Some(&point.name) != own)
+    }
+
+    /// Asks every other vantage point for its view.
+    async fn exchange(&self) {
+        let mut asked = JoinSet::new();
+        for point in self.others() {
+            let url = format!("{}{VOTES_PATH}", point.url.trim_end_matches('/'));
+            let (name, tls) = (point.name.clone(), self.post.tls.clone());
+            let within = self.post.settings.deadline;
+            asked.spawn(async move {
+                let (trust, limit) = (Trust::Mutual(&tls), VIEW_BYTES_MAX);
+                let question = Question { url: &url, host: None, trust, body: None, limit, within };
+                (name, fetch(question).await)
+            });
+        }
+        for (name, told) in asked.join_all().await {
+            let view = told.and_then(|bytes| {
+                let view: View =
+                    serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+                // Else two entries of the configuration would be one node with two votes.
+                match view.name == name {
+                    true => Ok(view),
+                    false => Err(format!("it calls itself {}", view.name)),
+                }
+            });
+            let result = match view {
+                Ok(view) => {
+                    lock(&self.heard).insert(name.clone(), Heard { view, at: clock::now() });
+                    "taken"
+                }
+                Err(reason) => {
+                    tracing::debug!(vantage_point = name, reason, "no view");
+                    "failed"
+                }
+            };
+            self.counters.exchanges.with_label_values(&[name.as_str(), result]).inc();
+        }
+    }
+
+    /// Counts what is known, and tells where that is another state than before.
+    fn judge(&self, changed: &impl Fn()) {
+        let now = clock::now();
+        let before = self.states.load();
+        let mut after = BTreeMap::new();
+        for (name, known) in before.iter() {
+            let Count { tally, moved, used } = self.count(name, now);
+            let health = tally.judge(known.health);
+            let moved = moved.unwrap_or(known.moved);
+            if health != known.health {
+                tracing::warn!(region = name, ?health, ?tally, "the vantage points say");
+            }
+            self.counters.up.with_label_values(&[name]).set((health != Health::Down).into());
+            self.counters.moved.with_label_values(&[name]).set(moved);
+            for (vote, votes) in [("up", tally.up), ("down", tally.down), ("none", tally.silent)] {
+                let votes = i64::try_from(votes).unwrap_or(i64::MAX);
+                self.counters.votes.with_label_values(&[name.as_str(), vote]).set(votes);
+            }
+            after.insert(name.clone(), State { health, moved, used, votes: Some(tally) });
+        }
+        if after == **before {
+            return;
+        }
+        let to_keep = |states: &BTreeMap<String, State>| -> Vec<(Health, f64)> {
+            states.values().map(|state| (state.health, state.moved)).collect()
+        };
+        if let Some(file) = &self.post.settings.state_file
+            && to_keep(&after) != to_keep(&before)
+            && let Err(error) = memory::keep(file, &after)
+        {
+            tracing::warn!(%error, file = %file.display(), "health.state_file cannot be written");
+        }
+        self.states.store(Arc::new(after));
+        changed();
+    }
+
+    fn count(&self, region: &str, now: Instant) -> Count {
+        let heard = lock(&self.heard);
+        let own = lock(&self.own);
+        let ballot = |point: &VantagePoint| -> Option<Ballot> {
+            if self.post.name.as_ref() == Some(&point.name) {
+                return Opinion::of(own.get(region)?, now).map(|own| own.ballot(Duration::ZERO));
+            }
+            let heard = heard.get(&point.name)?;
+            let since = now.saturating_duration_since(heard.at);
+            Some(heard.view.regions.get(region)?.ballot(since))
+        };
+        let settings = &self.post.settings;
+        count(settings.vantage_points.iter().map(ballot), settings.fresh)
+    }
+}
+
+/// Does something again and again, never twice at once.
+async fn every<F: Future<Output = ()>>(time: Duration, act: impl Fn() -> F) {
+    let mut tick = interval(time);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        act().await;
+    }
+}
