@@ -31,7 +31,8 @@ impl SpillLimits {
         } else {
             moved
         };
-        next.clamp(0.0, 1.0)
+        // In ten-thousandths, so that what has come to rest stays the same number.
+        (next.clamp(0.0, 1.0) * 1e4).round() / 1e4
     }
 }
 

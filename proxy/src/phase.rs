@@ -84,7 +84,7 @@ impl Shared {
     pub(crate) fn load(&self) -> Option<Value> {
         let capacity = self.pods.slots()?;
         let running: usize = self.pods.views().iter().map(|view| view.in_flight).sum();
-        let queued = self.metrics.queue_depth.get();
+        let queued = self.gate.waiting();
         Some(json!({ "running": running, "queued": queued, "capacity": capacity }))
     }
 

@@ -18,6 +18,7 @@ mod floods;
 mod local;
 mod nearest;
 mod observed;
+mod regions;
 mod reuse;
 mod smuggling;
 mod soak;

@@ -31,6 +31,19 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
 }
 
+/// A query for the service's address, for a client of that /24.
+pub(crate) fn question([a, b, c, _]: [u8; 4]) -> Vec<u8> {
+    let mut query = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    for label in ["complete", "example", "com"] {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    // OPT with 1,232 bytes, and the client's network (RFC 7871, section 6).
+    query.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 11, 0, 8, 0, 7, 0, 1, 24, 0, a, b, c]);
+    query
+}
+
 /// A configuration of three regions, with the repository's small database.
 fn config() -> Value {
     json!({
@@ -178,12 +191,7 @@ async fn a_network_that_asks_too_fast_gets_cut_answers_and_then_fewer() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(&dns.address).unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
-    let mut query = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in ["complete", "example", "com"] {
-        query.push(u8::try_from(label.len()).unwrap());
-        query.extend(label.as_bytes());
-    }
-    query.extend([0, 0, 1, 0, 1]);
+    let mut query = question([203, 0, 113, 0]);
     for id in 0..100u8 {
         query[1] = id;
         socket.send(&query).unwrap();

@@ -91,9 +91,12 @@ impl Refresh {
             tokio::select! {
                 _ = tick.tick() => {
                     waited = if self.refused.is_some() { waited + 1 } else { 0 };
-                    if files.changed() || waited >= AGAIN {
+                    let changed = files.changed();
+                    if changed || waited >= AGAIN {
                         waited = 0;
-                        self.reload().await;
+                        // What is only tried again is not told again.
+                        let before = if changed { None } else { self.refused.take() };
+                        self.reload(before).await;
                         files = Files::new(self.files());
                     }
                 }
@@ -142,7 +145,7 @@ impl Refresh {
     }
 
     /// Takes what the files say, or keeps what there is and says why.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, told_before: Option<String>) {
         let result = match self.take().await {
             Ok(()) => {
                 self.refused = None;
@@ -150,12 +153,17 @@ impl Refresh {
             }
             Err(error) => {
                 let told = error.to_string();
-                // Said once, however often it is tried.
-                if self.refused.as_ref() == Some(&told) {
+                let news = told_before.as_ref() != Some(&told);
+                if news {
+                    tracing::error!(
+                        error = told,
+                        "the changed files are not taken; the old ones stay"
+                    );
+                }
+                self.refused = Some(told);
+                if !news {
                     return;
                 }
-                tracing::error!(error = told, "the changed files are not taken; the old ones stay");
-                self.refused = Some(told);
                 "refused"
             }
         };

@@ -63,6 +63,8 @@ struct State {
     cancelled: watch::Sender<usize>,
     connections: watch::Sender<usize>,
     probes_fail: Mutex<bool>,
+    /// What it says it computes together; 0 is nothing said.
+    slots: Mutex<usize>,
 }
 
 /// Listens until dropped; then its listener and all its connections are closed.
@@ -93,7 +95,11 @@ fn runtime() -> &'static Runtime {
 
 impl FakePod {
     pub(crate) fn start(act: Act) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at([127, 0, 0, 1].into(), act)
+    }
+
+    pub(crate) fn start_at(address: std::net::Ipv4Addr, act: Act) -> Self {
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -102,6 +108,7 @@ impl FakePod {
             cancelled: watch::Sender::new(0),
             connections: watch::Sender::new(0),
             probes_fail: Mutex::new(false),
+            slots: Mutex::new(0),
         });
         let shared = Arc::clone(&state);
         let (alive, gone) = mpsc::channel();
@@ -131,6 +138,11 @@ impl FakePod {
         *self.state.probes_fail.lock().unwrap() = fail;
     }
 
+    /// How many requests it says it computes together.
+    pub(crate) fn set_slots(&self, slots: usize) {
+        *self.state.slots.lock().unwrap() = slots;
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
@@ -152,7 +164,8 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
     while let Some((head, body)) = read_request(&mut stream, &mut buffer).await {
         let kept = if head.starts_with("GET /readyz") {
             let fail = *state.probes_fail.lock().unwrap();
-            probe(&mut stream, fail).await
+            let slots = *state.slots.lock().unwrap();
+            probe(&mut stream, fail, slots).await
         } else {
             let act = state.act.lock().unwrap().clone();
             let sha256 = Sha256::digest(&body).to_vec();
@@ -189,14 +202,14 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
     }
 }
 
-async fn probe(stream: &mut TcpStream, fail: bool) -> Option<()> {
+async fn probe(stream: &mut TcpStream, fail: bool, slots: usize) -> Option<()> {
     let model = |revision| {
         json!({
             "name": "fake", "revision": revision, "template": "t", "temperature": 0.0,
             "max_tokens": 16, "context_length": 1024, "aliases": ["usual"],
         })
     };
-    let report = json!({"models": [model("1")], "kept": [model("0")]});
+    let report = json!({"models": [model("1")], "kept": [model("0")], "slots": slots});
     let status = if fail { "503 Service Unavailable" } else { "200 OK" };
     whole(stream, status, &report.to_string()).await
 }
