@@ -11,6 +11,7 @@
 mod against_gdnsd;
 mod answer;
 mod cookie;
+mod fast;
 mod live;
 mod operator;
 mod opt;

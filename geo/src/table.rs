@@ -57,6 +57,7 @@ impl Family {
             let end = changes.peek().map_or(all, |(next, _)| **next - 1);
             leaves.push_range(*start, end, *value);
         }
+        leaves.make_index();
         leaves
     }
 }
@@ -75,7 +76,13 @@ struct Leaves {
     starts: Vec<Number>,
     /// Its prefix length and value.
     leaves: Vec<(u8, Value)>,
+    /// By an address's first bits: how many leaves start before all addresses that have them. A
+    /// look-up then searches a few leaves, not all.
+    index: Vec<u32>,
 }
+
+/// Bits of an address that the index goes by.
+const INDEX_BITS: u8 = 16;
 
 impl Leaves {
     /// The fewest aligned prefixes that make up a range.
@@ -100,9 +107,28 @@ impl Leaves {
         }
     }
 
+    fn top(&self, address: Number) -> usize {
+        usize::try_from(address >> (self.family_bits - INDEX_BITS)).unwrap_or(usize::MAX)
+    }
+
+    fn make_index(&mut self) {
+        let mut index = vec![0; (1 << INDEX_BITS) + 1];
+        for start in &self.starts {
+            index[self.top(*start) + 1] += 1;
+        }
+        let mut before = 0;
+        for count in &mut index {
+            before += *count;
+            *count = before;
+        }
+        self.index = index;
+    }
+
     fn find(&self, address: Number) -> (u8, Value) {
-        let after = self.starts.partition_point(|start| *start <= address);
-        self.leaves[after - 1]
+        let top = self.top(address);
+        let (from, to) = (self.index[top] as usize, self.index[top + 1] as usize);
+        let within = self.starts[from..to].partition_point(|start| *start <= address);
+        self.leaves[from + within - 1]
     }
 }
 

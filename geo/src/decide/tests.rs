@@ -267,4 +267,31 @@ proptest! {
         prop_assert_eq!(&neighbour.answers, &decision.answers);
         prop_assert_eq!(neighbour.scope, decision.scope, "no scope lies inside another");
     }
+
+    /// The short way to an answer is the long one's.
+    #[test]
+    fn what_is_chosen_is_what_is_decided(
+        states in states(), address in any::<u32>(), v6: bool, alike_km in prop::sample::select(vec![0.0, 9000.0, 20000.0]),
+        drained in prop::collection::vec(prop::bool::weighted(0.2), 3), all_down in 0usize..3,
+    ) {
+        let mut regions = regions();
+        regions.iter_mut().zip(&drained).for_each(|(region, drained)| region.drained = *drained);
+        let fallback = vec![IpAddr::from([192, 0, 2, 99])];
+        let all_down =
+            [AllDown::Nearest, AllDown::NoData, AllDown::Fallback(fallback.clone())][all_down].clone();
+        let settings = Settings { alike_km, all_down, ..Settings::default() };
+        let world = world_of(regions, settings).with_states(states);
+        let address = match v6 {
+            true => IpAddr::V6((0x2001_0218u128 << 96 | u128::from(address) << 64).into()),
+            false => IpAddr::V4(address.into()),
+        };
+        let decision = decide(&Query { service: "s", address, source: Source::Client }, &world);
+        let (chosen, scope) = choose("s", address, &world);
+        let answers = match chosen {
+            Chosen::Region(at) => world.regions()[at].addresses.clone(),
+            Chosen::Fallback => fallback,
+            Chosen::Nothing => Vec::new(),
+        };
+        prop_assert_eq!((answers, scope), (decision.answers, decision.scope));
+    }
 }

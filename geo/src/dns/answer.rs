@@ -34,9 +34,9 @@ pub enum Transport {
 }
 
 /// The largest UDP answer: it fits into one packet on every path.
-const UDP_MAX: u16 = 1232;
+pub(super) const UDP_MAX: u16 = 1232;
 /// Where a client names no size (RFC 1035, section 4.2.1).
-const UDP_PLAIN: u16 = 512;
+pub(super) const UDP_PLAIN: u16 = 512;
 const HEADER: usize = 12;
 
 /// What is answered with.
@@ -331,4 +331,4 @@ mod matrix;
 #[cfg(test)]
 mod robust;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -86,6 +86,11 @@ impl Zone {
         asked.map_or_else(|| self.first.to_string(), |name| LowerName::new(&name).to_string())
     }
 
+    /// Names that are answered with a region, as decisions have them.
+    pub(super) fn services(&self) -> impl Iterator<Item = String> {
+        self.services.iter().map(ToString::to_string)
+    }
+
     /// Whether a name is answered with a region.
     pub(super) fn is_service(&self, name: &LowerName) -> bool {
         self.services.contains(name)

@@ -21,12 +21,12 @@ dns:
   mmdb: MMDB
 "#;
 
-pub(super) struct Rig {
+pub(in crate::dns) struct Rig {
     zone: Zone,
-    pub(super) world: World,
+    pub(in crate::dns) world: World,
 }
 
-pub(super) fn rig() -> Rig {
+pub(in crate::dns) fn rig() -> Rig {
     of(CONFIG)
 }
 
@@ -73,9 +73,12 @@ impl Rig {
     }
 
     fn from(&self, peer: &str, bytes: &[u8], transport: Transport) -> Option<Answer> {
-        let (zone, world) = (&self.zone, &self.world);
-        let context = Context { zone, world, secret: &Secret::new([7; 16], Vec::new()), now: 1000 };
-        answer(bytes, peer.parse().unwrap(), transport, &context)
+        let secret = Secret::new([7; 16], Vec::new());
+        answer(bytes, peer.parse().unwrap(), transport, &self.context(&secret))
+    }
+
+    pub(in crate::dns) fn context<'a>(&'a self, secret: &'a Secret) -> Context<'a> {
+        Context { zone: &self.zone, world: &self.world, secret, now: 1000 }
     }
 }
 
