@@ -8,7 +8,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::{
-    Context, Transport, Zone,
+    Context, Transport,
     answer::{UDP_MAX, UDP_PLAIN, answer},
     cookie::Shown,
 };

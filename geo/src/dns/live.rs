@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use nearhop_admin::{Metrics, clock};
 use prometheus::IntCounterVec;
 
-use super::{Answer, Context, Secret, Transport, Zone, rate::Verdict};
+use super::{Context, Secret, Transport, Zone, fast::Prepared, rate::Verdict};
 use crate::{Vantage, World};
 
 /// What is answered with. Never changes; a new one replaces it.
@@ -16,6 +16,8 @@ pub(super) struct State {
     pub(super) world: World,
     pub(super) secret: Secret,
     pub(super) ttl_s: u64,
+    /// Answers to the common query.
+    pub(super) prepared: Arc<Prepared>,
 }
 
 impl State {
@@ -82,20 +84,38 @@ impl Live {
         self.limited.with_label_values(&[what]).inc();
     }
 
-    pub(super) fn count(&self, transport: Transport, answer: Option<&Answer>) {
+    pub(super) fn count(&self, transport: Transport, counted: &Counted) {
         let transport = match transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
-        let code = match answer.map(|answer| answer.bytes[3] & 0xf) {
-            None => "none",
-            Some(0) => "noerror",
-            Some(1) => "formerr",
-            Some(3) => "nxdomain",
-            Some(4) => "notimp",
-            Some(5) => "refused",
-            Some(_) => "other",
+        for (code, count) in CODES.iter().zip(counted.0) {
+            if count > 0 {
+                self.answered.with_label_values(&[transport, code]).inc_by(count);
+            }
+        }
+    }
+}
+
+/// What became of queries, as the metrics name it.
+const CODES: [&str; 7] = ["none", "noerror", "formerr", "nxdomain", "notimp", "refused", "other"];
+
+/// Queries since the last count, by what became of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted([u64; CODES.len()]);
+
+impl Counted {
+    /// Counts a query by its answer.
+    pub(super) fn answer(&mut self, answer: Option<&[u8]>) {
+        let place = match answer.map(|answer| answer[3] & 0xf) {
+            None => 0,
+            Some(0) => 1,
+            Some(1) => 2,
+            Some(3) => 3,
+            Some(4) => 4,
+            Some(5) => 5,
+            Some(_) => 6,
         };
-        self.answered.with_label_values(&[transport, code]).inc();
+        self.0[place] += 1;
     }
 }

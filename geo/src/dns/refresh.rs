@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     DnsError, Secret, Zone,
+    fast::Prepared,
     live::{Live, State},
 };
 use crate::{Post, Vantage, World, world_of};
@@ -34,7 +35,10 @@ pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, 
         None => Secret::new(own, Vec::new()),
         Some((first, others)) => Secret::new(*first, others.to_vec()),
     };
-    Ok(State { zone, world, secret, ttl_s: dns.ttl.as_secs() })
+    let mut state =
+        State { zone, world, secret, ttl_s: dns.ttl.as_secs(), prepared: Arc::default() };
+    state.prepared = Arc::new(Prepared::new(&state.context()));
+    Ok(state)
 }
 
 /// The vantage point that a configuration describes, where it has one.

@@ -9,7 +9,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, Transport, answer, live::Live};
+use super::{
+    Answer, Transport, answer,
+    live::{Counted, Live},
+};
 
 /// From one query's end to the next one's.
 const IDLE: Duration = Duration::from_secs(10);
@@ -48,7 +51,9 @@ async fn answer_all(mut stream: TcpStream, peer: SocketAddr, live: &Live) -> io:
         let query = query?;
         // Let go before the client takes its answer.
         let answered = answer(&query, peer.ip(), Transport::Tcp, &live.state().context());
-        live.count(Transport::Tcp, answered.as_ref());
+        let mut counted = Counted::default();
+        counted.answer(answered.as_ref().map(|answer| answer.bytes.as_slice()));
+        live.count(Transport::Tcp, &counted);
         let Some(Answer { bytes, .. }) = answered else { return Ok(()) };
         let Ok(length) = u16::try_from(bytes.len()) else { return Ok(()) };
         // One write, so that it is one packet.

@@ -1,5 +1,11 @@
 //! UDP: a thread a core, each with a socket of its own on the same address.
 
+#[cfg(target_os = "linux")]
+mod batch;
+#[cfg(not(target_os = "linux"))]
+#[path = "udp/single.rs"]
+mod batch;
+
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
@@ -13,15 +19,14 @@ use std::{
 use nearhop_admin::clock;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::batch::Batch;
 use super::{
-    Transport,
+    Answer, Transport,
     answer::{answer, cut},
-    live::Live,
+    live::{Counted, Live},
     rate::{Kind, Limiter, Verdict},
 };
 
-/// The largest query that is read; what is longer is cut, and then malformed.
-const QUERY_MAX: usize = 4096;
 /// How soon a thread notices that it is to stop.
 const LOOK: Duration = Duration::from_millis(200);
 /// So that a burst waits in the kernel and is not lost.
@@ -44,29 +49,45 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// Answers until `stop`, no network faster than `limiter` lets it.
 pub(super) fn serve(socket: &UdpSocket, live: &Arc<Live>, mut limiter: Limiter, stop: &AtomicBool) {
-    let mut query = [0; QUERY_MAX];
+    let mut batch = Batch::new();
     while !stop.load(Ordering::Relaxed) {
         // Else nothing came, or an ICMP error of an earlier answer did.
-        let Ok((length, peer)) = socket.recv_from(&mut query) else { continue };
-        let state = live.state();
-        let answered = answer(&query[..length], peer.ip(), Transport::Udp, &state.context());
-        live.count(Transport::Udp, answered.as_ref());
-        let Some(answered) = answered else { continue };
-        // Whoever showed our cookie is no victim.
-        let verdict = match answered.proven {
-            true => Verdict::Send,
-            false => limiter.judge(peer.ip(), kind(&answered.bytes), clock::now()),
-        };
-        live.limited(verdict);
-        let bytes = match verdict {
-            Verdict::Send => Some(answered.bytes),
-            Verdict::Slip => cut(&answered.bytes),
-            Verdict::Drop => None,
-        };
-        if let Some(bytes) = bytes {
-            // A client that cannot be reached asks again, or not.
-            let _ = socket.send_to(&bytes, peer);
+        let Ok(came) = batch.receive(socket) else { continue };
+        let (state, now) = (live.state(), clock::now());
+        let context = state.context();
+        let mut counted = Counted::default();
+        for at in 0..came {
+            let Some((query, peer, out)) = batch.query(at) else { continue };
+            let start = out.len();
+            let short = state.prepared.answer(query, peer.ip(), &context, out);
+            let proven = short.or_else(|| {
+                let Answer { bytes, proven } = answer(query, peer.ip(), Transport::Udp, &context)?;
+                out.extend(bytes);
+                Some(proven)
+            });
+            counted.answer(proven.map(|_| &out[start..]));
+            let Some(proven) = proven else { continue };
+            // Whoever showed our cookie is no victim.
+            let verdict = match proven {
+                true => Verdict::Send,
+                false => limiter.judge(peer.ip(), kind(&out[start..]), now),
+            };
+            live.limited(verdict);
+            match verdict {
+                Verdict::Send => batch.answer(at, start),
+                Verdict::Slip => {
+                    let slipped = cut(&out[start..]);
+                    out.truncate(start);
+                    if let Some(slipped) = slipped {
+                        out.extend(slipped);
+                        batch.answer(at, start);
+                    }
+                }
+                Verdict::Drop => out.truncate(start),
+            }
         }
+        batch.send(socket);
+        live.count(Transport::Udp, &counted);
     }
 }
 

@@ -84,7 +84,15 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
 
 fn edns() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop::sample::select(vec![0u16, 512, 600, 1232, 4096]);
-    let flags = prop::sample::select(vec![[0u8, 0], [0, 0], [0, 0], [0x80, 0], [0x80, 0], [0x40, 0], [0, 1]]);
+    let flags = prop::sample::select(vec![
+        [0u8, 0],
+        [0, 0],
+        [0, 0],
+        [0x80, 0],
+        [0x80, 0],
+        [0x40, 0],
+        [0, 1],
+    ]);
     let version = prop_oneof![19 => Just(0u8), 1 => Just(1)];
     let options = prop::collection::vec(options(), 0..3);
     (payload, flags, version, options).prop_map(|(payload, flags, version, options)| {
@@ -134,7 +142,11 @@ fn the_short_way_is_the_long_ways_answer_byte_for_byte() {
     let prepared: Vec<Prepared> = contexts.iter().map(Prepared::new).collect();
     let soaking = process_env("NEARHOP_SOAK").is_some();
     let cases = if soaking { 1_000_000 } else { 20_000 };
-    let mut runner = prop::test_runner::TestRunner::new(Runs { cases, failure_persistence: None, ..Runs::default() });
+    let mut runner = prop::test_runner::TestRunner::new(Runs {
+        cases,
+        failure_persistence: None,
+        ..Runs::default()
+    });
     let short = std::cell::Cell::new(0);
     let given = (queries(), 0..rigs.len(), prop::sample::select(PEERS.to_vec()));
     runner
