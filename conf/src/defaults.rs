@@ -46,6 +46,9 @@ pub(crate) const ALIKE_KM: f64 = 300.0;
 /// Resolvers come by TCP when an answer was cut, which ours are not.
 pub(crate) const DNS_TCP_CONNECTIONS: usize = 256;
 
+/// Of 30 to 80 microseconds each: a twentieth of a core at the most.
+pub(crate) const DNS_DENIALS: usize = 500;
+
 /// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
 pub(crate) const STALL_AFTER: Duration = Duration::from_secs(10);
 

@@ -69,6 +69,47 @@ pub struct Dns {
     pub tcp_connections: usize,
     /// Answers a second by UDP for one network without a cookie.
     pub rate_limit: RateLimit,
+    /// Signatures; without it the zone is not signed.
+    pub dnssec: Option<Dnssec>,
+}
+
+/// How the zone is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dnssec {
+    /// Files of its keys, at least one. The first signs, all are published.
+    pub keys: Vec<PathBuf>,
+    /// Signatures a second that are made for names that are not there.
+    pub denials: usize,
+}
+
+/// More would not fit into one answer of all keys, each with its signature.
+const KEYS_MAX: usize = 4;
+
+impl Dnssec {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let keys: Option<Vec<PathBuf>> = section.optional("keys");
+        let denials: Option<NonZeroUsize> = section.optional("denials");
+        match &keys {
+            None if denials.is_some() => {
+                let fix = "Make one with `nearhop dns keys generate`";
+                section.problem("keys", "is missing, so that the zone is not signed", fix);
+            }
+            Some(keys) if !(1..=KEYS_MAX).contains(&keys.len()) => {
+                let what = format!("has {} files", keys.len());
+                section.problem(
+                    "keys",
+                    what,
+                    format!("Write 1 to {KEYS_MAX}, the signing one first"),
+                );
+            }
+            _ => {}
+        }
+        section.finish();
+        Some(Self {
+            keys: keys?,
+            denials: denials.map_or(defaults::DNS_DENIALS, NonZeroUsize::get),
+        })
+    }
 }
 
 /// Answers a second by UDP for one /24 or /56.
@@ -269,6 +310,7 @@ impl Dns {
             .optional::<NonZeroUsize>("tcp_connections")
             .map_or(defaults::DNS_TCP_CONNECTIONS, NonZeroUsize::get);
         let rate_limit = RateLimit::from_section(section.section("rate_limit"));
+        let dnssec = Dnssec::from_section(section.section("dnssec"));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -287,6 +329,7 @@ impl Dns {
             overrides: overrides?,
             tcp_connections,
             rate_limit,
+            dnssec,
         })
     }
 }

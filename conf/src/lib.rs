@@ -30,7 +30,7 @@ pub use config::{
     Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
-pub use dns::{AllDown, Dns, Override, RateLimit, Region};
+pub use dns::{AllDown, Dns, Dnssec, Override, RateLimit, Region};
 pub use error::{ConfigError, Problem};
 pub use ipnet::IpNet;
 pub use loaded::{Change, Loaded};

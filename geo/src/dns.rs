@@ -1,14 +1,15 @@
 //! The DNS server: authoritative for one zone, whose services are answered with the nearest region.
 //!
 //! ```text
-//! udp, tcp ──▶ answer(query, zone, world) ──▶ decide ──▶ bytes
+//! udp, tcp ──▶ answer(query, zone, world) ──▶ decide ──▶ signatures ──▶ bytes
 //! ```
 //!
-//! [`answer()`] is pure, and so are cookies and the limit of the response rate; sockets, threads and
+//! [`answer()`] is pure, and so are cookies, DNSSEC and the limit of the response rate; sockets, threads and
 //! what changes are in `udp`, `tcp`, `live` and `server`.
 
 mod answer;
 mod cookie;
+mod dnssec;
 mod live;
 mod rate;
 mod server;
@@ -18,5 +19,6 @@ mod zone;
 
 pub use answer::{Answer, Context, Transport, answer};
 pub use cookie::Secret;
+pub use dnssec::{DnssecError, KeyError, Signer, ZoneKey};
 pub use server::{DnsError, Ready, Server};
 pub use zone::{Zone, ZoneError};

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use nearhop_admin::{Metrics, clock};
 use prometheus::IntCounterVec;
 
-use super::{Answer, Context, Secret, Transport, Zone, rate::Verdict};
+use super::{Answer, Context, Secret, Signer, Transport, Zone, rate::Verdict};
 use crate::World;
 
 /// What is answered with. Never changes; a new one replaces it.
@@ -14,17 +14,27 @@ pub(super) struct State {
     pub(super) zone: Zone,
     pub(super) world: World,
     pub(super) secret: Secret,
+    /// Where the zone is signed; over this zone and this world's regions.
+    pub(super) signer: Option<Arc<Signer>>,
     pub(super) ttl_s: u64,
 }
 
 impl State {
     /// What is answered with now.
     pub(super) fn context(&self) -> Context<'_> {
-        // Seconds since 1970 wrap in 2106, as cookies want them.
-        let now = (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into();
-        let now = now.unwrap_or_default();
-        Context { zone: &self.zone, world: &self.world, secret: &self.secret, now }
+        let signer = self.signer.as_deref();
+        Context { zone: &self.zone, world: &self.world, secret: &self.secret, signer, now: now() }
     }
+
+    /// Whether the zone is to be signed anew.
+    pub(super) fn is_stale(&self, now: u32) -> bool {
+        self.signer.as_ref().is_some_and(|signer| signer.is_stale(now))
+    }
+}
+
+/// Seconds since 1970, which wrap in 2106, as cookies and signatures want them.
+pub(super) fn now() -> u32 {
+    (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into().unwrap_or_default()
 }
 
 /// What all threads share.

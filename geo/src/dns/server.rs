@@ -29,8 +29,9 @@ use serde::Deserialize;
 use tokio::{net::TcpListener, time::interval};
 
 use super::{
-    Secret, Zone, ZoneError,
-    live::{Live, State},
+    DnssecError, Secret, Signer, Zone, ZoneError,
+    dnssec::read_keys,
+    live::{Live, State, now},
     rate::{Limiter, Rates},
     tcp, udp,
 };
@@ -45,6 +46,9 @@ pub enum DnsError {
     /// The regions or a database.
     #[error(transparent)]
     Configured(#[from] ConfiguredError),
+    /// The zone cannot be signed.
+    #[error(transparent)]
+    Dnssec(#[from] DnssecError),
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -181,19 +185,36 @@ fn random() -> Result<u64, DnsError> {
 fn state(regions: &[Region], dns: &Dns, secret: Secret) -> Result<State, DnsError> {
     let serial = u32::try_from(clock::since_epoch().as_secs()).unwrap_or(u32::MAX);
     let (zone, world) = (Zone::new(dns, serial)?, world_of(regions, dns)?);
-    Ok(State { zone, world, secret, ttl_s: dns.ttl.as_secs() })
+    let signer = match &dns.dnssec {
+        None => None,
+        Some(dnssec) => {
+            let denials = u32::try_from(dnssec.denials).unwrap_or(u32::MAX);
+            let signer = Signer::new(read_keys(dnssec)?, &zone, &world, now(), denials)?;
+            Some(Arc::new(signer))
+        }
+    };
+    Ok(State { zone, world, secret, signer, ttl_s: dns.ttl.as_secs() })
 }
 
-/// Takes the databases up again when they are replaced; a bad one changes nothing.
+/// A zone that cannot be signed anew is tried again after so many seconds.
+const SIGN_AGAIN_S: u32 = 60;
+
+/// Takes databases and keys up again when they are replaced, and signs anew before signatures end; a
+/// bad file changes nothing.
 async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
-    let paths: Vec<PathBuf> = dns.mmdb.iter().chain(&dns.asn_mmdb).cloned().collect();
+    let keys = dns.dnssec.iter().flat_map(|dnssec| &dnssec.keys);
+    let paths: Vec<PathBuf> = dns.mmdb.iter().chain(&dns.asn_mmdb).chain(keys).cloned().collect();
     let mut files = Files::new(paths);
     let mut tick = interval(Duration::from_secs(1));
+    let mut tried = now().wrapping_sub(SIGN_AGAIN_S);
     loop {
         tick.tick().await;
-        if !files.changed() {
+        let now = now();
+        let stale = now.wrapping_sub(tried) >= SIGN_AGAIN_S && live.state().is_stale(now);
+        if !files.changed() && !stale {
             continue;
         }
+        tried = now;
         let (regions, dns) = (regions.clone(), dns.clone());
         let secret = live.state().secret.clone();
         // Away from the queries: a large one takes seconds.
@@ -201,11 +222,11 @@ async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
         let result = match built.map_err(|panicked| DnsError::System(io::Error::other(panicked))) {
             Ok(Ok(state)) => {
                 live.replace(state);
-                tracing::info!("a database of addresses was taken up");
+                tracing::info!("databases and keys were taken up");
                 "taken"
             }
             Ok(Err(error)) | Err(error) => {
-                tracing::error!(%error, "the changed database is not taken; the old one stays");
+                tracing::error!(%error, "a changed file is not taken; the old one stays");
                 "refused"
             }
         };

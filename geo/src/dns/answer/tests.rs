@@ -69,7 +69,8 @@ impl Rig {
 
     fn from(&self, peer: &str, bytes: &[u8], transport: Transport) -> Option<Answer> {
         let (zone, world) = (&self.zone, &self.world);
-        let context = Context { zone, world, secret: &Secret::new([7; 16]), now: 1000 };
+        let context =
+            Context { zone, world, secret: &Secret::new([7; 16]), signer: None, now: 1000 };
         answer(bytes, peer.parse().unwrap(), transport, &context)
     }
 }
