@@ -87,23 +87,12 @@ const KEYS_MAX: usize = 4;
 
 impl Dnssec {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
-        let keys: Option<Vec<PathBuf>> = section.optional("keys");
-        let denials: Option<NonZeroUsize> = section.optional("denials");
-        match &keys {
-            None if denials.is_some() => {
-                let fix = "Make one with `nearhop dns keys generate`";
-                section.problem("keys", "is missing, so that the zone is not signed", fix);
-            }
-            Some(keys) if !(1..=KEYS_MAX).contains(&keys.len()) => {
-                let what = format!("has {} files", keys.len());
-                section.problem(
-                    "keys",
-                    what,
-                    format!("Write 1 to {KEYS_MAX}, the signing one first"),
-                );
-            }
-            _ => {}
+        let keys: Option<Vec<PathBuf>> = section.required("keys");
+        if let Some(keys) = keys.as_ref().filter(|keys| !(1..=KEYS_MAX).contains(&keys.len())) {
+            let fix = format!("Write 1 to {KEYS_MAX} files, the one that signs first");
+            section.problem("keys", format!("has {} files", keys.len()), fix);
         }
+        let denials: Option<NonZeroUsize> = section.optional("denials");
         section.finish();
         Some(Self {
             keys: keys?,
@@ -310,7 +299,7 @@ impl Dns {
             .optional::<NonZeroUsize>("tcp_connections")
             .map_or(defaults::DNS_TCP_CONNECTIONS, NonZeroUsize::get);
         let rate_limit = RateLimit::from_section(section.section("rate_limit"));
-        let dnssec = Dnssec::from_section(section.section("dnssec"));
+        let dnssec = section.has("dnssec").then(|| Dnssec::from_section(section.section("dnssec")));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -329,7 +318,10 @@ impl Dns {
             overrides: overrides?,
             tcp_connections,
             rate_limit,
-            dnssec,
+            dnssec: match dnssec {
+                None => None,
+                Some(dnssec) => Some(dnssec?),
+            },
         })
     }
 }

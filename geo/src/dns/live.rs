@@ -43,6 +43,7 @@ pub(super) struct Live {
     answered: IntCounterVec,
     limited: IntCounterVec,
     reloads: IntCounterVec,
+    signatures: IntCounterVec,
 }
 
 impl Live {
@@ -62,7 +63,12 @@ impl Live {
             "Answers by UDP that the limit of the response rate cut or dropped.",
             &["what"],
         );
-        Self { state: ArcSwap::from_pointee(state), answered, limited, reloads }
+        let signatures = metrics.counters(
+            "nearhop_dns_signatures_total",
+            "Signatures of denials that were made when asked for, or refused by their budget.",
+            &["what"],
+        );
+        Self { state: ArcSwap::from_pointee(state), answered, limited, reloads, signatures }
     }
 
     pub(super) fn replace(&self, state: State) {
@@ -72,6 +78,15 @@ impl Live {
     /// Counts databases that were taken up again, or not.
     pub(super) fn reloaded(&self, result: &str) {
         self.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts the signatures that were made or refused since it last did.
+    pub(super) fn count_signatures(&self) {
+        let state = self.state();
+        let Some(signer) = &state.signer else { return };
+        let (made, refused) = signer.take_counts();
+        self.signatures.with_label_values(&["made"]).inc_by(made);
+        self.signatures.with_label_values(&["refused"]).inc_by(refused);
     }
 
     pub(super) fn state(&self) -> arc_swap::Guard<Arc<State>> {

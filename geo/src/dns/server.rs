@@ -209,6 +209,7 @@ async fn watch(live: Arc<Live>, regions: Vec<Region>, dns: Dns) {
     let mut tried = now().wrapping_sub(SIGN_AGAIN_S);
     loop {
         tick.tick().await;
+        live.count_signatures();
         let now = now();
         let stale = now.wrapping_sub(tried) >= SIGN_AGAIN_S && live.state().is_stale(now);
         if !files.changed() && !stale {

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(taken(2, Asker::Proven), 8, "another second");
         assert_eq!(taken(3, Asker::Unproven), 6);
         assert_eq!(taken(1, Asker::Unproven), 6, "a clock that was set back stops nothing");
-        assert_eq!(Budget::new(1).take(1, Asker::Unproven), true);
+        assert!(Budget::new(1).take(1, Asker::Unproven));
     }
 
     #[test]
