@@ -404,6 +404,37 @@ fn signatures_are_renewed_a_week_before_they_end_and_when_a_clock_was_wrong() {
     }
 }
 
+#[test]
+fn no_damage_to_a_query_is_a_panic_or_a_larger_answer_than_there_may_be() {
+    let rig = rig();
+    let good = query(API, RecordType::HTTPS, CLIENTS[0]).to_vec().unwrap();
+    let context = Context {
+        zone: &rig.zone,
+        world: &rig.world,
+        secret: &Secret::new([7; 16]),
+        signer: Some(&rig.signer),
+        now: NOW,
+    };
+    // Repeatable numbers: a linear congruential generator, its high bits.
+    let mut seed = 42u64;
+    let mut random = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize
+    };
+    for _ in 0..10_000 {
+        let mut bytes = good.clone();
+        for _ in 0..1 + random() % 6 {
+            let at = random() % bytes.len();
+            bytes[at] = random().to_le_bytes()[0];
+        }
+        let peer = IpAddr::from([127, 0, 0, 53]);
+        if let Some(answered) = answer(&bytes, peer, Transport::Udp, &context) {
+            assert!(answered.bytes.len() <= 1232 && answered.bytes[..2] == bytes[..2]);
+        }
+    }
+    assert!(rig.live_signatures() <= 6, "of one second");
+}
+
 /// What docs/dns.md says of how much larger than its question an answer is.
 #[test]
 fn an_answer_is_a_few_times_as_large_as_its_question() {

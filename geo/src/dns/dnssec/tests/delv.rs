@@ -74,6 +74,16 @@ fn delv(server: SocketAddr, anchor: &Path, name: &str, asked: &str) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
+/// The same by what the parent has.
+fn anchor_by_digest(folder: &Path, key: &ZoneKey) -> PathBuf {
+    let line = key.ds("complete.example.com").unwrap();
+    let (start, digest) = line.rsplit_once(' ').unwrap();
+    let start = start.replace("IN DS", "static-ds");
+    let path = folder.join(format!("digest-{}", key.tag()));
+    std::fs::write(&path, format!("trust-anchors {{ {start} \"{digest}\"; }};\n")).unwrap();
+    path
+}
+
 fn anchor(folder: &Path, key: &ZoneKey) -> PathBuf {
     let line = key.dnskey("complete.example.com").unwrap();
     let (start, public) = line.rsplit_once(' ').unwrap();
@@ -131,6 +141,9 @@ fn while_a_key_is_rolled_delv_may_trust_either() {
                 let said = ask(server, key);
                 assert!(said.contains("; fully validated"), "{said}");
             }
+            let digest = anchor_by_digest(folder.path(), &two);
+            let said = delv(server, &digest, "complete.example.com", "NS");
+            assert!(said.contains("; fully validated"), "by the parent's record: {said}");
             let said = ask(server, &other);
             assert!(!said.contains("fully validated"), "a key that is not the zone's: {said}");
         });
