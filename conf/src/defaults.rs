@@ -46,7 +46,7 @@ pub(crate) const ALIKE_KM: f64 = 300.0;
 /// Resolvers come by TCP when an answer was cut, which ours are not.
 pub(crate) const DNS_TCP_CONNECTIONS: usize = 256;
 
-/// Of 30 to 80 microseconds each: a twentieth of a core at the most.
+/// Of 15 to 80 microseconds each, by the machine and its load: a twentieth of a core at the most.
 pub(crate) const DNS_DENIALS: usize = 500;
 
 /// No engine step takes this long on a machine that works; Kubernetes then replaces the pod.
