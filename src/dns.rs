@@ -1,4 +1,6 @@
-//! `nearhop dns -c FILE`.
+//! `nearhop dns -c FILE`, and `nearhop dns keys`.
+
+mod keys;
 
 use std::time::Duration;
 
@@ -8,7 +10,31 @@ use serde_json::json;
 
 use crate::{RoleArgs, lifeline, log::Logging, print_line};
 
-pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Option<RoleArgs>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// The keys that sign a zone
+    #[command(subcommand)]
+    Keys(keys::Command),
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match (&args.command, &args.serve) {
+        (Some(Command::Keys(command)), _) => keys::run(command),
+        (None, Some(args)) => serve(args),
+        (None, None) => anyhow::bail!("-c FILE is missing"),
+    }
+}
+
+fn serve(args: &RoleArgs) -> anyhow::Result<()> {
     let loaded = Loaded::read(&args.config, &process_env)?;
     let _logging = Logging::start(&loaded.config.log);
     if loaded.config.dns.as_ref().is_some_and(|dns| dns.mmdb.is_none()) {

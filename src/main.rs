@@ -38,7 +38,7 @@ enum Command {
     /// Run an inference pod
     Origin(origin::Args),
     /// Run a DNS server that answers with the nearest region
-    Dns(RoleArgs),
+    Dns(dns::Args),
     /// Say what is decided, and why
     Explain(explain::Args),
     /// Check a configuration file; exit code 64 if it has mistakes

@@ -77,6 +77,8 @@ pub struct Dns {
     /// Secrets of DNS cookies: the first makes them, all are accepted. Of this process alone where
     /// empty; servers of one address share them.
     pub cookie_secrets: Vec<CookieSecret>,
+    /// Signatures; without it the zone is not signed.
+    pub dnssec: Option<Dnssec>,
 }
 
 /// 128 bits that make DNS cookies.
@@ -93,6 +95,34 @@ impl Field for CookieSecret {
     const EXPECTED: &'static str = "32 hexadecimal digits, as `openssl rand -hex 16` makes them";
     fn parse(value: &Value) -> Option<Self> {
         hex(value.as_str()?).map(Self)
+    }
+}
+
+/// How the zone is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dnssec {
+    /// Files of its keys, at least one. The first signs, all are published.
+    pub keys: Vec<PathBuf>,
+    /// Signatures a second that are made for names that are not there.
+    pub denials: usize,
+}
+
+/// More would not fit into one answer of all keys, each with its signature.
+const KEYS_MAX: usize = 4;
+
+impl Dnssec {
+    fn from_section(mut section: Section<'_>) -> Option<Self> {
+        let keys: Option<Vec<PathBuf>> = section.required("keys");
+        if let Some(keys) = keys.as_ref().filter(|keys| !(1..=KEYS_MAX).contains(&keys.len())) {
+            let fix = format!("Write 1 to {KEYS_MAX} files, the one that signs first");
+            section.problem("keys", format!("has {} files", keys.len()), fix);
+        }
+        let denials: Option<NonZeroUsize> = section.optional("denials");
+        section.finish();
+        Some(Self {
+            keys: keys?,
+            denials: denials.map_or(defaults::DNS_DENIALS, NonZeroUsize::get),
+        })
     }
 }
 
@@ -301,6 +331,7 @@ impl Dns {
         let rate_limit = RateLimit::from_section(section.section("rate_limit"));
         let cookie_secrets = section.optional("cookie_secrets").unwrap_or_default();
         let peer = section.has("peer").then(|| Peer::from_section(section.section("peer")));
+        let dnssec = section.has("dnssec").then(|| Dnssec::from_section(section.section("dnssec")));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -321,6 +352,7 @@ impl Dns {
             rate_limit,
             peer: flatten(peer)?,
             cookie_secrets,
+            dnssec: flatten(dnssec)?,
         })
     }
 }

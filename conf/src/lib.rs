@@ -31,7 +31,7 @@ pub use config::{
     Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
-pub use dns::{AllDown, CookieSecret, Dns, Override, RateLimit, Region};
+pub use dns::{AllDown, CookieSecret, Dns, Dnssec, Override, RateLimit, Region};
 pub use error::{ConfigError, Problem};
 pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;

@@ -163,6 +163,59 @@ fn an_explanation_by_a_file_says_which_region_and_why() {
     }
 }
 
+#[tokio::test]
+async fn a_key_is_made_once_and_signs_the_zone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zone.key");
+    let keys = |arguments: &[&str], file: &[&std::path::Path]| {
+        let zone = ["--zone", "complete.example.com"];
+        let command = &mut Command::new(BINARY);
+        command.args(["dns", "keys"]).args(arguments).args(file).args(zone).output().unwrap()
+    };
+    let made = keys(&["generate", "--out"], &[&file]);
+    assert!(made.status.success(), "{}", words(&made));
+    let ds = words(&made);
+    assert!(ds.starts_with("complete.example.com. IN DS "), "{ds}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let text = std::fs::read(&file).unwrap();
+    let again = keys(&["generate", "--out"], &[&file]);
+    assert!(!again.status.success() && words(&again).contains("exists"), "{}", words(&again));
+    assert_eq!(std::fs::read(&file).unwrap(), text);
+    let told = words(&keys(&["ds"], &[&file]));
+    assert!(told.starts_with(&ds) && told.contains(" IN DNSKEY 257 3 13 "), "{told}");
+
+    let mut config = config();
+    config["dns"]["dnssec"] = json!({"keys": [&file]});
+    let dns = Dns::start(&config);
+    for (name, signed) in
+        [("complete.example.com", "RRSIG\tA "), ("no.complete.example.com", "NSEC")]
+    {
+        let Some(said) = dig(&dns.address, &[name, "+dnssec"]) else { return };
+        assert!(said.contains("status: NOERROR") && said.contains(signed), "{said}");
+    }
+    let said = dig(&dns.address, &["no.complete.example.com"]).unwrap();
+    assert!(said.contains("status: NXDOMAIN") && !said.contains("RRSIG"), "{said}");
+    // The server counts them once a second.
+    let made = "nearhop_dns_signatures_total{what=\"made\"}";
+    eventually("the denial's signature is counted", LIMIT, || async {
+        (metric(&dns.admin, made).await == 1.0).then_some(())
+    })
+    .await;
+    // A new key at the old one's place is taken up.
+    let other = folder.path().join("other.key");
+    assert!(keys(&["generate", "--out"], &[&other]).status.success());
+    let told = words(&keys(&["ds"], &[&other]));
+    let public: String = told.rsplit_once(' ').unwrap().1.trim().to_owned();
+    std::fs::rename(other, &file).unwrap();
+    eventually("the new key is published", LIMIT, || async {
+        let said = dig(&dns.address, &["complete.example.com", "DNSKEY"]).unwrap();
+        // dig puts a space into long keys.
+        said.replace(' ', "").contains(&public).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn the_small_database_is_what_its_script_writes() {
     let checked =

@@ -99,6 +99,29 @@ fn every_mistake_is_reported_at_once() {
 }
 
 #[test]
+fn a_zone_is_signed_by_one_to_four_keys() {
+    let regions = "regions: [{name: a, addresses: [192.0.2.1]}]\n";
+    let dns = "dns:\n  listen: ['127.0.0.1:0']\n  admin: {listen: '127.0.0.1:0'}\n  zone: a.example\n  name_servers: [ns.example]\n";
+    let read = |dnssec: &str| {
+        let text = format!("{regions}{dns}{dnssec}");
+        Config::read(&text, "dns.yaml", &no_env).map(|config| config.dns.unwrap().dnssec)
+    };
+    assert_eq!(read("").unwrap(), None);
+    let signed = read("  dnssec: {keys: [/k]}\n").unwrap().unwrap();
+    assert_eq!((signed.keys.len(), signed.denials), (1, defaults::DNS_DENIALS));
+    for (dnssec, mistake) in [
+        ("{}", "dns.dnssec.keys: is missing"),
+        ("{keys: []}", "dns.dnssec.keys: has 0 files"),
+        ("{keys: [/1, /2, /3, /4, /5]}", "dns.dnssec.keys: has 5 files"),
+        ("{keys: [/k], denials: 0}", "dns.dnssec.denials: 0 does not fit"),
+        ("{key: /k}", "dns.dnssec.key: is not a field"),
+    ] {
+        let error = read(&format!("  dnssec: {dnssec}\n")).unwrap_err().to_string();
+        assert!(error.contains(mistake), "{error}");
+    }
+}
+
+#[test]
 fn a_file_without_a_role_is_refused() {
     check(
         "region: eu\n",

@@ -3,6 +3,8 @@
 //! Every query gets one: a mistake its code, what this server does not do `NOTIMP` or `REFUSED`.
 //! Only what could make two servers answer each other for ever, a response, gets nothing.
 
+mod proof;
+
 use std::net::IpAddr;
 
 use hickory_proto::{
@@ -20,9 +22,11 @@ use hickory_proto::{
 use super::{
     Zone,
     cookie::{Secret, Shown},
+    dnssec::{Asker, NXNAME, Signer},
     opt::Opt,
 };
-use crate::{Decision, Query, Source, World, decide};
+use crate::{Query, Source, World, decide};
+use proof::Proof;
 
 /// How a query came, which limits its answer's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,12 @@ pub(super) const UDP_MAX: u16 = 1232;
 /// Where a client names no size (RFC 1035, section 4.2.1).
 pub(super) const UDP_PLAIN: u16 = 512;
 const HEADER: usize = 12;
+/// The EDNS flag CO, compact answers OK (RFC 9824, section 5.1), among those beside DO.
+const COMPACT_OK: u16 = 0x4000;
+/// The EDNS option of extended errors (RFC 8914).
+const EXTENDED_ERROR: u16 = 15;
+/// "Invalid Query Type".
+const INVALID_TYPE: (u16, &str) = (30, "");
 
 /// What is answered with.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +58,8 @@ pub struct Context<'a> {
     pub world: &'a World,
     /// For cookies.
     pub secret: &'a Secret,
+    /// What signs the zone, where it is signed.
+    pub signer: Option<&'a Signer>,
     /// Unix seconds; they wrap.
     pub now: u32,
 }
@@ -75,7 +87,9 @@ pub fn answer(
     }
     let opt = Opt::find(bytes);
     let reply = match Message::from_vec(bytes) {
-        Ok(query) if opt.is_none_or(|opt| opt.is_well_formed()) => reply(&query, peer, context),
+        Ok(query) if opt.is_none_or(|opt| opt.is_well_formed()) => {
+            reply(&query, (peer, transport), context)
+        }
         _undecodable => malformed(bytes, opt),
     };
     let proven = reply.proven;
@@ -111,7 +125,7 @@ fn malformed(bytes: &[u8], opt: Option<Opt<'_>>) -> Reply {
     Reply { message, udp: UDP_PLAIN, proven: false }
 }
 
-fn reply(query: &Message, peer: IpAddr, context: &Context<'_>) -> Reply {
+fn reply(query: &Message, (peer, transport): (IpAddr, Transport), context: &Context<'_>) -> Reply {
     let mut message = Message::response(query.metadata.id, query.metadata.op_code);
     message.metadata.recursion_desired = query.metadata.recursion_desired;
     message.queries.clone_from(&query.queries);
@@ -142,8 +156,21 @@ fn reply(query: &Message, peer: IpAddr, context: &Context<'_>) -> Reply {
         }
         Err(code) => code,
         Ok(subnet) => {
-            message.metadata.authoritative = true;
-            let found = look_up(query, (peer, subnet), context);
+            let mut found = look_up(query, (peer, subnet), context);
+            if let (Some(signer), Some(edns)) = (context.signer, &mut edns)
+                && edns.flags().dnssec_ok
+            {
+                let asked = query.edns.as_ref().map_or(0, |edns| edns.flags().z);
+                let compact_ok = asked & COMPACT_OK != 0;
+                edns.flags_mut().z |= asked & COMPACT_OK;
+                let asker = match (transport, &shown) {
+                    (Transport::Tcp, _) | (_, Some(Shown::Ours(_))) => Asker::Proven,
+                    _ => Asker::Unproven,
+                };
+                let proof = Proof { signer, transport, asker, compact_ok, now: context.now };
+                found = proof.of(found, &query.queries[0]);
+            }
+            message.metadata.truncation = found.truncated;
             message.answers = found.answers;
             message.authorities = found.authorities;
             if let (Some(subnet), Some(edns)) = (subnet, &mut edns) {
@@ -152,9 +179,12 @@ fn reply(query: &Message, peer: IpAddr, context: &Context<'_>) -> Reply {
                 let told = ClientSubnet::new(subnet.addr(), subnet.source_prefix(), scope);
                 edns.options_mut().insert(EdnsOption::Subnet(told));
             }
-            if found.code == ResponseCode::Refused {
-                message.metadata.authoritative = false;
+            if let (Some((code, why)), Some(edns)) = (found.extended, &mut edns) {
+                let told = [code.to_be_bytes().as_slice(), why.as_bytes()].concat();
+                edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, told));
             }
+            message.metadata.authoritative =
+                matches!(found.code, ResponseCode::NoError | ResponseCode::NXDomain);
             found.code
         }
     };
@@ -217,6 +247,10 @@ struct Found {
     authorities: Vec<Record>,
     /// Bits of the client's address for which the same is answered.
     scope: u8,
+    /// Whether the answer is by TCP only.
+    truncated: bool,
+    /// What is wrong, more exactly.
+    extended: Option<(u16, &'static str)>,
 }
 
 fn look_up(
@@ -235,6 +269,11 @@ fn look_up(
     if matches!(asked, RecordType::AXFR | RecordType::IXFR) {
         return refused;
     }
+    if asked == NXNAME && context.signer.is_some() {
+        // RFC 9824, section 3.5: it stands in denials, and is nowhere.
+        let code = ResponseCode::FormErr;
+        return Found { code, extended: Some(INVALID_TYPE), ..Found::default() };
+    }
     let nothing = Found { authorities: vec![zone.soa.clone()], ..Found::default() };
     if !zone.exists(&name) {
         return Found { code: ResponseCode::NXDomain, ..nothing };
@@ -243,8 +282,7 @@ fn look_up(
     let record = |ttl, data| Record::from_rdata(owner.clone(), ttl, data);
     if asked == RecordType::ANY {
         // RFC 8482, section 4.2: something, and not everything.
-        let hint = HINFO::new("RFC8482".to_owned(), String::new());
-        let answers = vec![record(zone.ttl, RData::HINFO(hint))];
+        let answers = vec![record(zone.ttl, hint())];
         return Found { answers, ..Found::default() };
     }
     if name == zone.origin && asked == RecordType::SOA {
@@ -252,6 +290,9 @@ fn look_up(
     }
     if name == zone.origin && asked == RecordType::NS {
         return Found { answers: zone.name_servers.clone(), ..Found::default() };
+    }
+    if let (true, RecordType::DNSKEY, Some(signer)) = (name == zone.origin, asked, context.signer) {
+        return Found { answers: signer.dnskeys().to_vec(), ..Found::default() };
     }
     let by_region = matches!(asked, RecordType::A | RecordType::AAAA | RecordType::HTTPS);
     if !(by_region && zone.is_service(&name)) {
@@ -263,7 +304,7 @@ fn look_up(
     };
     let service = name.to_string();
     let decision = decide(&Query { service: &service, address, source }, context.world);
-    let answers = records(asked, &decision).map(|data| record(zone.ttl, data));
+    let answers = records(asked, &decision.answers).map(|data| record(zone.ttl, data));
     let answers: Vec<Record> = answers.collect();
     let authorities = if answers.is_empty() { vec![zone.soa.clone()] } else { Vec::new() };
     let scope = match address {
@@ -271,16 +312,20 @@ fn look_up(
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => decision.scope + 96,
         _ => decision.scope,
     };
-    Found { code: ResponseCode::NoError, answers, authorities, scope }
+    Found { answers, authorities, scope, ..Found::default() }
 }
 
-/// What a decision is as records of a type.
-fn records(asked: RecordType, decision: &Decision) -> impl Iterator<Item = RData> {
-    let addresses = decision.answers.clone();
-    let https = (asked == RecordType::HTTPS && !addresses.is_empty()).then(|| https(&addresses));
-    let plain = addresses.into_iter().filter_map(move |address| match (asked, address) {
-        (RecordType::A, IpAddr::V4(v4)) => Some(RData::A(v4.into())),
-        (RecordType::AAAA, IpAddr::V6(v6)) => Some(RData::AAAA(v6.into())),
+/// What ANY is answered with.
+pub(super) fn hint() -> RData {
+    RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))
+}
+
+/// What a region's addresses are as records of a type.
+pub(super) fn records(asked: RecordType, addresses: &[IpAddr]) -> impl Iterator<Item = RData> {
+    let https = (asked == RecordType::HTTPS && !addresses.is_empty()).then(|| https(addresses));
+    let plain = addresses.iter().filter_map(move |address| match (asked, address) {
+        (RecordType::A, IpAddr::V4(v4)) => Some(RData::A((*v4).into())),
+        (RecordType::AAAA, IpAddr::V6(v6)) => Some(RData::AAAA((*v6).into())),
         _ => None,
     });
     plain.chain(https)

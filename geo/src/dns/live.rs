@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use nearhop_admin::{Metrics, clock};
 use prometheus::IntCounterVec;
 
-use super::{Context, Secret, Transport, Zone, fast::Prepared, rate::Verdict};
+use super::{Context, Secret, Signer, Transport, Zone, fast::Prepared, rate::Verdict};
 use crate::{Vantage, World};
 
 /// What is answered with. Never changes; a new one replaces it.
@@ -15,6 +15,8 @@ pub(super) struct State {
     pub(super) zone: Zone,
     pub(super) world: World,
     pub(super) secret: Secret,
+    /// Where the zone is signed; over this zone and this world's regions.
+    pub(super) signer: Option<Arc<Signer>>,
     pub(super) ttl_s: u64,
     /// Answers to the common query.
     pub(super) prepared: Arc<Prepared>,
@@ -23,11 +25,19 @@ pub(super) struct State {
 impl State {
     /// What is answered with now.
     pub(super) fn context(&self) -> Context<'_> {
-        // Seconds since 1970 wrap in 2106, as cookies want them.
-        let now = (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into();
-        let now = now.unwrap_or_default();
-        Context { zone: &self.zone, world: &self.world, secret: &self.secret, now }
+        let signer = self.signer.as_deref();
+        Context { zone: &self.zone, world: &self.world, secret: &self.secret, signer, now: now() }
     }
+
+    /// Whether the zone is to be signed anew.
+    pub(super) fn is_stale(&self, now: u32) -> bool {
+        self.signer.as_ref().is_some_and(|signer| signer.is_stale(now))
+    }
+}
+
+/// Seconds since 1970, which wrap in 2106, as cookies and signatures want them.
+pub(super) fn now() -> u32 {
+    (clock::since_epoch().as_secs() & u64::from(u32::MAX)).try_into().unwrap_or_default()
 }
 
 /// What all threads share.
@@ -38,6 +48,7 @@ pub(super) struct Live {
     answered: IntCounterVec,
     limited: IntCounterVec,
     reloads: IntCounterVec,
+    signatures: IntCounterVec,
 }
 
 impl Live {
@@ -57,8 +68,13 @@ impl Live {
             "Answers by UDP that the limit of the response rate cut or dropped.",
             &["what"],
         );
+        let signatures = metrics.counters(
+            "nearhop_dns_signatures_total",
+            "Signatures of denials that were made when asked for, or refused by their budget.",
+            &["what"],
+        );
         let (state, vantage) = (ArcSwap::from_pointee(state), ArcSwapOption::empty());
-        Self { state, vantage, answered, limited, reloads }
+        Self { state, vantage, answered, limited, reloads, signatures }
     }
 
     pub(super) fn replace(&self, state: State) {
@@ -68,6 +84,15 @@ impl Live {
     /// Counts files that were taken up again, or not.
     pub(super) fn reloaded(&self, result: &str) {
         self.reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts the signatures that were made or refused since it last did.
+    pub(super) fn count_signatures(&self) {
+        let state = self.state();
+        let Some(signer) = &state.signer else { return };
+        let (made, refused) = signer.take_counts();
+        self.signatures.with_label_values(&["made"]).inc_by(made);
+        self.signatures.with_label_values(&["refused"]).inc_by(refused);
     }
 
     pub(super) fn state(&self) -> arc_swap::Guard<Arc<State>> {

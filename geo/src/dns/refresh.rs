@@ -1,5 +1,5 @@
-//! Keeps what is answered with up to date: the configuration, the databases that it names, and how
-//! the regions are. Built whole and swapped; what cannot be built changes nothing and is told.
+//! Keeps what is answered with up to date: the configuration, the databases and keys that it names,
+//! signatures before they end, and how the regions are. Built whole and swapped; what cannot be built changes nothing and is told.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use super::{
-    DnsError, Secret, Zone,
+    DnsError, Secret, Signer, Zone,
+    dnssec::read_keys,
     fast::Prepared,
-    live::{Live, State},
+    live::{Live, State, now},
 };
 use crate::{Post, Vantage, World, world_of};
 
@@ -22,6 +23,8 @@ use crate::{Post, Vantage, World, world_of};
 const LOOK: Duration = Duration::from_secs(1);
 /// A refused file is tried again, where it may lack another that nobody watches yet.
 const AGAIN: u32 = 5;
+/// A zone that cannot be signed anew is tried again after so many seconds.
+const SIGN_AGAIN_S: u32 = 60;
 
 /// A configuration as it is answered with.
 ///
@@ -35,8 +38,16 @@ pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, 
         None => Secret::new(own, Vec::new()),
         Some((first, others)) => Secret::new(*first, others.to_vec()),
     };
-    let mut state =
-        State { zone, world, secret, ttl_s: dns.ttl.as_secs(), prepared: Arc::default() };
+    let signer = match &dns.dnssec {
+        None => None,
+        Some(dnssec) => {
+            let denials = u32::try_from(dnssec.denials).unwrap_or(u32::MAX);
+            let signer = Signer::new(read_keys(dnssec)?, &zone, &world, now(), denials)?;
+            Some(Arc::new(signer))
+        }
+    };
+    let (ttl_s, prepared) = (dns.ttl.as_secs(), Arc::default());
+    let mut state = State { zone, world, secret, signer, ttl_s, prepared };
     state.prepared = Arc::new(Prepared::new(&state.context()));
     Ok(state)
 }
@@ -90,13 +101,20 @@ impl Refresh {
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waited = 0;
+        let mut signing = now().wrapping_sub(SIGN_AGAIN_S);
         loop {
             let changed = Arc::clone(&self.changed);
             tokio::select! {
                 _ = tick.tick() => {
+                    self.live.count_signatures();
                     waited = if self.refused.is_some() { waited + 1 } else { 0 };
                     let changed = files.changed();
-                    if changed || waited >= AGAIN {
+                    let stale = now().wrapping_sub(signing) >= SIGN_AGAIN_S
+                        && self.live.state().is_stale(now());
+                    if stale {
+                        signing = now();
+                    }
+                    if changed || stale || waited >= AGAIN {
                         waited = 0;
                         // What is only tried again is not told again.
                         let before = if changed { None } else { self.refused.take() };
@@ -111,8 +129,11 @@ impl Refresh {
 
     fn files(&self) -> Vec<PathBuf> {
         let dns = self.loaded.config.dns.as_ref();
-        let databases = dns.into_iter().flat_map(|dns| dns.mmdb.iter().chain(&dns.asn_mmdb));
-        self.loaded.files().into_iter().chain(databases.cloned()).collect()
+        let named = dns.into_iter().flat_map(|dns| {
+            let keys = dns.dnssec.iter().flat_map(|dnssec| &dnssec.keys);
+            dns.mmdb.iter().chain(&dns.asn_mmdb).chain(keys)
+        });
+        self.loaded.files().into_iter().chain(named.cloned()).collect()
     }
 
     /// Answers by how the regions are now.

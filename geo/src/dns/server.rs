@@ -20,7 +20,7 @@ use nearhop_conf::{ConfigError, Dns, Loaded, MutualTls};
 use tokio::net::TcpListener;
 
 use super::{
-    ZoneError,
+    DnssecError, ZoneError,
     live::Live,
     operator,
     rate::{Limiter, Rates},
@@ -47,6 +47,9 @@ pub enum DnsError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The zone cannot be signed.
+    #[error(transparent)]
+    Dnssec(#[from] DnssecError),
     /// A listener could not be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -17,6 +17,12 @@ pub struct ZoneError {
     reason: String,
 }
 
+impl ZoneError {
+    pub(super) fn new(field: &'static str, name: &str, reason: &impl ToString) -> Self {
+        Self { field, name: name.to_owned(), reason: reason.to_string() }
+    }
+}
+
 /// The zone, ready to answer with.
 #[derive(Debug, Clone)]
 pub struct Zone {
@@ -33,7 +39,7 @@ pub struct Zone {
 }
 
 /// How long what is not a region may be kept: it changes with the configuration.
-const APEX_TTL: u32 = 300;
+pub(super) const APEX_TTL: u32 = 300;
 
 impl Zone {
     /// # Errors
@@ -96,17 +102,19 @@ impl Zone {
         self.services.contains(name)
     }
 
+    /// All names that there are; one may come twice.
+    pub(super) fn names(&self) -> impl Iterator<Item = &LowerName> {
+        std::iter::once(&self.origin).chain(&self.services).chain(&self.between)
+    }
+
     /// Whether there is such a name, with or without anything.
     pub(super) fn exists(&self, name: &LowerName) -> bool {
         *name == self.origin || self.is_service(name) || self.between.contains(name)
     }
 }
 
-fn parse(field: &'static str, text: &str) -> Result<Name, ZoneError> {
-    let mut name = Name::from_ascii(text).map_err(|error| {
-        let (name, reason) = (text.to_owned(), error.to_string());
-        ZoneError { field, name, reason }
-    })?;
+pub(super) fn parse(field: &'static str, text: &str) -> Result<Name, ZoneError> {
+    let mut name = Name::from_ascii(text).map_err(|error| ZoneError::new(field, text, &error))?;
     name.set_fqdn(true);
     Ok(name)
 }
@@ -114,8 +122,5 @@ fn parse(field: &'static str, text: &str) -> Result<Name, ZoneError> {
 fn append(relative: &Name, origin: &Name, text: &str) -> Result<Name, ZoneError> {
     let mut relative = relative.clone();
     relative.set_fqdn(false);
-    relative.append_domain(origin).map_err(|error| {
-        let (name, reason) = (text.to_owned(), error.to_string());
-        ZoneError { field: "dns.services", name, reason }
-    })
+    relative.append_domain(origin).map_err(|error| ZoneError::new("dns.services", text, &error))
 }

@@ -4,7 +4,7 @@ use hickory_proto::{op::Query as Question, rr::Name};
 use nearhop_conf::Config;
 
 use super::*;
-use crate::world_of;
+use crate::{dns::ZoneKey, world_of};
 
 const CONFIG: &str = r#"
 regions:
@@ -24,6 +24,8 @@ dns:
 pub(in crate::dns) struct Rig {
     zone: Zone,
     pub(in crate::dns) world: World,
+    /// Where the zone is signed.
+    pub(in crate::dns) signer: Option<Signer>,
 }
 
 pub(in crate::dns) fn rig() -> Rig {
@@ -36,7 +38,8 @@ pub(super) fn of(config: &str) -> Rig {
     let text = config.replace("MMDB", &mmdb.display().to_string());
     let config = Config::read(&text, "dns.yaml", &|_| None).unwrap();
     let dns = config.dns.unwrap();
-    Rig { zone: Zone::new(&dns, 7).unwrap(), world: world_of(&config.regions, &dns).unwrap() }
+    let (zone, world) = (Zone::new(&dns, 7).unwrap(), world_of(&config.regions, &dns).unwrap());
+    Rig { zone, world, signer: None }
 }
 
 pub(super) fn query(name: &str, asked: RecordType) -> Message {
@@ -77,8 +80,21 @@ impl Rig {
         answer(bytes, peer.parse().unwrap(), transport, &self.context(&secret))
     }
 
+    /// The same, signed.
+    pub(in crate::dns) fn signed(mut self) -> Self {
+        let key = ZoneKey::from_pem(ZoneKey::generate().unwrap().as_bytes()).unwrap();
+        self.signer = Some(Signer::new(vec![key], &self.zone, &self.world, 1000, 10).unwrap());
+        self
+    }
+
     pub(in crate::dns) fn context<'a>(&'a self, secret: &'a Secret) -> Context<'a> {
-        Context { zone: &self.zone, world: &self.world, secret, now: 1000 }
+        Context {
+            zone: &self.zone,
+            world: &self.world,
+            secret,
+            signer: self.signer.as_ref(),
+            now: 1000,
+        }
     }
 }
 

@@ -41,6 +41,9 @@ fn rigs() -> Vec<Rig> {
     let settings =
         Settings { alike_km: 20_000.0, all_down: AllDown::NoData, overrides: Vec::new() };
     rigs[4].world = World::new(regions, settings, None, None).unwrap();
+    let mut signed = rig().signed();
+    signed.world = rigs[1].world.clone();
+    rigs.push(signed);
     rigs
 }
 
