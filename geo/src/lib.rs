@@ -12,6 +12,7 @@
 mod configured;
 mod country;
 mod decide;
+mod diff;
 pub mod dns;
 mod explain;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::fmt;
 
 pub use configured::{ConfiguredError, world_of};
 pub use decide::{Candidate, Decision, Query, Source, Verdict, decide};
+pub use diff::{Change, Diff, diff};
 pub use explain::{explanation, narration};
 pub use hash::ClientPrefix;
 pub use mmdb::MmdbError;

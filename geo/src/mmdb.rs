@@ -19,6 +19,12 @@ pub enum MmdbError {
     /// It is damaged, or none.
     #[error("it is no database of addresses, or damaged: {0}")]
     Damaged(#[from] MaxMindDbError),
+    /// Its search tree is no tree: branches that are reached twice could be walked without an end.
+    #[error("it has more networks than its {nodes} nodes can have; it is damaged, or made to harm")]
+    Tangled {
+        /// Nodes of its search tree.
+        nodes: usize,
+    },
     /// Nothing in it says where anything is.
     #[error(
         "none of its {networks} networks has a place or a country; it needs `location.latitude`, `latitude`, `country.iso_code` or `country_code`"
@@ -131,8 +137,17 @@ fn walk(
     mut each: impl FnMut(IpNet, &Looked<'_>) -> Result<(), MaxMindDbError>,
 ) -> Result<(), MmdbError> {
     let reader = Reader::from_source(file)?;
-    for found in reader.networks(WithinOptions::default())? {
+    // Every network, also those of which nothing is known: a binary tree has one more than nodes.
+    let all = WithinOptions::default().include_networks_without_data();
+    let nodes = usize::try_from(reader.metadata().node_count).unwrap_or(usize::MAX);
+    for (at, found) in reader.networks(all)?.enumerate() {
+        if at > nodes {
+            return Err(MmdbError::Tangled { nodes });
+        }
         let found = found?;
+        if !found.has_data() {
+            continue;
+        }
         let network = found.network()?;
         let address: IpAddr = network.ip();
         // The crate's own type of network is another's; lengths are its own.
@@ -173,6 +188,33 @@ mod tests {
         assert_eq!(Some(britain), country::place("GB"));
         assert!(find("GeoIP2-City-Test.mmdb", "2001:218::1").is_some());
         assert!(find("GeoIP2-City-Test.mmdb", "192.0.2.1").is_none());
+    }
+
+    /// A tree of which every node's two branches are the next node: 2¹²⁷ networks in 128 nodes.
+    #[test]
+    fn a_tree_whose_branches_are_shared_is_refused_and_not_walked() {
+        let mut tangled = Vec::new();
+        for node in 0..128u32 {
+            // Behind the last there is nothing: the number of nodes says so.
+            let next = node + 1;
+            tangled.extend([&next.to_be_bytes()[1..], &next.to_be_bytes()[1..]].concat());
+        }
+        tangled.extend([0; 16]);
+        let whole = file("GeoIP2-City-Test.mmdb");
+        let marker = b"\xab\xcd\xefMaxMind.com";
+        let at = whole.windows(marker.len()).rposition(|part| part == marker).unwrap();
+        let mut metadata = whole[at..].to_vec();
+        let mut put = |name: &[u8], value: &[u8]| {
+            let at = metadata.windows(name.len()).position(|part| part == name).unwrap();
+            let old = usize::from(metadata[at + name.len()] & 0x1f);
+            let (from, to) = (at + name.len(), at + name.len() + 1 + old);
+            metadata.splice(from..to, value.iter().copied());
+        };
+        put(b"node_count", &[0xc2, 0, 128]);
+        put(b"record_size", &[0xa1, 24]);
+        tangled.extend(metadata);
+        let error = places(&tangled, |_, _| {}).unwrap_err();
+        assert!(matches!(error, MmdbError::Tangled { nodes: 128 }), "{error}");
     }
 
     #[test]

@@ -205,6 +205,11 @@ impl Table {
         Found { value, bits }
     }
 
+    /// Where prefixes start, as numbers, in rising order: of IPv6, or of IPv4.
+    pub(crate) fn starts(&self, v6: bool) -> &[u128] {
+        if v6 { &self.v6.starts } else { &self.v4.starts }
+    }
+
     /// Every leaf: its first address, its prefix length and its value.
     #[cfg(test)]
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (IpAddr, Found)> {
