@@ -7,6 +7,10 @@ Rows, each ours against one peer:
   gdnsd, ECS     every query names another client network, 120,000 of them
   knot, plain    the same two; knot chooses by country (module geoip, mode geodb): it knows no distance
   knot, ECS
+  unsigned       ours with a signed zone beside ours without, both asked for proofs (DO)
+
+Behind them: ordinary queries for proofs while another program asks for names that are not there as
+fast as it gets answers, each of which would have to be signed.
 
 All have the same generated database (1.5 million networks, see geo/src/generated.rs) and eight
 regions. gdnsd and we choose by distance; gdnsd's lists of data centres are as long as ours.
@@ -38,7 +42,7 @@ import time
 ZONE = "complete.example.com"
 REGIONS = [("us-west", 37.4, -122.1), ("us-east", 39.0, -77.5), ("sa-east", -23.5, -46.6), ("eu-west", 53.3, -6.3),
            ("eu-central", 50.1, 8.7), ("ap-south", 19.1, 72.9), ("ap-northeast", 35.7, 139.7), ("ap-southeast", -33.9, 151.2)]
-GOALS = {"gdnsd": 1.1, "knot": 0.9}
+GOALS = {"gdnsd": 1.1, "knot": 0.9, "unsigned": 2.0}
 MODES = ("plain", "ECS")
 SERVER_CORE, LOAD_CORE = "0", "1"
 START_DEADLINE_S = 120
@@ -98,14 +102,15 @@ class Server:
             self.process.wait()
 
 
-def ours(binary, folder, port):
-    config = folder / "dns.yaml"
+def ours(binary, folder, port, key=None):
+    config = folder / f"dns-{port}.yaml"
+    signed = {"dnssec": {"keys": [str(key)]}} if key else {}
     config.write_text(json.dumps({
         "regions": [{"name": name, "location": [north, east], "addresses": addresses(index)}
                     for index, (name, north, east) in enumerate(REGIONS)],
         "dns": {"listen": [f"127.0.0.1:{port}"], "admin": {"listen": "127.0.0.1:0"}, "zone": ZONE,
                 "name_servers": ["ns1.example.com"], "alike_km": 0, "mmdb": str(folder / "places.mmdb"),
-                "rate_limit": {"answers": 65536, "nothing": 65536}},
+                "rate_limit": {"answers": 65536, "nothing": 65536}, **signed},
     }))
     return Server("nearhop", [binary, "dns", "-c", str(config)], port, folder)
 
@@ -172,11 +177,30 @@ zone:
     return Server("knot", [binary, "-c", str(home / "knot.conf")], port, folder)
 
 
+def asking(arguments, server, what):
+    return ["taskset", "-c", LOAD_CORE, arguments.load, "ask", f"127.0.0.1:{server.port}", ZONE + ".",
+            str(arguments.seconds), str(arguments.in_flight), what]
+
+
+def flood(arguments, server):
+    """Ordinary queries alone, and beside queries for names that are not there."""
+    def ask(what):
+        return subprocess.Popen(asking(arguments, server, what), stdout=subprocess.PIPE, text=True)
+
+    def said(process):
+        return json.loads(process.communicate(timeout=arguments.seconds + 60)[0])
+
+    alone = said(ask("signed"))
+    flooding, asked = ask("nowhere"), ask("signed")
+    beside, flooded = said(asked), said(flooding)
+    answers = beside["good"] + beside["bad"] + flooded["good"] + flooded["bad"]
+    print(f"\nnames that are not there: {(flooded['good'] + flooded['bad']) / flooded['seconds']:,.0f} answers/s to them; beside them "
+          f"{beside['good'] / beside['seconds']:,.0f} ordinary answers/s, {beside['lost']} lost, {beside['bad']} bad "
+          f"(alone {alone['good'] / alone['seconds']:,.0f}/s: the load shares a core); {answers:,} in all")
+
+
 def load(arguments, server, mode, folder):
-    command = ["taskset", "-c", LOAD_CORE, arguments.load, "ask", f"127.0.0.1:{server.port}", ZONE + ".",
-               str(arguments.seconds), str(arguments.in_flight)]
-    if mode == "ECS":
-        command.append(str(folder / "networks"))
+    command = asking(arguments, server, str(folder / "networks") if mode == "ECS" else mode)
     before = server.cpu_ns()
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=arguments.seconds + 60).stdout
     said = json.loads(out)
@@ -235,16 +259,26 @@ def run(arguments, folder):
                 peer.wait()
                 for mode in MODES:
                     row = compare(arguments, we, peer, mode, folder)
-                    row["goal"] = GOALS[name]
-                    # The whole interval must be below it.
-                    met = "met" if row["high"] <= GOALS[name] else "missed"
-                    summary[f"{name}, {mode}"] = row
-                    print(f"{name + ', ' + mode:14} {row['ours_us']:9.2f} {row['peer_us']:9.2f} {row['ratio']:7.3f}  "
-                          f"{row['low']:.3f} to {row['high']:.3f} {GOALS[name]} {met:7} {row['lost']}   "
-                          f"{row['ours_qps']:,.0f} {row['peer_qps']:,.0f}", flush=True)
+                    show(summary, f"{name}, {mode}", row, GOALS[name])
             finally:
                 peer.stop()
+        key = folder / "zone.key"
+        subprocess.run([arguments.binary, "dns", "keys", "generate", "--zone", ZONE, "--out", str(key)], check=True, stdout=subprocess.DEVNULL)
+        signed = ours(arguments.binary, folder, free_port(), key)
+        ends.callback(signed.stop)
+        signed.wait()
+        show(summary, "unsigned", compare(arguments, signed, we, "signed", folder), GOALS["unsigned"])
+        flood(arguments, signed)
     return summary
+
+
+def show(summary, name, row, goal):
+    # The whole interval must be below it.
+    met = "met" if row["high"] <= goal else "missed"
+    summary[name] = {**row, "goal": goal}
+    print(f"{name:14} {row['ours_us']:9.2f} {row['peer_us']:9.2f} {row['ratio']:7.3f}  "
+          f"{row['low']:.3f} to {row['high']:.3f} {goal} {met:7} {row['lost']}   "
+          f"{row['ours_qps']:,.0f} {row['peer_qps']:,.0f}", flush=True)
 
 
 def main():

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::bail;
 use nearhop_admin::tls::{TlsError, acceptor, mutual_acceptor};
 use nearhop_conf::Config;
+use nearhop_geo::{dns::read_keys, world_of};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The configuration file; - for standard input
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the file alone, not the certificates that it names
+    /// Check the file alone, not the certificates, keys and databases that it names
     #[arg(long)]
     no_certificates: bool,
 }
@@ -19,7 +20,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = crate::read_config(&args.config)?;
     if !args.no_certificates {
-        let mistakes = certificates(&config);
+        let mut mistakes = certificates(&config);
+        mistakes.extend(dns_files(&config));
         if !mistakes.is_empty() {
             bail!(
                 "{} names files that cannot be used:\n{}",
@@ -54,7 +56,19 @@ fn certificates(config: &Config) -> Vec<String> {
     if let Some(tls) = config.origin.as_ref().and_then(|origin| origin.tls.as_ref()) {
         check("origin.tls", mutual_acceptor(tls).map(drop));
     }
+    if let Some(peer) = config.dns.as_ref().and_then(|dns| dns.peer.as_ref()) {
+        check("dns.peer.tls", mutual_acceptor(&peer.tls).map(drop));
+    }
     mistakes
+}
+
+/// What is wrong with the keys and databases of DNS; their errors name the field.
+fn dns_files(config: &Config) -> Vec<String> {
+    let Some(dns) = &config.dns else { return Vec::new() };
+    let keys = dns.dnssec.as_ref().and_then(|dnssec| read_keys(dnssec).err());
+    let world = world_of(&config.regions, dns).err();
+    let told = keys.map(|error| error.to_string()).into_iter();
+    told.chain(world.map(|error| error.to_string())).map(|error| format!("  {error}")).collect()
 }
 
 /// What the file would run, so that a file of the wrong role is noticed.
@@ -77,6 +91,11 @@ fn describe(config: &Config) -> String {
         .dns
         .as_ref()
         .map(|dns| format!("a DNS server for {} with {} regions", dns.zone, config.regions.len()));
-    let roles: Vec<String> = edge.into_iter().chain(origin).chain(dns).collect();
+    let health = config
+        .health
+        .as_ref()
+        .map(|health| format!("regions watched by {} vantage points", health.vantage_points.len()));
+    let roles = edge.into_iter().chain(origin).chain(dns).chain(health);
+    let roles: Vec<String> = roles.collect();
     format!("Region {}: {}", config.region, roles.join("; "))
 }

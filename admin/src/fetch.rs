@@ -3,7 +3,7 @@
 //!
 //! One connection a request, nothing pooled, no redirects: who is asked is what the operator wrote.
 
-use std::{path::Path, pin::Pin, time::Duration};
+use std::{net::IpAddr, path::Path, pin::Pin, sync::OnceLock, time::Duration};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -11,8 +11,9 @@ use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use nearhop_conf::MutualTls;
 use openssl::{
-    ssl::{SslConnector, SslMethod, SslVersion},
-    x509::store::X509StoreBuilder,
+    error::ErrorStack,
+    ssl::{Ssl, SslContext, SslMethod, SslVerifyMode, SslVersion},
+    x509::store::{X509Store, X509StoreBuilder},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -100,34 +101,19 @@ async fn secure(
     host: &str,
     trust: Trust<'_>,
 ) -> Result<SslStream<TcpStream>, String> {
-    let told = |error: openssl::error::ErrorStack| error.to_string();
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(told)?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(told)?;
-    let authorities = match trust {
-        Trust::System => None,
-        Trust::Authorities(file) => Some(file),
-        Trust::Mutual(tls) => Some(tls.ca.as_path()),
-    };
-    if let Some(file) = authorities {
-        let mut store = X509StoreBuilder::new().map_err(told)?;
-        for authority in read_certificates(file).map_err(|error| error.to_string())? {
-            store.add_cert(authority).map_err(told)?;
-        }
-        builder.set_cert_store(store.build());
+    let told = |error: ErrorStack| error.to_string();
+    let context = context(trust)?;
+    let mut ssl = Ssl::new(&context).map_err(told)?;
+    let address: Option<IpAddr> = host.parse().ok();
+    if address.is_none() {
+        ssl.set_hostname(host).map_err(told)?;
     }
-    if let Trust::Mutual(tls) = trust {
-        let Identity { chain, key } =
-            Identity::read(&tls.own).map_err(|error| error.to_string())?;
-        builder.set_certificate(&chain[0]).map_err(told)?;
-        for issuer in &chain[1..] {
-            builder.add_extra_chain_cert(issuer.clone()).map_err(told)?;
-        }
-        builder.set_private_key(&key).map_err(told)?;
+    match (trust, address) {
+        // Its certificate has one of our names, not that of the address it is reached at.
+        (Trust::Mutual(_), _) => {}
+        (_, Some(address)) => ssl.param_mut().set_ip(address).map_err(told)?,
+        (_, None) => ssl.param_mut().set_host(host).map_err(told)?,
     }
-    let mut connection = builder.build().configure().map_err(told)?;
-    // Its certificate has one of our names, not that of the address it is reached at.
-    connection.set_verify_hostname(!matches!(trust, Trust::Mutual(_)));
-    let ssl = connection.into_ssl(host).map_err(told)?;
     let mut stream = SslStream::new(ssl, stream).map_err(told)?;
     Pin::new(&mut stream).connect().await.map_err(|error| error.to_string())?;
     match trust {
@@ -136,6 +122,45 @@ async fn secure(
         }
         _ => Ok(stream),
     }
+}
+
+/// What a connection is made with. The system's authorities are read once: they are hundreds.
+fn context(trust: Trust<'_>) -> Result<SslContext, String> {
+    static SYSTEM: OnceLock<SslContext> = OnceLock::new();
+    let told = |error: ErrorStack| error.to_string();
+    if let (Trust::System, Some(context)) = (trust, SYSTEM.get()) {
+        return Ok(context.clone());
+    }
+    let mut builder = SslContext::builder(SslMethod::tls_client()).map_err(told)?;
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(told)?;
+    builder.set_verify(SslVerifyMode::PEER);
+    match trust {
+        Trust::System => {
+            builder.set_default_verify_paths().map_err(told)?;
+            return Ok(SYSTEM.get_or_init(|| builder.build()).clone());
+        }
+        Trust::Authorities(file) => builder.set_cert_store(store(file)?),
+        Trust::Mutual(tls) => {
+            builder.set_cert_store(store(&tls.ca)?);
+            let Identity { chain, key } =
+                Identity::read(&tls.own).map_err(|error| error.to_string())?;
+            builder.set_certificate(&chain[0]).map_err(told)?;
+            for issuer in &chain[1..] {
+                builder.add_extra_chain_cert(issuer.clone()).map_err(told)?;
+            }
+            builder.set_private_key(&key).map_err(told)?;
+        }
+    }
+    Ok(builder.build())
+}
+
+fn store(file: &Path) -> Result<X509Store, String> {
+    let told = |error: ErrorStack| error.to_string();
+    let mut store = X509StoreBuilder::new().map_err(told)?;
+    for authority in read_certificates(file).map_err(|error| error.to_string())? {
+        store.add_cert(authority).map_err(told)?;
+    }
+    Ok(store.build())
 }
 
 async fn converse<S>(

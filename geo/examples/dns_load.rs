@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! dns_load prepare FOLDER                              a database of places, and networks in it
-//! dns_load ask ADDRESS NAME SECONDS IN_FLIGHT [FILE]   every query of another network of FILE
+//! dns_load ask ADDRESS NAME SECONDS IN_FLIGHT WHAT     asks, where WHAT is
+//!     plain       without EDNS
+//!     signed      with proofs (DO)
+//!     nowhere     with proofs, for names below NAME that are not there, each another
+//!     FILE        every query of another network of FILE
 //! ```
 //!
 //! dnsperf has one client network for all queries, so that a server need look up only one. Here
@@ -35,6 +39,8 @@ use nearhop_geo::Place;
 
 /// Of each family.
 const NETWORKS: usize = 60_000;
+/// That are not there; more than a server keeps denials of.
+const NAMES: usize = 200_000;
 /// As many networks ask, so that no limit of the response rate counts them together.
 const SOURCES: u8 = 16;
 /// What has not come by then does not come.
@@ -45,12 +51,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["prepare", folder] => prepare(Path::new(folder)),
-        ["ask", server, name, seconds, in_flight] => {
-            ask(server.parse()?, queries(name, None)?, (seconds.parse()?, in_flight.parse()?))
-        }
-        ["ask", server, name, seconds, in_flight, file] => {
-            let networks = std::fs::read_to_string(file)?;
-            let queries = queries(name, Some(&networks))?;
+        ["ask", server, name, seconds, in_flight, what] => {
+            let queries = match *what {
+                "plain" => vec![query(7, name, None, false)?],
+                "signed" => vec![query(7, name, None, true)?],
+                "nowhere" => (0..NAMES)
+                    .map(|at| query(at, &format!("n{at:07}.{name}"), None, true))
+                    .collect::<Result<_, _>>()?,
+                file => by_network(name, &std::fs::read_to_string(file)?)?,
+            };
             ask(server.parse()?, queries, (seconds.parse()?, in_flight.parse()?))
         }
         _ => Err("see the first lines of geo/examples/dns_load.rs".into()),
@@ -76,29 +85,36 @@ fn prepare(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A query for each network, for the address type of its family; one without any where none is
-/// named.
-fn queries(name: &str, networks: Option<&str>) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
-    let name = Name::from_ascii(name)?;
-    let query = |at: usize, network: Option<IpNet>| -> Result<Vec<u8>, Box<dyn Error>> {
-        let id = u16::try_from(at & 0xffff)?;
-        let mut query = Message::new(id, MessageType::Query, OpCode::Query);
-        let v6 = network.is_some_and(|network| matches!(network, IpNet::V6(_)));
-        let asked = if v6 { RecordType::AAAA } else { RecordType::A };
-        query.add_query(Query::query(name.clone(), asked));
+/// For the address type of the network's family.
+fn query(
+    at: usize,
+    name: &str,
+    network: Option<IpNet>,
+    signed: bool,
+) -> Result<Vec<u8>, Box<dyn Error>> {
+    let id = u16::try_from(at & 0xffff)?;
+    let mut query = Message::new(id, MessageType::Query, OpCode::Query);
+    let v6 = network.is_some_and(|network| matches!(network, IpNet::V6(_)));
+    let asked = if v6 { RecordType::AAAA } else { RecordType::A };
+    query.add_query(Query::query(Name::from_ascii(name)?, asked));
+    if signed || network.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(1232);
+        edns.set_dnssec_ok(signed);
         if let Some(network) = network {
-            let mut edns = Edns::new();
-            edns.set_max_payload(1232);
             let subnet = ClientSubnet::new(network.addr(), network.prefix_len(), 0);
             edns.options_mut().insert(EdnsOption::Subnet(subnet));
-            query.set_edns(edns);
         }
-        Ok(query.to_vec()?)
-    };
-    let Some(networks) = networks else { return Ok(vec![query(7, None)?]) };
+        query.set_edns(edns);
+    }
+    Ok(query.to_vec()?)
+}
+
+/// A query for each network.
+fn by_network(name: &str, networks: &str) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let mut queries = Vec::new();
     for (at, line) in networks.lines().enumerate() {
-        queries.push(query(at, Some(line.parse()?))?);
+        queries.push(query(at, name, Some(line.parse()?), false)?);
     }
     // Families in turn, not one after the other.
     let half = queries.len() / 2;

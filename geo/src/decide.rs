@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::{
     AllDown, ClientPrefix, Health, Place, RegionId, State, World,
+    hash::Seed,
     world::{Class, biased_km},
 };
 
@@ -181,8 +182,14 @@ pub(crate) enum Chosen {
     Nothing,
 }
 
-/// What [`decide`] decides, without its reasons and in a tenth of its time; and the scope.
-pub(crate) fn choose(service: &str, address: IpAddr, world: &World) -> (Chosen, u8) {
+/// What the draws for a service begin with, of each region.
+pub(crate) fn seeds(service: &str, world: &World) -> Vec<Seed> {
+    world.regions().iter().map(|region| Seed::of(service, region.id.as_str())).collect()
+}
+
+/// What [`decide`] decides, without its reasons and in a tenth of its time; and the scope. `seeds`
+/// are those of the service.
+pub(crate) fn choose(seeds: &[Seed], address: IpAddr, world: &World) -> (Chosen, u8) {
     let address = address.to_canonical();
     let prefix = ClientPrefix::of(address);
     let found = world.map().classes.find(address);
@@ -200,15 +207,18 @@ pub(crate) fn choose(service: &str, address: IpAddr, world: &World) -> (Chosen, 
         }
     }
     let spilled = |at: usize| {
-        let (region, state) = (&world.regions()[at], world.states[at]);
-        any && state.moved > 0.0 && prefix.draw(service, region.id.as_str(), 1) < state.moved
+        let moved = world.states[at].moved;
+        any && moved > 0.0 && prefix.draw(seeds[at], 1) < moved
     };
     // Behind those that are not full are those that are; then as near; in a tier by score.
     let mut best: Option<((bool, usize), usize)> = None;
+    // Where all weigh the same, who draws more scores more, and no logarithm is needed.
+    let weight = world.regions()[0].weight;
+    let alike = world.regions().iter().all(|region| region.weight.total_cmp(&weight).is_eq());
     let mut best_score = None;
-    let score = |at: usize| {
-        let region = &world.regions()[at];
-        prefix.score(service, region.id.as_str(), region.weight)
+    let score = |at: usize| match alike {
+        true => prefix.draw(seeds[at], 0),
+        false => prefix.score(seeds[at], world.regions()[at].weight),
     };
     for (at, tier) in class.order.iter().filter(|(at, _)| !any || is_well(world, *at)) {
         if let Some(((false, found), _)) = best
@@ -244,8 +254,8 @@ fn candidate(
     (at, tier): (usize, usize),
 ) -> Candidate {
     let (region, state) = (&world.regions()[at], world.states[at]);
-    let id = region.id.as_str();
-    let moved = state.moved > 0.0 && prefix.draw(query.service, id, 1) < state.moved;
+    let seed = Seed::of(query.service, region.id.as_str());
+    let moved = state.moved > 0.0 && prefix.draw(seed, 1) < state.moved;
     let verdict = match (region.drained, state.health, moved) {
         (true, _, _) => Verdict::Drained,
         (_, Health::Down, _) => Verdict::Down,
@@ -258,7 +268,7 @@ fn candidate(
         tier,
         distance_km: place.zip(region.place).map(|(here, there)| here.distance_km(there)),
         biased_km: biased_km(region, place),
-        score: prefix.score(query.service, id, region.weight),
+        score: prefix.score(seed, region.weight),
         state,
         verdict,
     }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     RegionId, World,
-    decide::{Chosen, choose},
+    decide::{Chosen, choose, seeds},
+    hash::Seed,
 };
 
 /// Clients that are answered with one region before and with another after.
@@ -42,6 +43,7 @@ const SAMPLES: u128 = 8;
 /// Compares two worlds for a service.
 #[must_use]
 pub fn diff(service: &str, old: &World, new: &World) -> Diff {
+    let (old_seeds, new_seeds) = (seeds(service, old), seeds(service, new));
     let mut all = [0.0; 2];
     let mut moved: BTreeMap<(Option<RegionId>, Option<RegionId>), Change> = BTreeMap::new();
     for v6 in [false, true] {
@@ -69,7 +71,7 @@ pub fn diff(service: &str, old: &World, new: &World) -> Diff {
             for sample in 0..samples {
                 let at = address(start + sample * step, v6);
                 all[usize::from(v6)] += each;
-                let (from, to) = (region(service, at, old), region(service, at, new));
+                let (from, to) = (region(&old_seeds, at, old), region(&new_seeds, at, new));
                 if from == to {
                     continue;
                 }
@@ -106,8 +108,8 @@ fn is_known(world: &World, address: IpAddr) -> bool {
     class.by_override.is_some() || world.place_of(address).is_some()
 }
 
-fn region(service: &str, address: IpAddr, world: &World) -> Option<RegionId> {
-    match choose(service, address, world).0 {
+fn region(seeds: &[Seed], address: IpAddr, world: &World) -> Option<RegionId> {
+    match choose(seeds, address, world).0 {
         Chosen::Region(at) => Some(world.regions()[at].id.clone()),
         Chosen::Fallback | Chosen::Nothing => None,
     }

@@ -216,6 +216,61 @@ async fn a_key_is_made_once_and_signs_the_zone() {
     .await;
 }
 
+#[tokio::test]
+async fn a_changed_configuration_is_taken_up_and_a_wrong_one_is_not() {
+    let mut config = config();
+    let dns = Dns::start(&config);
+    let chosen = async || {
+        let path = "/admin/v1/explain/dns?client=198.51.100.7";
+        let token = [("authorization", "Bearer test-admin-token-0123456789")];
+        get(&dns.admin, path, &token).await.unwrap().json()["region"].clone()
+    };
+    assert_eq!(chosen().await, "eu-west");
+    let mut wrong = config.clone();
+    wrong["regions"][1]["drained"] = json!("perhaps");
+    dns.configure(&wrong);
+    eventually("it is refused", LIMIT, || async {
+        let refused = metric(&dns.admin, "nearhop_dns_reloads_total{result=\"refused\"}").await;
+        (refused >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(chosen().await, "eu-west", "a wrong one changes nothing");
+    config["regions"][1]["drained"] = json!(true);
+    config["dns"]["ttl"] = json!("7s");
+    dns.configure(&config);
+    eventually("a drained region is out", LIMIT, || async {
+        (chosen().await != "eu-west").then_some(())
+    })
+    .await;
+    let Some(said) = dig(&dns.address, &["complete.example.com", "+subnet=198.51.100.0/24"]) else {
+        return;
+    };
+    assert!(said.contains("\t7\tIN\tA\t203.0.113.10"), "{said}");
+}
+
+#[test]
+fn whose_answers_another_configuration_changes_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.yaml"), folder.path().join("new.yaml"));
+    let mut config = config();
+    std::fs::write(&old, config.to_string()).unwrap();
+    config["dns"]["overrides"] = json!([{"networks": ["203.0.113.0/24"], "regions": ["eu-west"]}]);
+    std::fs::write(&new, config.to_string()).unwrap();
+    let ask = |more: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["explain", "dns", "-c"]).arg(&old).arg("--diff").arg(&new).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+        words(&output)
+    };
+    let said: Value = serde_json::from_str(&ask(&["--json"])).unwrap();
+    assert_eq!(
+        said["changes"],
+        json!([{"from": "ap-south", "to": "eu-west", "v4": 1.0, "v6": 0.0, "example": "203.0.113.0"}])
+    );
+    assert!(ask(&[]).contains("ap-south"));
+}
+
 #[test]
 fn the_small_database_is_what_its_script_writes() {
     let checked =

@@ -113,7 +113,7 @@ fn when_all_are_down_the_policy_answers() {
 fn a_bias_draws_clients() {
     let mut regions = regions();
     regions[0].bias = 97.0;
-    let world = world_of(regions, Settings::default());
+    let world = world_of(regions, Settings { alike_km: 0.0, ..Settings::default() });
     let decision = ask(&world, LONDON);
     assert_eq!(chosen(&world, &decision), "us-west");
     let first = &decision.candidates[0];
@@ -132,7 +132,7 @@ fn regions_that_are_as_near_share_by_weight_and_the_scope_says_so() {
         let asked =
             (0..4000u32).map(|at| ClientPrefix::of(IpAddr::V4((0x5102_0000 + (at << 8)).into())));
         let score = |prefix: ClientPrefix, region: &Region| {
-            prefix.score("complete", region.id.as_str(), region.weight)
+            prefix.score(Seed::of("complete", region.id.as_str()), region.weight)
         };
         let won = asked.filter(|prefix| {
             let (old, new) =
@@ -273,8 +273,12 @@ proptest! {
     fn what_is_chosen_is_what_is_decided(
         states in states(), address in any::<u32>(), v6: bool, alike_km in prop::sample::select(vec![0.0, 9000.0, 20000.0]),
         drained in prop::collection::vec(prop::bool::weighted(0.2), 3), all_down in 0usize..3,
+        heavy: bool,
     ) {
         let mut regions = regions();
+        if heavy {
+            regions[2].weight = 2.5;
+        }
         regions.iter_mut().zip(&drained).for_each(|(region, drained)| region.drained = *drained);
         let fallback = vec![IpAddr::from([192, 0, 2, 99])];
         let all_down =
@@ -286,7 +290,7 @@ proptest! {
             false => IpAddr::V4(address.into()),
         };
         let decision = decide(&Query { service: "s", address, source: Source::Client }, &world);
-        let (chosen, scope) = choose("s", address, &world);
+        let (chosen, scope) = choose(&seeds("s", &world), address, &world);
         let answers = match chosen {
             Chosen::Region(at) => world.regions()[at].addresses.clone(),
             Chosen::Fallback => fallback,

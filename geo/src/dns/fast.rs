@@ -5,7 +5,7 @@
 //! then costs a look-up and a copy. Everything that is not plainly such a query goes the long way,
 //! which a test holds this one equal to, byte for byte.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use super::{
     Context, Transport,
@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     AllDown, Health, Region, RegionId, Settings, State, World,
-    decide::{Chosen, choose},
+    decide::{Chosen, choose, seeds},
+    hash::Seed,
 };
 
 const HEADER: usize = 12;
@@ -32,14 +33,14 @@ const NAME_MAX: usize = 255;
 /// Answers that are made beforehand.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// By a service's name as it stands in a message, in small letters.
-    services: HashMap<Box<[u8]>, Service>,
+    /// By services' names as they stand in a message, in small letters and in order.
+    services: Vec<(Box<[u8]>, Service)>,
 }
 
 #[derive(Debug)]
 struct Service {
-    /// As decisions have it.
-    name: String,
+    /// What its draws begin with, of each region.
+    seeds: Vec<Seed>,
     /// By kind, plain and signed, and by whose addresses: each region's, the fallback's, nobody's.
     sections: [[Vec<Section>; 2]; KINDS.len()],
 }
@@ -58,12 +59,9 @@ struct Section {
 impl Prepared {
     /// All that the zone can answer with regions. `context` is what it will be answered with.
     pub(super) fn new(context: &Context<'_>) -> Self {
-        let mut services = HashMap::new();
-        for name in context.zone.services() {
-            if let Some((wire, service)) = prepare(&name, context) {
-                services.insert(wire, service);
-            }
-        }
+        let services = context.zone.services();
+        let mut services: Vec<_> = services.filter_map(|name| prepare(&name, context)).collect();
+        services.sort_by(|(one, _), (other, _)| one.cmp(other));
         Self { services }
     }
 
@@ -81,12 +79,13 @@ impl Prepared {
         let name = small.get_mut(..asked.name.len())?;
         name.copy_from_slice(asked.name);
         name.make_ascii_lowercase();
-        let service = self.services.get(&*name)?;
+        let found = self.services.binary_search_by(|(wire, _)| (**wire).cmp(name)).ok()?;
+        let (_, service) = &self.services[found];
         let edns = asked.edns;
         let signed = usize::from(edns.is_some_and(|edns| edns.dnssec_ok));
         let subnet = edns.and_then(|edns| edns.subnet);
         let address = subnet.and_then(|subnet| subnet.address).unwrap_or(peer);
-        let (chosen, scope) = choose(&service.name, address, context.world);
+        let (chosen, scope) = choose(&service.seeds, address, context.world);
         let sections = &service.sections[asked.kind][signed];
         let section = sections.get(match chosen {
             Chosen::Region(at) => at,
@@ -292,7 +291,7 @@ fn prepare(name: &str, context: &Context<'_>) -> Option<(Box<[u8]>, Service)> {
             sections.push(section(kind, signed, &[])?);
         }
     }
-    Some((wire, Service { name: name.to_owned(), sections }))
+    Some((wire, Service { seeds: seeds(name, world), sections }))
 }
 
 /// A world in which these addresses are the answer.

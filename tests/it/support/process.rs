@@ -419,7 +419,7 @@ pub(crate) struct Dns {
     child: Child,
     pub(crate) address: String,
     pub(crate) admin: String,
-    _config: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Dns {
@@ -431,7 +431,14 @@ impl Dns {
             start(&["dns", "--ready-json", "--lifeline", "-c", path.to_str().unwrap()]);
         let text = |field: &str| ready[field].as_str().unwrap().to_owned();
         let (address, admin) = (text("listen"), text("admin"));
-        Self { child, address, admin, _config: folder }
+        Self { child, address, admin, folder }
+    }
+
+    /// Writes another configuration, in one step as a careful tool would.
+    pub(crate) fn configure(&self, config: &Value) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, config.to_string()).unwrap();
+        std::fs::rename(new, self.folder.path().join("dns.yaml")).unwrap();
     }
 }
 
