@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use nearhop_admin::tls::{TlsError, acceptor, mutual_acceptor};
+use nearhop_admin::tls::{TlsError, acceptor, mutual_acceptor, read_certificates};
 use nearhop_conf::Config;
-use nearhop_geo::{dns::read_keys, world_of};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +20,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = crate::read_config(&args.config)?;
     if !args.no_certificates {
         let mut mistakes = certificates(&config);
+        mistakes.extend(health_files(&config));
         mistakes.extend(dns_files(&config));
         if !mistakes.is_empty() {
             bail!(
@@ -56,19 +56,19 @@ fn certificates(config: &Config) -> Vec<String> {
     if let Some(tls) = config.origin.as_ref().and_then(|origin| origin.tls.as_ref()) {
         check("origin.tls", mutual_acceptor(tls).map(drop));
     }
-    if let Some(peer) = config.dns.as_ref().and_then(|dns| dns.peer.as_ref()) {
-        check("dns.peer.tls", mutual_acceptor(&peer.tls).map(drop));
-    }
     mistakes
 }
 
-/// What is wrong with the keys and databases of DNS; their errors name the field.
-fn dns_files(config: &Config) -> Vec<String> {
-    let Some(dns) = &config.dns else { return Vec::new() };
-    let keys = dns.dnssec.as_ref().and_then(|dnssec| read_keys(dnssec).err());
-    let world = world_of(&config.regions, dns).err();
-    let told = keys.map(|error| error.to_string()).into_iter();
-    told.chain(world.map(|error| error.to_string())).map(|error| format!("  {error}")).collect()
+/// Why no DNS server could start: names, keys, databases, certificates.
+fn dns_files(config: &Config) -> Option<String> {
+    config.dns.as_ref()?;
+    nearhop_geo::dns::check(config).err().map(|error| format!("  {error}"))
+}
+
+/// Why regions could not be looked at.
+fn health_files(config: &Config) -> Option<String> {
+    let ca = config.health.as_ref()?.ca.as_ref()?;
+    read_certificates(ca).err().map(|error| format!("  health.ca: {error}"))
 }
 
 /// What the file would run, so that a file of the wrong role is noticed.

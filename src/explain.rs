@@ -72,7 +72,7 @@ fn read(path: &Path) -> anyhow::Result<(Dns, Zone, World)> {
 
 fn changes(args: &DnsArgs, old: &Path, new: &Path) -> anyhow::Result<String> {
     let ((_, zone, old), (_, _, new)) = (read(old)?, read(new)?);
-    let diff = diff(&zone.service(args.name.as_deref()), &old, &new);
+    let diff = diff(&zone.service(args.name.as_deref())?, &old, &new);
     Ok(match args.json {
         true => serde_json::to_string_pretty(&diff.to_json())?,
         false => diff.to_words(),
@@ -81,7 +81,7 @@ fn changes(args: &DnsArgs, old: &Path, new: &Path) -> anyhow::Result<String> {
 
 fn by_file(args: &DnsArgs, path: &Path, client: IpAddr) -> anyhow::Result<String> {
     let (dns, zone, world) = read(path)?;
-    let service = zone.service(args.name.as_deref());
+    let service = zone.service(args.name.as_deref())?;
     let query = Query { service: &service, address: client, source: Source::Client };
     let (decision, ttl) = (decide(&query, &world), dns.ttl.as_secs());
     Ok(match args.json {

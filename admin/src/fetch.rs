@@ -52,31 +52,54 @@ pub struct Question<'a> {
     pub within: Duration,
 }
 
-/// The body of a 200, or in words why there is none.
-///
-/// # Errors
-/// Words for a log.
-pub async fn fetch(question: Question<'_>) -> Result<Bytes, String> {
-    let within = question.within;
-    timeout(within, ask(question))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs_f32())))
+/// Why there is no answer, in words for a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The question cannot be asked: its URL or its certificates are wrong. Says nothing of the
+    /// other side.
+    #[error("{0}")]
+    Ours(String),
+    /// It was asked, and not answered with a 200.
+    #[error("{0}")]
+    Theirs(String),
 }
 
-async fn ask(question: Question<'_>) -> Result<Bytes, String> {
-    let uri: Uri = question.url.parse().map_err(|error| format!("no URL: {error}"))?;
+/// The body of a 200.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch(question: Question<'_>) -> Result<Bytes, FetchError> {
+    let within = question.within;
+    let late = |_| Err(FetchError::Theirs(format!("no answer within {} s", within.as_secs_f32())));
+    timeout(within, ask(question)).await.unwrap_or_else(late)
+}
+
+async fn ask(question: Question<'_>) -> Result<Bytes, FetchError> {
+    let ours = FetchError::Ours;
+    let uri: Uri = question.url.parse().map_err(|error| ours(format!("no URL: {error}")))?;
     let tls = uri.scheme_str() == Some("https");
-    let named = uri.host().ok_or("the URL names no host")?;
+    let named = uri.host().ok_or_else(|| ours("the URL names no host".to_owned()))?;
+    let request = request(&question, &uri).map_err(ours)?;
+    let context = tls.then(|| context(question.trust)).transpose().map_err(ours)?;
+    exchange(question, (&uri, named), request, context).await.map_err(FetchError::Theirs)
+}
+
+async fn exchange(
+    question: Question<'_>,
+    (uri, named): (&Uri, &str),
+    request: Request<Full<Bytes>>,
+    context: Option<SslContext>,
+) -> Result<Bytes, String> {
     let bare = named.trim_matches(['[', ']']);
-    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let port = uri.port_u16().unwrap_or(if context.is_some() { 443 } else { 80 });
     let stream = TcpStream::connect((bare, port)).await.map_err(|error| error.to_string())?;
     // A small request must not wait for company.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let request = request(&question, &uri)?;
-    if !tls {
+    let Some(context) = context else {
         return converse(stream, request, question.limit).await;
-    }
-    let stream = secure(stream, question.host.unwrap_or(bare), question.trust).await?;
+    };
+    let host = question.host.unwrap_or(bare);
+    let stream = secure(stream, host, (question.trust, context)).await?;
     converse(stream, request, question.limit).await
 }
 
@@ -99,10 +122,9 @@ fn request(question: &Question<'_>, uri: &Uri) -> Result<Request<Full<Bytes>>, S
 async fn secure(
     stream: TcpStream,
     host: &str,
-    trust: Trust<'_>,
+    (trust, context): (Trust<'_>, SslContext),
 ) -> Result<SslStream<TcpStream>, String> {
     let told = |error: ErrorStack| error.to_string();
-    let context = context(trust)?;
     let mut ssl = Ssl::new(&context).map_err(told)?;
     let address: Option<IpAddr> = host.parse().ok();
     if address.is_none() {

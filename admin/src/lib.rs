@@ -12,7 +12,7 @@ mod router;
 mod serve;
 pub mod tls;
 
-pub use fetch::{Question, Trust, fetch};
+pub use fetch::{FetchError, Question, Trust, fetch};
 pub use listen::{BindError, bind, reserve};
 pub use metrics::{Metrics, latency_buckets};
 pub use router::{Check, Checks, admin_router, api_error};

@@ -156,8 +156,7 @@ impl Default for L1 {
 }
 
 /// Pingora tells of every broken connection at `error`; what matters of them, our own lines say.
-pub(crate) const LOG_LEVEL: &str =
-    "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn";
+pub(crate) const LOG_LEVEL: &str = "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn,hickory_proto=error";
 
 impl Default for Log {
     fn default() -> Self {

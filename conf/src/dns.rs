@@ -227,7 +227,7 @@ impl Field for u32 {
 }
 
 /// RFC 1035, section 2.3.1, and underscores.
-fn is_host_name(name: &str) -> bool {
+pub(crate) fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let label = |label: &str| {
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

@@ -1,11 +1,13 @@
 //! How regions are watched: who looks, how often, and whose word counts.
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::{collections::HashSet, net::Ipv6Addr, path::PathBuf, time::Duration};
 
+use http::{Uri, uri::Authority};
 use serde_json::Value;
 
 use crate::{
     Region, defaults,
+    dns::is_host_name,
     reader::{Field, Section},
     units::http_token,
 };
@@ -96,10 +98,29 @@ impl Spill {
     }
 }
 
-/// A URL that is asked by plain HTTP or over TLS.
+/// A URL that can be asked by plain HTTP or over TLS.
 pub(crate) fn is_url(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let port = |authority: &Authority| match authority.as_str().rsplit_once(':') {
+        // Behind a name or a bracket it is a port.
+        Some((before, port)) if !before.contains(':') || before.ends_with(']') => {
+            port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        _ => true,
+    };
+    let fine = |authority: &Authority| is_host(authority.host()) && port(authority);
+    matches!(url.scheme_str(), Some("http" | "https"))
+        && url
+            .authority()
+            .is_some_and(|authority| !authority.as_str().contains('@') && fine(authority))
+}
+
+/// A domain name, or an address, as URLs have it.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok()),
+        None => is_host_name(host),
+    }
 }
 
 /// A name and a port.
@@ -111,19 +132,13 @@ fn is_target(text: &str) -> bool {
 impl Health {
     pub(crate) fn from_section(mut section: Section<'_>, regions: &[Region]) -> Option<Self> {
         let vantage_points = read_points(&mut section);
-        let duration = |section: &mut Section<'_>, name, default| {
-            let given: Duration = section.or(name, default);
-            if given.is_zero() {
-                section.problem(name, "is no time at all", "Write a time such as 2s");
-            }
-            given
-        };
-        let interval = duration(&mut section, "interval", defaults::HEALTH_INTERVAL);
-        let deadline = duration(&mut section, "deadline", defaults::HEALTH_DEADLINE);
-        let exchange = duration(&mut section, "exchange", defaults::HEALTH_EXCHANGE);
-        let fresh = duration(&mut section, "fresh", defaults::HEALTH_FRESH);
-        if fresh < interval + deadline {
-            let fix = "Write at least `interval` and `deadline` together: until then no newer one can be there";
+        let interval = section.or("interval", defaults::HEALTH_INTERVAL);
+        let deadline = section.or("deadline", defaults::HEALTH_DEADLINE);
+        let exchange = section.or("exchange", defaults::HEALTH_EXCHANGE);
+        let fresh = section.or("fresh", defaults::HEALTH_FRESH);
+        if fresh < interval + 2 * deadline + exchange {
+            // A look, that of the witnesses behind it, and the way to the others.
+            let fix = "Write at least `interval`, twice `deadline` and `exchange` together: until then no newer one can be there";
             section.problem("fresh", "is over before the next vote", fix);
         }
         let mut count = |name, default: u32| {
@@ -142,7 +157,10 @@ impl Health {
                 "Write host:port of something that does not fail with a region, such as a resolver";
             section.problem("witnesses", format!("has `{bad}`"), fix);
         }
-        let host = section.optional("host");
+        let host: Option<String> = section.optional("host");
+        if host.as_deref().is_some_and(|host| !is_host(host)) {
+            section.problem("host", "is no domain name", "Write one such as ide.example.com");
+        }
         let ca = section.optional("ca");
         let state_file = section.optional("state_file");
         let spill = Spill::from_section(section.section("spill"));

@@ -37,8 +37,8 @@ pub struct Diff {
     pub changes: Vec<Change>,
 }
 
-/// Clients of a prefix may be spread; so many of each stretch are asked.
-const SAMPLES: u128 = 8;
+/// Where clients of a stretch are spread, so many of them are asked.
+const SAMPLES: u128 = 256;
 
 /// Compares two worlds for a service.
 #[must_use]
@@ -64,7 +64,14 @@ pub fn diff(service: &str, old: &World, new: &World) -> Diff {
                 continue;
             }
             let one = 1u128 << (bits - client);
-            let samples = ((end - start) / one + 1).min(SAMPLES);
+            let spread = |seeds: &[Seed], world: &World| {
+                let at = address(*start, v6);
+                choose(seeds, at, world).1 != world.map().classes.find(at).bits
+            };
+            let samples = match spread(&old_seeds, old) || spread(&new_seeds, new) {
+                true => ((end - start) / one + 1).min(SAMPLES),
+                false => 1,
+            };
             #[expect(clippy::cast_precision_loss, reason = "a count for people")]
             let each = ((end - start) as f64 + 1.0) / one as f64 / samples as f64;
             let step = (end - start) / samples;
@@ -139,13 +146,13 @@ impl Diff {
     /// For people.
     #[must_use]
     pub fn to_words(&self) -> String {
-        let share = |part: f64, all: f64| if all > 0.0 { 100.0 * part / all } else { 0.0 };
+        let share = |part: f64, all: f64| if all > 0.0 { (100.0 * part / all).abs() } else { 0.0 };
         let name = |region: &Option<RegionId>| {
             region.as_ref().map_or("no region", |id| id.as_str()).to_owned()
         };
         let sum = |of: fn(&Change) -> f64| self.changes.iter().map(of).sum::<f64>();
         let mut out = format!(
-            "of {:.0} known /24 {:.1} % are answered otherwise, of {:.0} known /56 {:.1} %\n",
+            "of {:.0} known /24 about {:.1} % are answered otherwise, of {:.0} known /56 {:.1} %\n",
             self.v4,
             share(sum(|change| change.v4), self.v4),
             self.v6,

@@ -25,6 +25,7 @@ mod zone;
 
 pub use answer::{Answer, Context, Transport, answer};
 pub use cookie::Secret;
-pub use dnssec::{DnssecError, KeyError, Signer, ZoneKey, read_keys};
+pub use dnssec::{DnssecError, KeyError, Signer, ZoneKey};
+pub use refresh::check;
 pub use server::{DnsError, Ready, Server};
 pub use zone::{Zone, ZoneError};

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use nearhop_admin::{Metrics, Question, Trust, clock, fetch};
+use nearhop_admin::{FetchError, Metrics, Question, Trust, clock, fetch};
 use nearhop_conf::{Health as Settings, MutualTls, Region, VantagePoint};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec};
 use tokio::{
@@ -112,6 +112,15 @@ impl Vantage {
     #[must_use]
     pub fn successor(&self, post: Post) -> Self {
         let new = Self::with(post, (**self.states.load()).clone(), self.counters.clone());
+        for gone in self.states.load().keys().filter(|name| !new.states.load().contains_key(*name))
+        {
+            // A region that is no more is not down.
+            let _ = new.counters.up.remove_label_values(&[gone]);
+            let _ = new.counters.moved.remove_label_values(&[gone]);
+            for vote in ["up", "down", "none"] {
+                let _ = new.counters.votes.remove_label_values(&[gone.as_str(), vote]);
+            }
+        }
         for (name, watched) in lock(&self.own).iter() {
             if let Some(place) = lock(&new.own).get_mut(name) {
                 *place = *watched;
@@ -204,8 +213,13 @@ impl Vantage {
         for (name, seen) in looks {
             let (look, result) = match (&seen, blind) {
                 (Ok(body), _) => (Look::Well(used(body)), "well"),
-                (Err(_), true) => (Look::Blind, "blind"),
-                (Err(_), false) => (Look::Failed, "failed"),
+                // What is wrong here says nothing of the region.
+                (Err(FetchError::Ours(reason)), _) => {
+                    tracing::error!(region = name, reason, "a region cannot be looked at");
+                    (Look::Blind, "blind")
+                }
+                (Err(FetchError::Theirs(_)), true) => (Look::Blind, "blind"),
+                (Err(FetchError::Theirs(_)), false) => (Look::Failed, "failed"),
             };
             self.counters.looks.with_label_values(&[name.as_str(), result]).inc();
             let Some(watched) = own.get_mut(&name) else { continue };
@@ -213,7 +227,7 @@ impl Vantage {
             watched.look(look, &limits, now);
             let vote = watched.vote();
             if vote != before {
-                let reason = seen.err().unwrap_or_default();
+                let reason = seen.err().map(|error| error.to_string()).unwrap_or_default();
                 tracing::info!(region = name, ?vote, reason, "this vantage point says");
             }
         }
@@ -236,6 +250,21 @@ impl Vantage {
         looks.join_all().await.contains(&true)
     }
 
+    /// Told once, when a vantage point has not been heard for as long as its votes count.
+    fn silent(&self, name: &str, reason: &str) {
+        let (now, fresh) = (clock::now(), self.post.settings.fresh);
+        let mut heard = lock(&self.heard);
+        let old = |heard: &Heard| now.saturating_duration_since(heard.at) > fresh;
+        if heard.get(name).is_some_and(old) {
+            heard.remove(name);
+            tracing::warn!(
+                vantage_point = name,
+                reason,
+                "a vantage point is silent; its votes are old"
+            );
+        }
+    }
+
     fn others(&self) -> impl Iterator<Item = &VantagePoint> {
         let own = self.post.name.as_ref();
         self.post.settings.vantage_points.iter().filter(move |point| Some(&point.name) != own)
@@ -251,10 +280,11 @@ impl Vantage {
             asked.spawn(async move {
                 let (trust, limit) = (Trust::Mutual(&tls), VIEW_BYTES_MAX);
                 let question = Question { url: &url, host: None, trust, body: None, limit, within };
-                (name, fetch(question).await)
+                let told = fetch(question).await.map_err(|error| error.to_string());
+                (name, told, clock::now())
             });
         }
-        for (name, told) in asked.join_all().await {
+        for (name, told, at) in asked.join_all().await {
             let view = told.and_then(|bytes| {
                 let view: View =
                     serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
@@ -266,11 +296,12 @@ impl Vantage {
             });
             let result = match view {
                 Ok(view) => {
-                    lock(&self.heard).insert(name.clone(), Heard { view, at: clock::now() });
+                    lock(&self.heard).insert(name.clone(), Heard { view, at });
                     "taken"
                 }
                 Err(reason) => {
                     tracing::debug!(vantage_point = name, reason, "no view");
+                    self.silent(&name, &reason);
                     "failed"
                 }
             };

@@ -77,9 +77,11 @@ impl Watched {
             Look::Blind => return,
             Look::Well(used) => {
                 self.used = used;
-                if let Some(used) = used {
-                    self.moved = limits.spill.next(self.moved, used);
-                }
+                self.moved = match used {
+                    Some(used) => limits.spill.next(self.moved, used),
+                    // It says nothing any more: clients come back, a step at a time.
+                    None => (self.moved - limits.spill.step).max(0.0),
+                };
                 true
             }
             Look::Failed => {
@@ -119,7 +121,8 @@ impl Watched {
     /// Before this it does not come back.
     fn held_until(&self, hold: Duration) -> Option<Instant> {
         let doublings = self.falls.saturating_sub(2).min(16);
-        let wait = if self.falls < 2 { Duration::ZERO } else { hold * (1 << doublings) };
+        let wait =
+            if self.falls < 2 { Duration::ZERO } else { hold.saturating_mul(1 << doublings) };
         self.fell.map(|fell| fell + wait.min(HOLD_MAX))
     }
 
@@ -236,5 +239,7 @@ mod tests {
         region.votes(&[Look::Failed]);
         assert!((region.watched.moved() - 0.3).abs() < 1e-9, "silence says nothing of its load");
         assert_eq!(region.watched.used(), None);
+        region.votes(&[WELL; 2]);
+        assert!((region.watched.moved() - 0.1).abs() < 1e-9, "without its load they come back");
     }
 }

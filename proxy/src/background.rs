@@ -81,7 +81,7 @@ pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
                     limit: KEY_SET_BYTES_MAX,
                     within: WITHIN,
                 };
-                let answer = fetch(question).await;
+                let answer = fetch(question).await.map_err(|error| error.to_string());
                 let now = clock::since_epoch().as_secs();
                 let result = match shared.jwks.fetched(&issuer.issuer, answer, now) {
                     Ok(()) => "taken",

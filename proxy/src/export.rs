@@ -110,8 +110,8 @@ async fn send_all(
         };
         let result = match fetch(question).await {
             Ok(_) => "sent",
-            Err(reason) => {
-                tracing::debug!(reason, "traces were not taken");
+            Err(error) => {
+                tracing::debug!(%error, "traces were not taken");
                 "failed"
             }
         };

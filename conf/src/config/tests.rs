@@ -229,6 +229,59 @@ fn what_no_entry_can_know_is_judged_over_all() {
 }
 
 #[test]
+fn how_regions_are_watched_is_judged_as_a_whole() {
+    let read = |regions: &str, health: &str, name: &str| {
+        let text = format!(
+            "regions: [{regions}]\nhealth: {{{health}}}\ndns:\n  listen: ['127.0.0.1:0']\n  admin: {{listen: '127.0.0.1:0'}}\n  zone: a.example\n  name_servers: [ns.example]\n  peer: {{listen: '127.0.0.1:0', name: {name}, tls: {{certificate: c, key: k, ca: a, names: [n.example]}}}}\n"
+        );
+        Config::read(&text, "dns.yaml", &no_env).map_err(|error| error.to_string())
+    };
+    let region = "{name: r, addresses: [192.0.2.1], health: 'https://192.0.2.1/health'}";
+    let point = |name: &str| format!("{{name: {name}, url: 'https://[2001:db8::1]:8443'}}");
+    let three = format!("vantage_points: [{}, {}, {}]", point("a"), point("b"), point("c"));
+    let health = read(region, &three, "a").unwrap().health.unwrap();
+    assert_eq!((health.fall, health.vantage_points.len()), (3, 3));
+    let two = format!("vantage_points: [{}, {}]", point("a"), point("b"));
+    for (regions, health, name, mistake) in [
+        (region, two.clone(), "a", "need a third vantage point"),
+        (region, format!("{three}, fresh: 10s"), "a", "health.fresh: is over before"),
+        (region, format!("{three}, fall: 0"), "a", "health.fall: is 0"),
+        (region, format!("{three}, host: 'a b'"), "a", "health.host: is no domain name"),
+        (region, format!("{three}, witnesses: [nobody]"), "a", "health.witnesses: has `nobody`"),
+        (region, format!("{three}, spill: {{stop: 0.9}}"), "a", "health.spill.stop: is not below"),
+        (region, three.clone(), "d", "dns.peer: has the name `d`"),
+        ("{name: r, addresses: [192.0.2.1]}", three.clone(), "a", "of the region `r`"),
+    ] {
+        let error = read(regions, &health, name).unwrap_err();
+        assert!(error.contains(mistake), "{mistake}: {error}");
+    }
+    for url in [
+        "https://",
+        "https://:443/h",
+        "https://a:0/",
+        "https://a:99999/",
+        "https://[::1/h",
+        "https://u@a/",
+        "ftp://a/",
+        "https://a b/",
+        "/health",
+    ] {
+        let regions = format!("{{name: r, addresses: [192.0.2.1], health: '{url}'}}");
+        let error = read(&regions, &three, "a").unwrap_err();
+        assert!(error.contains("regions[0].health: is no http URL"), "{url}: {error}");
+    }
+    for url in [
+        "http://a",
+        "https://a.example:8443/x?y=z",
+        "https://[2001:db8::1]/health",
+        "http://192.0.2.1:80/",
+    ] {
+        let regions = format!("{{name: r, addresses: [192.0.2.1], health: '{url}'}}");
+        assert!(read(&regions, &three, "a").is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn keys_for_tokens_are_fetched_safely() {
     check(
         &format!(

@@ -61,10 +61,7 @@ pub enum DnssecError {
 }
 
 /// Reads the keys of a configuration.
-///
-/// # Errors
-/// [`DnssecError`], naming the file.
-pub fn read_keys(dnssec: &Dnssec) -> Result<Vec<ZoneKey>, DnssecError> {
+pub(super) fn read_keys(dnssec: &Dnssec) -> Result<Vec<ZoneKey>, DnssecError> {
     let read = |path: &PathBuf| {
         let text = std::fs::read(path);
         let text = text.map_err(|error| DnssecError::Read { path: path.clone(), error })?;

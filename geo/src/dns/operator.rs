@@ -69,7 +69,13 @@ fn explain(live: &Live, asked: &Asked) -> Response {
         let error = ApiError::invalid("client", "client must be an IP address");
         return api_error(StatusCode::BAD_REQUEST, &error);
     };
-    let service = state.zone.service(asked.name.as_deref());
+    let service = match state.zone.service(asked.name.as_deref()) {
+        Ok(service) => service,
+        Err(error) => {
+            let error = ApiError::invalid("name", error.to_string());
+            return api_error(StatusCode::BAD_REQUEST, &error);
+        }
+    };
     let query = Query { service: &service, address, source: Source::Client };
     let decision = decide(&query, &state.world);
     match asked.words {

@@ -3,7 +3,10 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use nearhop_admin::{Metrics, clock, tls::Files};
+use nearhop_admin::{
+    Metrics, clock,
+    tls::{Files, mutual_acceptor, read_certificates},
+};
 use nearhop_conf::{Config, Dns, Loaded, source::process_env};
 use tokio::{
     sync::Notify,
@@ -46,10 +49,30 @@ pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, 
             Some(Arc::new(signer))
         }
     };
-    let (ttl_s, prepared) = (dns.ttl.as_secs(), Arc::default());
-    let mut state = State { zone, world, secret, signer, ttl_s, prepared };
+    // What only a new connection would find out.
+    if let Some(peer) = &dns.peer {
+        mutual_acceptor(&peer.tls)?;
+    }
+    if let Some(ca) = config.health.as_ref().and_then(|health| health.ca.as_ref()) {
+        read_certificates(ca)?;
+    }
+    let ttl_s = dns.ttl.as_secs();
+    Ok(prepared(State { zone, world, secret, signer, ttl_s, prepared: Arc::default() }))
+}
+
+/// With its answers made beforehand.
+fn prepared(mut state: State) -> State {
     state.prepared = Arc::new(Prepared::new(&state.context()));
-    Ok(state)
+    state
+}
+
+/// Whether a DNS server could start with a configuration, sockets aside.
+///
+/// # Errors
+/// [`DnsError`], naming the field.
+pub fn check(config: &Config) -> Result<(), DnsError> {
+    let dns = config.dns.as_ref().ok_or(DnsError::NoDns)?;
+    state(config, dns, [0; 16]).map(drop)
 }
 
 /// The vantage point that a configuration describes, where it has one.
@@ -93,10 +116,15 @@ impl Refresh {
         Self { live, loaded, booted: dns, own_secret, metrics, changed, watching, refused }
     }
 
-    /// Never returns. Must run inside a Tokio runtime.
-    pub(super) async fn run(mut self) {
+    /// Has the regions watched, and answered by what was known of them before. Must be called inside
+    /// a Tokio runtime, before the first query is read.
+    pub(super) fn begin(&mut self) {
         self.watch();
         self.restate();
+    }
+
+    /// Never returns.
+    pub(super) async fn run(mut self) {
         let mut files = Files::new(self.files());
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,8 +141,9 @@ impl Refresh {
                         && self.live.state().is_stale(now());
                     if stale {
                         signing = now();
+                        self.sign_again().await;
                     }
-                    if changed || stale || waited >= AGAIN {
+                    if changed || waited >= AGAIN {
                         waited = 0;
                         // What is only tried again is not told again.
                         let before = if changed { None } else { self.refused.take() };
@@ -169,6 +198,32 @@ impl Refresh {
         }
     }
 
+    /// Signs anew what is answered with, whatever the files say by now: signatures must not end
+    /// because a file is wrong.
+    async fn sign_again(&self) {
+        let old = Arc::clone(&self.live.state());
+        let renewed =
+            tokio::task::spawn_blocking(move || {
+                let signer = old.signer.as_ref()?;
+                let signed = signer.renewed(&old.zone, &old.world, now());
+                Some(signed.map(|signer| {
+                    prepared(State { signer: Some(Arc::new(signer)), ..(*old).clone() })
+                }))
+            });
+        match renewed.await {
+            Ok(Some(Ok(state))) => {
+                self.live.replace(state);
+                self.restate();
+                tracing::info!("the zone is signed anew");
+            }
+            Ok(Some(Err(error))) => {
+                tracing::error!(%error, "the zone cannot be signed anew; its signatures will end");
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "signing ended in a panic"),
+        }
+    }
+
     /// Takes what the files say, or keeps what there is and says why.
     async fn reload(&mut self, told_before: Option<String>) {
         let result = match self.take().await {
@@ -211,9 +266,10 @@ impl Refresh {
         }
         self.loaded = loaded;
         self.say_what_stays();
-        self.live.replace(built);
         self.watch();
-        self.restate();
+        let mut built = built;
+        built.world = as_known(&built.world, self.live.vantage.load().as_deref());
+        self.live.replace(built);
         tracing::info!("configuration and databases are taken up");
         Ok(())
     }
@@ -225,6 +281,7 @@ impl Refresh {
             ("dns.listen", old.listen != dns.listen),
             ("dns.admin", old.admin != dns.admin),
             ("dns.peer.listen", peer_listen(old) != peer_listen(dns)),
+            ("dns.peer.tls (its files are read again)", peer_tls(old) != peer_tls(dns)),
             ("dns.tcp_connections", old.tcp_connections != dns.tcp_connections),
             ("dns.rate_limit", old.rate_limit != dns.rate_limit),
         ];
@@ -239,4 +296,8 @@ impl Refresh {
 
 fn peer_listen(dns: &Dns) -> Option<std::net::SocketAddr> {
     dns.peer.as_ref().map(|peer| peer.listen)
+}
+
+fn peer_tls(dns: &Dns) -> Option<&nearhop_conf::MutualTls> {
+    dns.peer.as_ref().map(|peer| &peer.tls)
 }

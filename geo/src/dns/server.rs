@@ -160,6 +160,10 @@ impl Server {
             answers: part(self.dns.rate_limit.answers),
             nothing: part(self.dns.rate_limit.nothing),
         };
+        let (live, metrics) = (Arc::clone(&self.live), self.metrics.clone());
+        let configured = (self.loaded, self.dns.clone());
+        let mut refresh = Refresh::new(live, configured, self.own_secret, metrics);
+        refresh.begin();
         for socket in self.sockets {
             let (live, stop) = (Arc::clone(&self.live), Arc::clone(&stop));
             let key = (random()?, random()?);
@@ -182,9 +186,7 @@ impl Server {
             let files = mutual_files(&tls);
             tasks.spawn(keep_fresh(files, acceptor, move || mutual_acceptor(&tls)));
         }
-        let (live, metrics) = (Arc::clone(&self.live), self.metrics.clone());
-        let configured = (self.loaded, self.dns.clone());
-        tasks.spawn(Refresh::new(live, configured, self.own_secret, metrics).run());
+        tasks.spawn(refresh.run());
         let fine: Check = Arc::new(|| Ok(()));
         let checks = Checks { live: Arc::clone(&fine), ready: fine };
         let routes = operator::routes(Arc::clone(&self.live));

@@ -21,8 +21,11 @@ use super::{
 };
 use crate::ClientPrefix;
 
-/// From one query's end to the next one's.
+/// From one query's end to the next one's; and where most places are taken.
 const IDLE: Duration = Duration::from_secs(10);
+const IDLE_BUSY: Duration = Duration::from_secs(1);
+/// However busy it is, a connection gives its place to others then.
+const LIFE: Duration = Duration::from_secs(60);
 /// A client that takes its answer more slowly is given up.
 const WRITE: Duration = Duration::from_secs(5);
 /// Queries of one connection; resolvers ask a few.
@@ -72,9 +75,11 @@ pub(super) async fn serve(listener: TcpListener, live: Arc<Live>, connections: u
                 // What is over its network's share is closed, and may come by UDP.
                 let Some(seat) = networks.enter(peer, most) else { continue };
                 let live = Arc::clone(&live);
+                let busy = places.available_permits() < connections / 4;
+                let idle = if busy { IDLE_BUSY } else { IDLE };
                 tokio::spawn(async move {
                     // A client that breaks off is its own affair.
-                    let _ = answer_all(stream, peer, &live).await;
+                    let _ = timeout(LIFE, answer_all(stream, (peer, idle), &live)).await;
                     drop((place, seat));
                 });
             }
@@ -86,10 +91,14 @@ pub(super) async fn serve(listener: TcpListener, live: Arc<Live>, connections: u
     }
 }
 
-async fn answer_all(mut stream: TcpStream, peer: SocketAddr, live: &Live) -> io::Result<()> {
+async fn answer_all(
+    mut stream: TcpStream,
+    (peer, idle): (SocketAddr, Duration),
+    live: &Live,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     for _ in 0..QUERIES_MAX {
-        let Ok(query) = timeout(IDLE, read(&mut stream)).await else { return Ok(()) };
+        let Ok(query) = timeout(idle, read(&mut stream)).await else { return Ok(()) };
         let query = query?;
         // Let go before the client takes its answer.
         let answered = answer(&query, peer.ip(), Transport::Tcp, &live.state().context());

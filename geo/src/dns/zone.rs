@@ -10,7 +10,7 @@ use nearhop_conf::Dns;
 
 /// Why a configuration makes no zone.
 #[derive(Debug, thiserror::Error)]
-#[error("{field}: `{name}` is no domain name: {reason}")]
+#[error("{field}: `{name}` cannot be used: {reason}")]
 pub struct ZoneError {
     field: &'static str,
     name: String,
@@ -65,6 +65,12 @@ impl Zone {
                 "@" => origin.clone(),
                 name => {
                     let relative = parse("dns.services", name.trim_end_matches('.'))?;
+                    if name.ends_with('.') && !origin.zone_of(&relative) {
+                        let reason =
+                            format!("it is not in {origin}; write it without the last dot");
+                        let name = name.to_owned();
+                        return Err(ZoneError { field: "dns.services", name, reason });
+                    }
                     match origin.zone_of(&relative) {
                         true => relative,
                         false => append(&relative, &origin, name)?,
@@ -85,11 +91,23 @@ impl Zone {
         Ok(Self { origin, soa, name_servers, services, first, between, ttl })
     }
 
-    /// A service's name as decisions have it: the one asked for, else the first.
-    #[must_use]
-    pub fn service(&self, asked: Option<&str>) -> String {
-        let asked = asked.and_then(|name| parse("name", name).ok());
-        asked.map_or_else(|| self.first.to_string(), |name| LowerName::new(&name).to_string())
+    /// A service's name as decisions have it: the one asked for, whole or as it stands before the
+    /// zone, else the first.
+    ///
+    /// # Errors
+    /// A [`ZoneError`] where there is no such service.
+    pub fn service(&self, asked: Option<&str>) -> Result<String, ZoneError> {
+        let Some(asked) = asked else { return Ok(self.first.to_string()) };
+        let name = parse("name", asked)?;
+        let below = append(&name, &Name::from(&self.origin), asked).ok();
+        let found = [Some(name), below].into_iter().flatten().map(|name| LowerName::new(&name));
+        let found = found.into_iter().find(|name| self.is_service(name));
+        found.map(|name| name.to_string()).ok_or_else(|| {
+            let mut known: Vec<String> = self.services().collect();
+            known.sort();
+            let reason = format!("it is none of the services, {}", known.join(", "));
+            ZoneError { field: "name", name: asked.to_owned(), reason }
+        })
     }
 
     /// Names that are answered with a region, as decisions have them.

@@ -54,6 +54,11 @@ impl Budget {
         Self { each_second, spent: AtomicU64::new(0) }
     }
 
+    /// The same, of which nothing is spent.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(self.each_second)
+    }
+
     /// Whether one may be made at `now`.
     pub(super) fn take(&self, now: u32, asker: Asker) -> bool {
         let limit = match asker {

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hickory_proto::{
@@ -59,7 +62,7 @@ struct Live {
 #[derive(Debug)]
 pub struct Signer {
     /// The first signs; each signs the set of them, so that the parent may name any of them.
-    pub(super) keys: Vec<ZoneKey>,
+    pub(super) keys: Arc<[ZoneKey]>,
     origin: LowerName,
     dnskeys: Vec<Record>,
     signed: HashMap<Set, Vec<RRSIG>>,
@@ -87,6 +90,28 @@ impl Signer {
         now: u32,
         denials: u32,
     ) -> Result<Self, DnssecError> {
+        Self::with(keys.into(), zone, world, (now, Budget::new(denials)))
+    }
+
+    /// The same, signed anew, with the same keys whatever their files are by now.
+    ///
+    /// # Errors
+    /// [`DnssecError`].
+    pub(in crate::dns) fn renewed(
+        &self,
+        zone: &Zone,
+        world: &World,
+        now: u32,
+    ) -> Result<Self, DnssecError> {
+        Self::with(Arc::clone(&self.keys), zone, world, (now, self.budget.renewed()))
+    }
+
+    fn with(
+        keys: Arc<[ZoneKey]>,
+        zone: &Zone,
+        world: &World,
+        (now, budget): (u32, Budget),
+    ) -> Result<Self, DnssecError> {
         if keys.is_empty() {
             return Err(DnssecError::NoKey);
         }
@@ -107,7 +132,7 @@ impl Signer {
             types: HashMap::new(),
             negative_ttl: zone.soa.ttl,
             made: now,
-            budget: Budget::new(denials),
+            budget,
             kept: Kept::new(),
             live: Live::default(),
         };
@@ -181,7 +206,7 @@ impl Signer {
 
     fn sign(&self, mut set: Vec<Record>, now: u32) -> Result<Vec<RRSIG>, KeyError> {
         let by = match set.first().map(Record::record_type) {
-            Some(RecordType::DNSKEY) => self.keys.as_slice(),
+            Some(RecordType::DNSKEY) => &self.keys[..],
             _ => &self.keys[..1],
         };
         // RFC 4034, section 6.3: a record that is there twice is signed once.

@@ -404,6 +404,21 @@ fn signatures_are_renewed_a_week_before_they_end_and_when_a_clock_was_wrong() {
     }
 }
 
+/// With the keys it has: their files may be gone by then.
+#[test]
+fn what_is_signed_anew_is_as_good_as_new_and_nothing_is_signed_for_a_query() {
+    let mut rig = rig();
+    let later = NOW + 8 * 86_400;
+    assert!(rig.signer.is_stale(later));
+    rig.signer = rig.signer.renewed(&rig.zone, &rig.world, later).unwrap();
+    assert!(!rig.signer.is_stale(later));
+    let asked = query(API, RecordType::A, CLIENTS[0]);
+    let answer = rig.bytes(&asked, Transport::Udp, later, true);
+    let answer = Message::from_vec(&answer).unwrap();
+    assert!(answer.answers.iter().any(|record| record.record_type() == RecordType::RRSIG));
+    assert_eq!(rig.live_signatures(), 0);
+}
+
 #[test]
 fn no_damage_to_a_query_is_a_panic_or_a_larger_answer_than_there_may_be() {
     let rig = rig();

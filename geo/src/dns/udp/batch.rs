@@ -22,7 +22,7 @@ pub(super) struct Batch {
     incoming: MultiHeaders<SockaddrStorage>,
     outgoing: MultiHeaders<SockaddrStorage>,
     buffers: Vec<u8>,
-    queries: Vec<(usize, SockaddrStorage)>,
+    queries: Vec<(usize, Option<SockaddrStorage>)>,
     /// The answers' bytes, one behind the other.
     bytes: Vec<u8>,
     answers: Vec<Range<usize>>,
@@ -54,7 +54,7 @@ impl Batch {
         let (headers, flags) = (&mut self.incoming, MsgFlags::MSG_WAITFORONE);
         let came = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None)?;
         let came = came.map(|message| (message.bytes, message.address));
-        self.queries.extend(came.filter_map(|(bytes, address)| Some((bytes, address?))));
+        self.queries.extend(came);
         Ok(self.queries.len())
     }
 
@@ -62,13 +62,13 @@ impl Batch {
     pub(super) fn query(&mut self, at: usize) -> Option<(&[u8], SocketAddr, &mut Vec<u8>)> {
         let (length, from) = self.queries[at];
         let query = self.buffers.get(at * STRIDE..at * STRIDE + length)?;
-        Some((query, address(&from)?, &mut self.bytes))
+        Some((query, address(&from?)?, &mut self.bytes))
     }
 
     /// Sends all that was written since `start` to whom query `at` came from.
     pub(super) fn answer(&mut self, at: usize, start: usize) {
         self.answers.push(start..self.bytes.len());
-        self.to.push(Some(self.queries[at].1));
+        self.to.push(self.queries[at].1);
     }
 
     /// Sends the answers.
