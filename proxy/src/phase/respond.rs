@@ -45,9 +45,12 @@ pub(crate) async fn health(client: &mut impl Client, record: &mut Record<'_>) ->
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "no pod is ready"),
     };
-    // DNS passes clients on when a region is full.
-    let load = record.shared.load();
-    let body = Bytes::from(json!({ "status": word, "load": load }).to_string());
+    let mut said = json!({ "status": word });
+    if let Some(load) = record.shared.load() {
+        // DNS passes clients on when a region is full.
+        said["load"] = load;
+    }
+    let body = Bytes::from(said.to_string());
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, JSON));
     headers.push((header::CACHE_CONTROL, NO_STORE));
