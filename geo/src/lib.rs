@@ -38,7 +38,7 @@ pub use mmdb::MmdbError;
 pub use place::Place;
 pub use quorum::{Ballot, Count, Tally, count};
 pub use spill::SpillLimits;
-pub use vantage::{Post, VOTES_PATH, Vantage};
+pub use vantage::{Post, VOTES_PATH, Vantage, VantageMetrics};
 pub use vote::{Look, Thresholds, Vote, Watched};
 pub use world::{AllDown, Health, Override, Region, Settings, State, World, WorldError};
 

@@ -49,9 +49,9 @@ struct Heard {
     at: Instant,
 }
 
-/// What is counted of a vantage point.
+/// What is counted of vantage points; declared once, however often one takes another's place.
 #[derive(Clone)]
-struct Counters {
+pub struct VantageMetrics {
     looks: IntCounterVec,
     exchanges: IntCounterVec,
     up: IntGaugeVec,
@@ -65,19 +65,14 @@ pub struct Vantage {
     own: Mutex<BTreeMap<String, Watched>>,
     heard: Mutex<HashMap<String, Heard>>,
     states: ArcSwap<BTreeMap<String, State>>,
-    counters: Counters,
+    metrics: VantageMetrics,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in it is whole at every moment.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Vantage {
-    /// A vantage point that knows what its state file says.
+impl VantageMetrics {
+    /// Declares them.
     #[must_use]
-    pub fn new(post: Post, metrics: &Metrics) -> Self {
-        let counters = Counters {
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
             looks: metrics.counters(
                 "nearhop_region_looks_total",
                 "Looks at regions by what they showed.",
@@ -103,22 +98,34 @@ impl Vantage {
                 "The share of a region's clients that is passed on.",
                 &["region"],
             ),
-        };
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Vantage {
+    /// A vantage point that knows what its state file says.
+    #[must_use]
+    pub fn new(post: Post, metrics: &VantageMetrics) -> Self {
         let recalled = post.settings.state_file.as_deref().map(memory::recall).unwrap_or_default();
-        Self::with(post, recalled, counters)
+        Self::with(post, recalled, metrics.clone())
     }
 
     /// A successor for another configuration, which knows what this one knows.
     #[must_use]
     pub fn successor(&self, post: Post) -> Self {
-        let new = Self::with(post, (**self.states.load()).clone(), self.counters.clone());
+        let new = Self::with(post, (**self.states.load()).clone(), self.metrics.clone());
         for gone in self.states.load().keys().filter(|name| !new.states.load().contains_key(*name))
         {
             // A region that is no more is not down.
-            let _ = new.counters.up.remove_label_values(&[gone]);
-            let _ = new.counters.moved.remove_label_values(&[gone]);
+            let _ = new.metrics.up.remove_label_values(&[gone]);
+            let _ = new.metrics.moved.remove_label_values(&[gone]);
             for vote in ["up", "down", "none"] {
-                let _ = new.counters.votes.remove_label_values(&[gone.as_str(), vote]);
+                let _ = new.metrics.votes.remove_label_values(&[gone.as_str(), vote]);
             }
         }
         for (name, watched) in lock(&self.own).iter() {
@@ -130,7 +137,7 @@ impl Vantage {
         new
     }
 
-    fn with(post: Post, mut known: BTreeMap<String, State>, counters: Counters) -> Self {
+    fn with(post: Post, mut known: BTreeMap<String, State>, metrics: VantageMetrics) -> Self {
         let own = post.regions.iter().map(|region| {
             let moved = known.get(&region.name).map_or(0.0, |state| state.moved);
             (region.name.clone(), Watched::with_moved(moved))
@@ -141,7 +148,7 @@ impl Vantage {
             known.entry(name.clone()).or_default();
         }
         let (own, states) = (Mutex::new(own), ArcSwap::from_pointee(known));
-        Self { post, own, heard: Mutex::default(), states, counters }
+        Self { post, own, heard: Mutex::default(), states, metrics }
     }
 
     /// What it is made of.
@@ -221,7 +228,7 @@ impl Vantage {
                 (Err(FetchError::Theirs(_)), true) => (Look::Blind, "blind"),
                 (Err(FetchError::Theirs(_)), false) => (Look::Failed, "failed"),
             };
-            self.counters.looks.with_label_values(&[name.as_str(), result]).inc();
+            self.metrics.looks.with_label_values(&[name.as_str(), result]).inc();
             let Some(watched) = own.get_mut(&name) else { continue };
             let before = watched.vote();
             watched.look(look, &limits, now);
@@ -305,7 +312,7 @@ impl Vantage {
                     "failed"
                 }
             };
-            self.counters.exchanges.with_label_values(&[name.as_str(), result]).inc();
+            self.metrics.exchanges.with_label_values(&[name.as_str(), result]).inc();
         }
     }
 
@@ -321,11 +328,11 @@ impl Vantage {
             if health != known.health {
                 tracing::warn!(region = name, ?health, ?tally, "the vantage points say");
             }
-            self.counters.up.with_label_values(&[name]).set((health != Health::Down).into());
-            self.counters.moved.with_label_values(&[name]).set(moved);
+            self.metrics.up.with_label_values(&[name]).set((health != Health::Down).into());
+            self.metrics.moved.with_label_values(&[name]).set(moved);
             for (vote, votes) in [("up", tally.up), ("down", tally.down), ("none", tally.silent)] {
                 let votes = i64::try_from(votes).unwrap_or(i64::MAX);
-                self.counters.votes.with_label_values(&[name.as_str(), vote]).set(votes);
+                self.metrics.votes.with_label_values(&[name.as_str(), vote]).set(votes);
             }
             after.insert(name.clone(), State { health, moved, used, votes: Some(tally) });
         }

@@ -19,7 +19,7 @@ use nearhop_admin::{
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::Memory;
-use nearhop_geo::{Post, RegionId, Vantage};
+use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
@@ -182,7 +182,7 @@ impl Edge {
             let regions = config.regions.clone();
             Post { settings, regions, name: peer.name, tls: peer.tls }
         });
-        let vantage = post.map(|post| Vantage::new(post, &metrics));
+        let vantage = post.map(|post| Vantage::new(post, &VantageMetrics::new(&metrics)));
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::support::{
+    certificates::Authority,
     client::{LIMIT, get},
     eventually,
     process::{BINARY, Dev, Dns, has_ort, metric, root, say},
@@ -246,6 +247,39 @@ async fn a_changed_configuration_is_taken_up_and_a_wrong_one_is_not() {
         return;
     };
     assert!(said.contains("\t7\tIN\tA\t203.0.113.10"), "{said}");
+}
+
+#[tokio::test]
+async fn how_regions_are_watched_may_come_go_and_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = Authority::new(folder.path()).mutual("n", &["n.test"], &["n.test"]);
+    let plain = config();
+    let mut watched = config();
+    watched["dns"]["peer"] = json!({"listen": "127.0.0.1:0", "name": "a", "tls": tls});
+    for region in watched["regions"].as_array_mut().unwrap() {
+        // Nobody is there.
+        region["health"] = json!("http://127.0.0.1:9/health");
+    }
+    let point = |name: &str| json!({"name": name, "url": "https://127.0.0.1:9"});
+    watched["health"] = json!({
+        "vantage_points": [point("a"), point("b"), point("c")],
+        "interval": "100ms", "deadline": "500ms", "exchange": "100ms", "fresh": "3s",
+    });
+    let dns = Dns::start(&watched);
+    let votes = async || {
+        let token = [("authorization", "Bearer test-admin-token-0123456789")];
+        let told = get(&dns.admin, "/admin/v1/regions", &token).await.unwrap().json();
+        told[0]["votes"].clone()
+    };
+    let alone = json!({"up": 0, "down": 1, "silent": 2});
+    let is = async |what: &str, expected: &Value| {
+        eventually(what, LIMIT, || async { (votes().await == *expected).then_some(()) }).await;
+    };
+    is("it is watched", &alone).await;
+    dns.configure(&plain);
+    is("it is not", &Value::Null).await;
+    dns.configure(&watched);
+    is("it is again", &alone).await;
 }
 
 #[test]

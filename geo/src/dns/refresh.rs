@@ -10,7 +10,7 @@ use nearhop_admin::{
 use nearhop_conf::{Config, Dns, Loaded, source::process_env};
 use tokio::{
     sync::Notify,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::{MissedTickBehavior, interval},
 };
 
@@ -20,7 +20,7 @@ use super::{
     fast::Prepared,
     live::{Live, State, now},
 };
-use crate::{Post, Vantage, World, world_of};
+use crate::{Post, Vantage, VantageMetrics, World, world_of};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ pub(super) struct Refresh {
     booted: Dns,
     /// What cookies are made with where the configuration names no secret.
     own_secret: [u8; 16],
-    metrics: Metrics,
+    metrics: VantageMetrics,
     /// Told by the vantage point.
     changed: Arc<Notify>,
     watching: Option<AbortHandle>,
@@ -110,8 +110,9 @@ impl Refresh {
         live: Arc<Live>,
         (loaded, dns): (Loaded, Dns),
         own_secret: [u8; 16],
-        metrics: Metrics,
+        metrics: &Metrics,
     ) -> Self {
+        let metrics = VantageMetrics::new(metrics);
         let (changed, watching, refused) = (Arc::default(), None, None);
         Self { live, loaded, booted: dns, own_secret, metrics, changed, watching, refused }
     }
@@ -125,32 +126,42 @@ impl Refresh {
 
     /// Never returns.
     pub(super) async fn run(mut self) {
-        let mut files = Files::new(self.files());
+        let mut paths = self.files();
+        let mut files = Files::new(paths.clone());
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut waited = 0;
+        let (mut pending, mut waited, mut building) = (false, 0, None);
         let mut signing = now().wrapping_sub(SIGN_AGAIN_S);
         loop {
             let changed = Arc::clone(&self.changed);
             tokio::select! {
                 _ = tick.tick() => {
                     self.live.count_signatures();
+                    pending |= files.changed();
                     waited = if self.refused.is_some() { waited + 1 } else { 0 };
-                    let changed = files.changed();
                     let stale = now().wrapping_sub(signing) >= SIGN_AGAIN_S
                         && self.live.state().is_stale(now());
                     if stale {
                         signing = now();
                         self.sign_again().await;
                     }
-                    if changed || waited >= AGAIN {
-                        waited = 0;
+                    if building.is_none() && (pending || waited >= AGAIN) {
                         // What is only tried again is not told again.
-                        let before = if changed { None } else { self.refused.take() };
-                        self.reload(before).await;
-                        files = Files::new(self.files());
+                        let told = if pending { None } else { self.refused.clone() };
+                        building = Some(Building { told, task: self.build() });
+                        (pending, waited) = (false, 0);
                     }
                 }
+                (told, built) = finished(&mut building) => {
+                    building = None;
+                    self.take(told, built);
+                    let now = self.files();
+                    if now != paths {
+                        paths = now;
+                        files = Files::new(paths.clone());
+                    }
+                }
+                // Also while a large database is read.
                 () = changed.notified() => self.restate(),
             }
         }
@@ -224,54 +235,46 @@ impl Refresh {
         }
     }
 
-    /// Takes what the files say, or keeps what there is and says why.
-    async fn reload(&mut self, told_before: Option<String>) {
-        let result = match self.take().await {
-            Ok(()) => {
-                self.refused = None;
-                "taken"
-            }
-            Err(error) => {
-                let told = error.to_string();
-                let news = told_before.as_ref() != Some(&told);
-                if news {
-                    tracing::error!(
-                        error = told,
-                        "the changed files are not taken; the old ones stay"
-                    );
-                }
-                self.refused = Some(told);
-                if !news {
-                    return;
-                }
-                "refused"
-            }
-        };
-        self.live.reloaded(result);
+    /// Reads the files and makes what they say, away from the queries.
+    fn build(&self) -> JoinHandle<Result<(Loaded, State), DnsError>> {
+        let (before, own_secret) = (self.loaded.clone(), self.own_secret);
+        tokio::task::spawn_blocking(move || {
+            let loaded = match before.files().is_empty() {
+                // From standard input, which cannot be read again; its databases can.
+                true => before,
+                false => Loaded::read(before.path(), &process_env)?,
+            };
+            let dns = loaded.config.dns.as_ref().ok_or(DnsError::NoDns)?;
+            let state = state(&loaded.config, dns, own_secret)?;
+            Ok((loaded, state))
+        })
     }
 
-    async fn take(&mut self) -> Result<(), DnsError> {
-        let loaded = match self.loaded.files().is_empty() {
-            // From standard input, which cannot be read again; its databases can.
-            true => self.loaded.clone(),
-            false => Loaded::read(self.loaded.path(), &process_env)?,
+    /// Takes what the files say, or keeps what there is and says why, where that is news.
+    fn take(&mut self, told: Option<String>, built: Result<(Loaded, State), DnsError>) {
+        let (loaded, mut state) = match built {
+            Ok(built) => built,
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    tracing::error!(error, "the changed files are not taken; the old ones stay");
+                    self.live.reloaded("refused");
+                }
+                self.refused = Some(error);
+                return;
+            }
         };
-        let (config, own_secret) = (loaded.config.clone(), self.own_secret);
-        let dns = config.dns.clone().ok_or(DnsError::NoDns)?;
-        // Away from the queries: a large database takes seconds.
-        let built = tokio::task::spawn_blocking(move || state(&config, &dns, own_secret)).await;
-        let built = built.map_err(|panicked| DnsError::System(io::Error::other(panicked)))??;
         for change in self.loaded.changes(&loaded) {
             tracing::info!(%change, "configuration changed");
         }
         self.loaded = loaded;
+        self.refused = None;
         self.say_what_stays();
         self.watch();
-        let mut built = built;
-        built.world = as_known(&built.world, self.live.vantage.load().as_deref());
-        self.live.replace(built);
+        state.world = as_known(&state.world, self.live.vantage.load().as_deref());
+        self.live.replace(state);
+        self.live.reloaded("taken");
         tracing::info!("configuration and databases are taken up");
-        Ok(())
     }
 
     fn say_what_stays(&self) {
@@ -300,4 +303,25 @@ fn peer_listen(dns: &Dns) -> Option<std::net::SocketAddr> {
 
 fn peer_tls(dns: &Dns) -> Option<&nearhop_conf::MutualTls> {
     dns.peer.as_ref().map(|peer| &peer.tls)
+}
+
+/// What is being made of changed files.
+struct Building {
+    /// The error that was told of them before.
+    told: Option<String>,
+    task: JoinHandle<Result<(Loaded, State), DnsError>>,
+}
+
+/// What was made, when it is; never where nothing is being made.
+async fn finished(
+    building: &mut Option<Building>,
+) -> (Option<String>, Result<(Loaded, State), DnsError>) {
+    match building {
+        None => std::future::pending().await,
+        Some(Building { told, task }) => {
+            let built = task.await;
+            let built = built.map_err(|panicked| DnsError::System(io::Error::other(panicked)));
+            (told.take(), built.and_then(|built| built))
+        }
+    }
 }

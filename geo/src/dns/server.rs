@@ -160,9 +160,9 @@ impl Server {
             answers: part(self.dns.rate_limit.answers),
             nothing: part(self.dns.rate_limit.nothing),
         };
-        let (live, metrics) = (Arc::clone(&self.live), self.metrics.clone());
+        let live = Arc::clone(&self.live);
         let configured = (self.loaded, self.dns.clone());
-        let mut refresh = Refresh::new(live, configured, self.own_secret, metrics);
+        let mut refresh = Refresh::new(live, configured, self.own_secret, &self.metrics);
         refresh.begin();
         for socket in self.sockets {
             let (live, stop) = (Arc::clone(&self.live), Arc::clone(&stop));
