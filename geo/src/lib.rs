@@ -36,10 +36,8 @@ pub use explain::{explanation, narration};
 pub use hash::ClientPrefix;
 pub use mmdb::MmdbError;
 pub use place::Place;
-pub use quorum::{Ballot, Count, Tally, count};
-pub use spill::SpillLimits;
+pub use quorum::Tally;
 pub use vantage::{Post, VOTES_PATH, Vantage, VantageMetrics};
-pub use vote::{Look, Thresholds, Vote, Watched};
 pub use world::{AllDown, Health, Override, Region, Settings, State, World, WorldError};
 
 /// A region's name, such as `eu-west`: ASCII letters, digits, `-`, `_` and `.`, never empty.

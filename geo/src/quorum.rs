@@ -5,19 +5,19 @@
 
 use std::time::Duration;
 
-use crate::{Health, Vote};
+use crate::{Health, vote::Vote};
 
 /// What a vantage point said, and how long ago it looked.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ballot {
+pub(crate) struct Ballot {
     /// Up, down or nothing.
-    pub vote: Vote,
+    pub(crate) vote: Vote,
     /// Since it looked.
-    pub age: Duration,
+    pub(crate) age: Duration,
     /// The share of the region's clients that it would pass on.
-    pub moved: f64,
+    pub(crate) moved: f64,
     /// The region's use, where it was told.
-    pub used: Option<f64>,
+    pub(crate) used: Option<f64>,
 }
 
 /// Votes of the configured vantage points.
@@ -37,7 +37,7 @@ const LEAST: usize = 2;
 impl Tally {
     /// What these votes make of a region that was `before`.
     #[must_use]
-    pub fn judge(self, before: Health) -> Health {
+    pub(crate) fn judge(self, before: Health) -> Health {
         let fresh = self.up + self.down;
         if fresh < LEAST {
             before
@@ -54,17 +54,17 @@ impl Tally {
 /// What the vantage points say together; one ballot for each that is configured, `None` where
 /// nothing was heard of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Count {
+pub(crate) struct Count {
     /// For and against.
-    pub tally: Tally,
+    pub(crate) tally: Tally,
     /// The median of what the fresh ones would pass on; `None` where there are fewer than two.
-    pub moved: Option<f64>,
+    pub(crate) moved: Option<f64>,
     /// The median of the use that the fresh ones were told.
-    pub used: Option<f64>,
+    pub(crate) used: Option<f64>,
 }
 
 /// Counts ballots no older than `fresh`.
-pub fn count(ballots: impl IntoIterator<Item = Option<Ballot>>, fresh: Duration) -> Count {
+pub(crate) fn count(ballots: impl IntoIterator<Item = Option<Ballot>>, fresh: Duration) -> Count {
     let mut tally = Tally::default();
     let (mut moved, mut used) = (Vec::new(), Vec::new());
     for ballot in ballots {

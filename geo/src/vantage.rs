@@ -1,7 +1,7 @@
 //! A vantage point: looks at every region, tells the others what it saw, hears what they saw, and
 //! knows what they say together.
 //!
-//! A shell: what a look means is [`crate::Watched`]'s to say, what votes mean [`crate::count`]'s.
+//! A shell: what a look means is `vote`'s to say, what votes mean `quorum`'s.
 
 mod memory;
 mod view;
@@ -25,7 +25,11 @@ use tokio::{
 
 pub use self::view::VOTES_PATH;
 use self::view::{Opinion, VIEW_BYTES_MAX, View, used};
-use crate::{Ballot, Count, Health, Look, SpillLimits, State, Thresholds, Watched, count};
+use crate::{
+    Health, State,
+    quorum::{Ballot, Count, count},
+    vote::{Look, Thresholds, Watched},
+};
 
 /// A region's `/health` is some hundred bytes.
 const HEALTH_BYTES_MAX: usize = 64 << 10;
@@ -211,10 +215,8 @@ impl Vantage {
         }
         let looks = looks.join_all().await;
         let blind = looks.iter().any(|(_, seen)| seen.is_err()) && !self.sees_witness().await;
-        let spill = settings.spill;
-        let spill = SpillLimits { start: spill.start, stop: spill.stop, step: spill.step };
         let (rise, fall, hold) = (settings.rise, settings.fall, settings.hold);
-        let limits = Thresholds { fall, rise, hold, spill };
+        let limits = Thresholds { fall, rise, hold, spill: settings.spill };
         let now = clock::now();
         let mut own = lock(&self.own);
         for (name, seen) in looks {

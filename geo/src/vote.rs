@@ -6,19 +6,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::SpillLimits;
+use nearhop_conf::Spill;
+
+use crate::spill;
 
 /// How many looks change a mind.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// Failed looks in a row to down.
-    pub fall: u32,
+    pub(crate) fall: u32,
     /// Good looks in a row to up.
-    pub rise: u32,
+    pub(crate) rise: u32,
     /// What a second fall waits longer; doubles with each.
-    pub hold: Duration,
+    pub(crate) hold: Duration,
     /// When a region passes clients on.
-    pub spill: SpillLimits,
+    pub(crate) spill: Spill,
 }
 
 /// The longest that falls make a region wait.
@@ -28,7 +30,7 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 
 /// What a look at a region showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Look {
+pub(crate) enum Look {
     /// It answers; with its use, running and queued over capacity, where it says it.
     Well(Option<f64>),
     /// It does not.
@@ -39,7 +41,7 @@ pub enum Look {
 
 /// What a vantage point says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vote {
+pub(crate) enum Vote {
     /// It answers.
     Up,
     /// It does not.
@@ -50,7 +52,7 @@ pub enum Vote {
 
 /// One region as one vantage point has watched it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// What it is held to be; `None` before that is known.
     up: Option<bool>,
     /// Looks in a row that said otherwise.
@@ -70,7 +72,7 @@ impl Watched {
     }
 
     /// Takes in a look that ended at `now`.
-    pub fn look(&mut self, look: Look, limits: &Thresholds, now: Instant) {
+    pub(crate) fn look(&mut self, look: Look, limits: &Thresholds, now: Instant) {
         self.looked = Some(now);
         self.blind = look == Look::Blind;
         let well = match look {
@@ -78,7 +80,7 @@ impl Watched {
             Look::Well(used) => {
                 self.used = used;
                 self.moved = match used {
-                    Some(used) => limits.spill.next(self.moved, used),
+                    Some(used) => spill::next(&limits.spill, self.moved, used),
                     // It says nothing any more: clients come back, a step at a time.
                     None => (self.moved - limits.spill.step).max(0.0),
                 };
@@ -128,7 +130,7 @@ impl Watched {
 
     /// What it says now.
     #[must_use]
-    pub fn vote(&self) -> Vote {
+    pub(crate) fn vote(&self) -> Vote {
         match (self.blind, self.up) {
             (true, _) | (_, None) => Vote::Abstain,
             (_, Some(true)) => Vote::Up,
@@ -138,19 +140,19 @@ impl Watched {
 
     /// How long ago it looked.
     #[must_use]
-    pub fn age(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
         self.looked.map(|looked| now.saturating_duration_since(looked))
     }
 
     /// The region's use, where it said it at the last look.
     #[must_use]
-    pub fn used(&self) -> Option<f64> {
+    pub(crate) fn used(&self) -> Option<f64> {
         self.used
     }
 
     /// The share of the region's clients that is to go elsewhere.
     #[must_use]
-    pub fn moved(&self) -> f64 {
+    pub(crate) fn moved(&self) -> f64 {
         self.moved
     }
 }
@@ -163,7 +165,7 @@ mod tests {
         fall: 3,
         rise: 2,
         hold: Duration::from_secs(30),
-        spill: SpillLimits { start: 0.8, stop: 0.65, step: 0.1 },
+        spill: Spill { start: 0.8, stop: 0.65, step: 0.1 },
     };
     const WELL: Look = Look::Well(None);
 

@@ -45,7 +45,7 @@ pub enum Health {
 pub struct State {
     /// Whether it is well.
     pub health: Health,
-    /// The share of its clients that goes elsewhere, 0 to 1; see [`crate::SpillLimits::next`].
+    /// The share of its clients that goes elsewhere, 0 to 1; a share of hash space, not of queries.
     pub moved: f64,
     /// Its use, running and queued requests over its capacity, where that is known.
     pub used: Option<f64>,

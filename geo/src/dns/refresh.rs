@@ -1,10 +1,11 @@
 //! Keeps what is answered with up to date: the configuration, the databases and keys that it names,
-//! signatures before they end, and how the regions are. Built whole and swapped; what cannot be built changes nothing and is told.
+//! signatures before they end, and how the regions are. Built whole and swapped; what cannot be built
+//! changes nothing and is told.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use nearhop_admin::{
-    Metrics, clock,
+    Metrics,
     tls::{Files, mutual_acceptor, read_certificates},
 };
 use nearhop_conf::{Config, Dns, Loaded, source::process_env};
@@ -34,8 +35,8 @@ const SIGN_AGAIN_S: u32 = 60;
 /// # Errors
 /// [`DnsError`], naming the field.
 pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, DnsError> {
-    let serial = u32::try_from(clock::since_epoch().as_secs()).unwrap_or(u32::MAX);
-    let (zone, world) = (Zone::new(dns, serial)?, world_of(&config.regions, dns)?);
+    let now = now();
+    let (zone, world) = (Zone::new(dns, now)?, world_of(&config.regions, dns)?);
     let secrets: Vec<[u8; 16]> = dns.cookie_secrets.iter().map(|secret| secret.0).collect();
     let secret = match secrets.split_first() {
         None => Secret::new(own, Vec::new()),
@@ -45,7 +46,7 @@ pub(super) fn state(config: &Config, dns: &Dns, own: [u8; 16]) -> Result<State, 
         None => None,
         Some(dnssec) => {
             let denials = u32::try_from(dnssec.denials).unwrap_or(u32::MAX);
-            let signer = Signer::new(read_keys(dnssec)?, &zone, &world, now(), denials)?;
+            let signer = Signer::new(read_keys(dnssec)?, &zone, &world, now, denials)?;
             Some(Arc::new(signer))
         }
     };

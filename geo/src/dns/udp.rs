@@ -27,6 +27,8 @@ use super::{
     rate::{Kind, Limiter, Verdict},
 };
 
+/// The largest query that is read; what is longer is cut, and then malformed.
+const QUERY_MAX: usize = 4096;
 /// How soon a thread notices that it is to stop.
 const LOOK: Duration = Duration::from_millis(200);
 /// So that a burst waits in the kernel and is not lost.

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Ballot, Vote, Watched};
+use crate::{
+    quorum::Ballot,
+    vote::{Vote, Watched},
+};
 
 /// The path at peer listeners.
 pub const VOTES_PATH: &str = "/peer/v1/votes";

@@ -9,10 +9,10 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
 
+use super::QUERY_MAX;
+
 /// Datagrams a call. What waits longer than this takes is no query of a patient client.
 const BATCH: usize = 32;
-/// The largest query that is read; what is longer is cut, and then malformed.
-const QUERY_MAX: usize = 4096;
 /// From one query's place to the next. Were it a power of two, the beginnings of all would share a
 /// few lines of the processor's cache.
 const STRIDE: usize = QUERY_MAX + 192;

@@ -5,8 +5,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
 };
 
-/// The largest query that is read; what is longer is cut, and then malformed.
-const QUERY_MAX: usize = 4096;
+use super::QUERY_MAX;
 
 /// A query that came, and its answer.
 pub(super) struct Batch {
