@@ -1,7 +1,5 @@
 //! Which requests may be answered from the cache, and which answers may enter it.
 
-use nearhop_wire::Answer;
-
 /// Whether a request may be looked up and its answer stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -28,6 +26,8 @@ pub enum Skip {
     Empty,
     /// The answer alone would displace too much.
     TooLarge,
+    /// What it could be purged by was purged while it was generated.
+    Purged,
     /// The answer is of other weights than those it was asked of: a pod changed them meanwhile.
     OtherRevision,
 }
@@ -43,6 +43,7 @@ impl Skip {
             Self::Incomplete => "incomplete",
             Self::Empty => "empty",
             Self::TooLarge => "too-large",
+            Self::Purged => "purged",
             Self::OtherRevision => "other-revision",
         }
     }
@@ -81,24 +82,6 @@ pub fn judge(facts: Facts) -> Verdict {
     } else {
         Verdict::Reuse
     }
-}
-
-/// May this finished answer enter? `body_bytes` is its rendered size, `entry_bytes_max` the most
-/// one entry may take.
-///
-/// # Errors
-/// The reason why not.
-pub fn admit(answer: &Answer, body_bytes: usize, entry_bytes_max: usize) -> Result<(), Skip> {
-    if answer.choices.is_empty() {
-        return Err(Skip::Incomplete);
-    }
-    if answer.choices.iter().all(|choice| choice.text.is_empty()) {
-        return Err(Skip::Empty);
-    }
-    if body_bytes > entry_bytes_max {
-        return Err(Skip::TooLarge);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,17 +1,29 @@
-//! Completions that were generated before: which may be kept, under which key, and for how long.
+//! Completions that were generated before: which may be kept, where they are found, and for whom
+//! and how long they may be served.
 //!
-//! Reuse is never a guess here. A [`Key`] names everything that could change the answer, led by
-//! the tenant, so that serving across tenants is impossible by construction. Deciding
-//! ([`key`], [`admission`], [`freshness`]) is pure; [`memory`] holds the entries.
+//! Reuse is never a guess here. A [`Question`] names everything that could change the answer, led
+//! by the tenant, so that serving across tenants is impossible by construction; [`Rule`]s say when
+//! an earlier answer is this one's. Deciding is pure; [`memory`] holds the entries.
 //!
 //! Absent on purpose: Pingora, clocks and embeddings.
 
 pub mod admission;
-pub mod freshness;
-pub mod key;
+mod digest;
+mod entry;
+mod fit;
 pub mod memory;
+mod normal;
+mod question;
+mod tags;
+#[cfg(test)]
+mod testing;
+mod validity;
+mod words;
 
 pub use admission::{Skip, Verdict};
-pub use freshness::Freshness;
-pub use key::{Key, Parts};
-pub use memory::{Entry, Memory};
+pub use entry::{Asked, Entry};
+pub use fit::{Fit, Rule, is_suggestion, may_join};
+pub use memory::{Found, Memory, Need};
+pub use question::{Around, Asker, Place, Question};
+pub use tags::{Generation, Namer, Purge, Purges, TagKind, Tags, TenantMissing};
+pub use validity::{SESSION_IDLE_MAX, Standing, Validity};

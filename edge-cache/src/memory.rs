@@ -1,173 +1,180 @@
-//! The in-process tier (L1): bounded in bytes, expiry checked when reading.
+//! The in-process tier (L1): places with a few entries each, bounded in bytes.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use nearhop_wire::Answer;
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
-    Freshness, Key,
-    admission::{self, Skip},
-    freshness,
+    admission::Skip,
+    entry::Entry,
+    fit::{Fit, Rule, fit},
+    question::{Around, Place, Question},
+    tags::Purge,
+    validity::{Standing, Validity},
 };
 
-/// A stored answer. The body is rendered once, when it is stored, not at every hit.
-#[derive(Debug)]
-pub struct Entry {
-    /// The answer; streams are made from it.
-    pub answer: Answer,
-    /// Its JSON body.
-    pub body: Bytes,
-    stored: Duration,
+/// An entry that answers.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// How it answers.
+    pub fit: Fit,
+    /// How old it is.
+    pub standing: Standing,
 }
 
-/// Allocations around an entry: key, `Arc`, `Answer`, map slot and ghost.
-const OVERHEAD_BYTES: usize = 512;
+/// Entries of one place, the newest first.
+type Bucket = Arc<[Arc<Entry>]>;
+
+/// Entries of one place: a line that somebody types has about as many keystrokes.
+const BUCKET_MAX: usize = 32;
+/// The table's slot with its key, and the bucket's own header.
+const BUCKET_BYTES: usize = 96;
+/// A pointer to an entry, and the counters before it.
+const POINTER_BYTES: usize = 24;
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Key, Arc<Entry>> for ByBytes {
-    fn weight(&self, _: &Key, entry: &Arc<Entry>) -> u64 {
-        let text: usize = entry.answer.choices.iter().map(|choice| choice.text.len()).sum();
-        (OVERHEAD_BYTES + entry.body.len() + text) as u64
+impl Weighter<Place, Bucket> for ByBytes {
+    fn weight(&self, _: &Place, bucket: &Bucket) -> u64 {
+        let entries: usize = bucket.iter().map(|entry| entry.bytes() + POINTER_BYTES).sum();
+        (BUCKET_BYTES + entries) as u64
     }
 }
 
 /// The in-process cache. Shared between threads by reference.
 pub struct Memory {
-    entries: Cache<Key, Arc<Entry>, ByBytes>,
-    ttl: Duration,
+    buckets: Cache<Place, Bucket, ByBytes>,
     entry_bytes_max: usize,
+    validity: Arc<Validity>,
+}
+
+/// What of an entry's age is content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Fresh entries, by these rules.
+    Fresh([bool; Rule::ALL.len()]),
+    /// Whatever there is, up to that age, where nothing else answers.
+    Anything(Duration),
 }
 
 impl Memory {
-    /// A cache of at most `bytes` bytes whose entries live for `ttl`.
+    /// A cache of at most `bytes` bytes.
     #[must_use]
-    pub fn new(bytes: usize, ttl: Duration) -> Self {
-        // An ordinary answer is under 2 KiB: the estimate only sizes the table.
-        let estimate = (bytes / 2048).max(16);
+    pub fn new(bytes: usize, validity: Arc<Validity>) -> Self {
+        // Half a kilobyte an entry, and a few entries a place: the estimate only sizes the table.
+        let estimate = (bytes / 1024).max(16);
         Self {
-            entries: Cache::with_weighter(estimate, bytes as u64, ByBytes),
-            ttl,
+            buckets: Cache::with_weighter(estimate, bytes as u64, ByBytes),
             entry_bytes_max: bytes / 16,
+            validity,
         }
     }
 
-    /// The fresh entry under that key, and how long it may still be served.
+    /// The best entry that answers, by the surest rule, the newest where several do.
     #[must_use]
-    pub fn get(&self, key: &Key, now: Duration) -> Option<(Arc<Entry>, Duration)> {
-        let entry = self.entries.get(key)?;
-        match freshness::judge(entry.stored, self.ttl, now) {
-            Freshness::Fresh(left) => Some((entry, left)),
-            Freshness::Expired => {
-                self.entries.remove(key);
-                None
-            }
-        }
+    pub fn find(
+        &self,
+        (question, around): (&Question, Around<'_>),
+        need: Need,
+        now: Duration,
+    ) -> Option<Found> {
+        question.sites(around.prefix).find_map(|site| {
+            let bucket = self.buckets.get(&site.place)?;
+            best(bucket.iter(), need, (&self.validity, now), |entry| {
+                fit((&entry.asked, &entry.text), (question, around), &site)
+            })
+        })
     }
 
-    /// Stores a finished answer.
+    /// Stores an entry at its places, instead of an older one of the same cursor.
     ///
     /// # Errors
     /// Why it was not stored.
-    pub fn put(&self, key: Key, answer: Answer, body: Bytes, now: Duration) -> Result<(), Skip> {
-        admission::admit(&answer, body.len(), self.entry_bytes_max)?;
-        self.entries.insert(key, Arc::new(Entry { answer, body, stored: now }));
+    pub fn put(&self, places: &[Place], entry: &Arc<Entry>, now: Duration) -> Result<(), Skip> {
+        if entry.bytes() > self.entry_bytes_max {
+            return Err(Skip::TooLarge);
+        }
+        if self.validity.judge(entry, now) == Standing::Gone {
+            return Err(Skip::Purged);
+        }
+        for place in places {
+            let old = self.buckets.get(place);
+            let others = old.iter().flat_map(|bucket| bucket.iter());
+            let others = others.filter(|other| !other.is_of(&entry.asked)).take(BUCKET_MAX - 1);
+            let bucket = std::iter::once(entry).chain(others).cloned().collect();
+            self.buckets.insert(*place, bucket);
+        }
         Ok(())
+    }
+
+    /// Drops what a purge covers; how many entries that were. [`Validity`] has been told of it
+    /// already, so that nothing of it is served meanwhile.
+    pub fn sweep(&self, purge: &Purge) -> usize {
+        let mut dropped = 0;
+        for (place, bucket) in self.buckets.iter() {
+            let left: Bucket =
+                bucket.iter().filter(|entry| !purge.covers(entry.tags())).cloned().collect();
+            dropped += bucket.len() - left.len();
+            if left.is_empty() {
+                self.buckets.remove(&place);
+            } else if left.len() < bucket.len() {
+                self.buckets.insert(place, left);
+            }
+        }
+        dropped
+    }
+
+    /// Everything that is held.
+    pub fn entries(&self) -> impl Iterator<Item = (Place, Arc<Entry>)> {
+        // The oldest of a place first, so that whoever stores them again ends with their order.
+        let each = |(place, bucket): (Place, Bucket)| {
+            let entries: Vec<_> = bucket.iter().rev().cloned().collect();
+            entries.into_iter().map(move |entry| (place, entry))
+        };
+        self.buckets.iter().flat_map(each)
     }
 
     /// Bytes held, as they are counted against the limit.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.entries.weight()
+        self.buckets.weight()
     }
 
-    /// Entries held.
+    /// Places held.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    pub fn places(&self) -> usize {
+        self.buckets.len()
     }
+}
 
-    /// Whether nothing is held.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
+/// The best of the entries at one place, whichever tier they come from.
+pub fn best<'e>(
+    entries: impl Iterator<Item = &'e Arc<Entry>>,
+    need: Need,
+    (validity, now): (&Validity, Duration),
+    fit: impl Fn(&Entry) -> Option<Fit>,
+) -> Option<Found> {
+    let found = entries.filter_map(|entry| {
+        let standing = validity.judge(entry, now);
+        let served = match (standing, need) {
+            (Standing::Gone, _) => false,
+            (Standing::Stale(age), Need::Anything(limit)) => age <= limit,
+            (Standing::Stale(_), Need::Fresh(_)) => false,
+            (Standing::Fresh(_), _) => true,
+        };
+        let fit = served.then(|| fit(entry)).flatten()?;
+        let allowed = match need {
+            Need::Fresh(rules) => rules[fit.rule as usize],
+            Need::Anything(_) => true,
+        };
+        allowed.then(|| Found { entry: Arc::clone(entry), fit, standing })
+    });
+    // The first of equals: they come newest first.
+    found.min_by_key(|found| found.fit.rule)
 }
 
 #[cfg(test)]
-mod tests {
-    use nearhop_wire::{Choice, Endpoint, Finish, Head, Usage};
-
-    use super::*;
-    use crate::Parts;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn key(text: &str) -> Key {
-        Key::of(&Parts {
-            tenant: "t",
-            model: "m",
-            revision: "1",
-            template: "t",
-            endpoint: Endpoint::Completions,
-            text: &[text],
-            fill_in_the_middle: false,
-            temperature: 0.0,
-            top_p: 1.0,
-            max_tokens: None,
-            n: 1,
-            seed: None,
-            stop: &[],
-        })
-    }
-
-    fn answer(text: &str) -> (Answer, Bytes) {
-        let head = Head {
-            id: "1".into(),
-            created: 0,
-            model: "m".into(),
-            fingerprint: "f".into(),
-            endpoint: Endpoint::Completions,
-        };
-        let choices =
-            vec![Choice { text: text.into(), finish: Finish::Stop, logprobs: Vec::new() }];
-        let answer = Answer { head, choices, usage: Usage::default() };
-        let body = answer.body();
-        (answer, body)
-    }
-
-    #[test]
-    fn a_stored_answer_is_served_until_it_expires() {
-        let memory = Memory::new(1 << 20, 10 * SECOND);
-        let (stored, body) = answer("x");
-        memory.put(key("a"), stored.clone(), body, SECOND).unwrap();
-        let (entry, left) = memory.get(&key("a"), 3 * SECOND).unwrap();
-        assert_eq!((&entry.answer, left), (&stored, 8 * SECOND));
-        assert!(memory.get(&key("b"), SECOND).is_none());
-        assert!(memory.get(&key("a"), 11 * SECOND).is_none());
-        assert!(memory.is_empty(), "an expired entry is dropped when it is met");
-    }
-
-    #[test]
-    fn the_bytes_stay_within_the_limit() {
-        let memory = Memory::new(64 << 10, SECOND);
-        for n in 0..1000 {
-            let (answer, body) = answer(&"x".repeat(500));
-            memory.put(key(&n.to_string()), answer, body, SECOND).unwrap();
-            assert!(memory.bytes() <= 64 << 10);
-        }
-        assert!(memory.len() > 8, "{}", memory.len());
-    }
-
-    #[test]
-    fn empty_and_huge_answers_stay_out() {
-        let memory = Memory::new(64 << 10, SECOND);
-        let (empty, body) = answer("");
-        assert_eq!(memory.put(key("e"), empty, body, SECOND), Err(Skip::Empty));
-        let (huge, body) = answer(&"x".repeat(8 << 10));
-        assert_eq!(memory.put(key("h"), huge, body, SECOND), Err(Skip::TooLarge));
-    }
-}
+mod tests;

@@ -27,6 +27,7 @@ pub use error::{ApiError, ErrorKind};
 pub use fields::Fields;
 pub use report::{ModelReport, PodReport};
 pub use request::{
-    CompletionRequest, Input, Kind, Message, Penalties, Resume, Sampling, forward_body,
+    CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Resume, Sampling,
+    forward_body,
 };
 pub use sse::{DONE, EventTooLong, SseReader, event};

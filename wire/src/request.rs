@@ -4,6 +4,7 @@
 //! two shapes only: [`forward_body`] and [`CompletionRequest::pod_path`] say what they are sent.
 
 mod context;
+mod declared;
 mod editor;
 mod fim;
 mod forward;
@@ -14,7 +15,10 @@ mod tabby;
 
 use std::time::Duration;
 
-pub use self::forward::forward_body;
+pub use self::{
+    declared::{ContextFile, Declared},
+    forward::forward_body,
+};
 use crate::{ApiError, Endpoint, ErrorKind, Fields};
 
 /// What a client asks for.
@@ -51,6 +55,8 @@ pub struct CompletionRequest {
     pub warm_up: bool,
     /// The fields of the answer that the client wants (llama.cpp); empty asks for all.
     pub response_fields: Vec<String>,
+    /// What the editor says of the place that it asks about.
+    pub declared: Declared,
 }
 
 /// The text of a request.
@@ -180,13 +186,15 @@ impl CompletionRequest {
     /// An [`ApiError`] that names the field and what to send instead.
     pub fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Self, ApiError> {
         let fields = Fields::parse(body)?;
-        match endpoint {
+        let declared = declared::read(&fields)?;
+        let request = match endpoint {
             Endpoint::Completions if fields.raw("segments").is_some() => tabby::read(&fields),
             Endpoint::Completions | Endpoint::Chat => openai::read(endpoint, &fields),
             Endpoint::Fim => fim::read(&fields),
             Endpoint::Infill => infill::read(&fields),
             Endpoint::Tabby => tabby::read(&fields),
-        }
+        }?;
+        Ok(Self { declared, ..request })
     }
 
     /// A request that asks for nothing but an answer to `input`.
@@ -206,6 +214,7 @@ impl CompletionRequest {
             time_limit: None,
             warm_up: false,
             response_fields: Vec::new(),
+            declared: Declared::default(),
         }
     }
 

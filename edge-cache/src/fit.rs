@@ -1,0 +1,166 @@
+//! Whether an entry answers a request, and by which rule. Pure; `docs/caching.md` has the rules.
+
+use crate::{
+    digest::{of_lines, of_pieces},
+    entry::Asked,
+    normal,
+    question::{Around, Question, Site},
+    words,
+};
+
+/// By which rule an entry answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// The same text around the cursor.
+    Exact,
+    /// The user typed into the answer.
+    TypeAhead,
+    /// The same, seen through a window that slid on.
+    Window,
+    /// The same but for blank lines and space at line ends.
+    Normalised,
+}
+
+impl Rule {
+    /// In their order: the surest first.
+    pub const ALL: [Self; 4] = [Self::Exact, Self::TypeAhead, Self::Window, Self::Normalised];
+
+    /// Its name in headers, metrics and the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::TypeAhead => "type_ahead",
+            Self::Window => "window",
+            Self::Normalised => "normalised",
+        }
+    }
+}
+
+/// How an entry answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// Why it may.
+    pub rule: Rule,
+    /// Bytes of its answer that the user has typed.
+    pub typed: usize,
+}
+
+/// Fewer visible characters are no suggestion.
+const VISIBLE_MIN: usize = 2;
+
+/// Whether `rest` is worth showing to somebody who has typed what came before it.
+#[must_use]
+pub fn is_suggestion(rest: &str) -> bool {
+    rest.chars().filter(|c| !c.is_whitespace() && !c.is_control()).nth(VISIBLE_MIN - 1).is_some()
+}
+
+/// Whether the answer `text`, asked for at `asked`, answers a request as seen from `site`. It
+/// is complete; [`may_join`] is for one that still grows.
+pub(crate) fn fit(
+    (asked, text): (&Asked, &str),
+    (question, around): (&Question, Around<'_>),
+    site: &Site<'_>,
+) -> Option<Fit> {
+    let typed = site.typed.strip_prefix(&*asked.lead)?;
+    let rest = text.strip_prefix(typed)?;
+    if !typed.is_empty() && !(question.single && is_suggestion(rest)) {
+        return None;
+    }
+    let rule = rule((asked, typed), (question, around), site, rest)?;
+    Some(Fit { rule, typed: typed.len() })
+}
+
+/// The rule by which what stands around `site` is what stood around `asked`, where `typed` was typed
+/// since and `rest` would be served.
+pub(crate) fn rule(
+    (asked, typed): (&Asked, &str),
+    (question, around): (&Question, Around<'_>),
+    site: &Site<'_>,
+    rest: &str,
+) -> Option<Rule> {
+    let same_suffix = asked.suffix == question.suffix;
+    if same_suffix && let Some(lost) = lost(asked, site) {
+        let before = [lost.as_bytes(), site.before.as_bytes()];
+        if of_pieces(before) == asked.before {
+            return match (lost.is_empty(), typed.is_empty()) {
+                (true, true) => Some(Rule::Exact),
+                (true, false) => Some(Rule::TypeAhead),
+                (false, _) => {
+                    (slid(lost, typed) && may_slide(asked, question, site)).then_some(Rule::Window)
+                }
+            };
+        }
+    }
+    let plain = |lost| of_lines(normal::lines(lost).chain(normal::lines(site.before)));
+    let has = plain_bytes(site.before);
+    if has == asked.plain_bytes as usize && plain("") == asked.plain {
+        return Some(Rule::Normalised);
+    }
+    if !may_slide(asked, question, site) {
+        return None;
+    }
+    let lost = lost_lines(asked, around.prefix, has)?;
+    (plain(lost) == asked.plain && words::still_stand(rest, lost, [around.prefix, around.suffix]))
+        .then_some(Rule::Normalised)
+}
+
+/// What the entry's window had at its front and the request's has not, as far as lengths tell.
+fn lost<'a>(asked: &'a Asked, site: &Site<'_>) -> Option<&'a str> {
+    let bytes = (asked.before_bytes as usize).checked_sub(site.before.len())?;
+    asked.front.get(..bytes)
+}
+
+/// Whether a window that lost `lost` while `typed` was typed kept its size: in characters, or in
+/// lines.
+fn slid(lost: &str, typed: &str) -> bool {
+    let newlines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+    lost.chars().count() == typed.chars().count()
+        || (lost.ends_with('\n') && newlines(lost) == newlines(typed))
+}
+
+/// Whether the asker may learn what stood at the front of the window, and enough is there to know
+/// the window by.
+fn may_slide(asked: &Asked, question: &Question, site: &Site<'_>) -> bool {
+    site.slides && asked.circle == question.circle
+}
+
+/// The whole lines at its front that a window of as many lines has lost, of which `has` normalised
+/// bytes are left.
+fn lost_lines<'a>(asked: &'a Asked, prefix: &str, has: usize) -> Option<&'a str> {
+    let lines = prefix.bytes().filter(|byte| *byte == b'\n').count();
+    if lines != asked.lines as usize {
+        return None;
+    }
+    let lacks = (asked.plain_bytes as usize).checked_sub(has)?;
+    let fronts = asked.front.match_indices('\n').map(|(at, _)| &asked.front[..=at]);
+    fronts.into_iter().find(|front| plain_bytes(front) == lacks)
+}
+
+/// Bytes of a normalised text.
+pub(crate) fn plain_bytes(text: &str) -> usize {
+    normal::lines(text).map(|line| line.len() + 1).sum()
+}
+
+/// Whether an answer that is still being written may come to answer a request: what was typed is
+/// what came so far, or begins with it. The bytes that were typed and the rule, where it may.
+#[must_use]
+pub fn may_join(
+    (asked, so_far): (&Asked, &str),
+    (question, around): (&Question, Around<'_>),
+) -> Option<(usize, Rule)> {
+    question.sites(around.prefix).find_map(|site| {
+        let typed = site.typed.strip_prefix(&*asked.lead)?;
+        let agrees = so_far.starts_with(typed) || typed.starts_with(so_far);
+        let single = typed.is_empty() || question.single;
+        // What the normalised rule asks of the text can only be asked when it is there.
+        let rule = (agrees && single)
+            .then(|| rule((asked, typed), (question, around), &site, ""))
+            .flatten()
+            .filter(|rule| *rule != Rule::Normalised)?;
+        Some((typed.len(), rule))
+    })
+}
+
+#[cfg(test)]
+mod tests;

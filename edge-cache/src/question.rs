@@ -1,0 +1,183 @@
+//! A request as far as reuse goes: its class, and the places at which an answer is looked for.
+//!
+//! The class is everything but the text before the cursor, led by the tenant: whoever differs in it
+//! shares nothing. A place is a class, and the last 256 bytes before the cursor's line: whole
+//! prefixes do not fit in memory, and windows slide.
+
+use nearhop_wire::{CompletionRequest, Declared, Input, ModelReport};
+
+use crate::{
+    digest::{Digest, Short, of_pieces},
+    normal::{self, Anchor},
+    tags::{Namer, Tags},
+};
+
+/// Where entries are found: 128 bits over class, normalised suffix and anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(pub Short);
+
+/// Whose question it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The tenant. Leads every class.
+    pub tenant: &'a str,
+    /// The API key's name, or its subject's.
+    pub key: &'a str,
+}
+
+/// A request as far as reuse goes, less its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// A digest of all that must be equal, and of the normalised suffix.
+    class: [u8; 32],
+    /// A digest of the suffix as it is.
+    pub(crate) suffix: Short,
+    /// Who may share windows: everybody of a declared repository, else one key.
+    pub(crate) circle: u64,
+    /// What an answer to it can be purged by.
+    pub tags: Tags,
+    /// Whether it is a conversation, which is in the class as a whole.
+    conversation: bool,
+    /// Whether one choice is asked for: several are served whole or not at all.
+    pub(crate) single: bool,
+}
+
+/// The text around the cursor. A conversation has none: it is in the class, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Around<'a> {
+    /// Before the cursor.
+    pub prefix: &'a str,
+    /// After it.
+    pub suffix: &'a str,
+}
+
+impl<'a> Around<'a> {
+    /// The text around a request's cursor.
+    #[must_use]
+    pub fn of(input: &'a Input) -> Self {
+        match input {
+            Input::Prompt(prefix) => Self { prefix, suffix: "" },
+            Input::Fim { prefix, suffix } => Self { prefix, suffix },
+            Input::Chat(_) => Self { prefix: "", suffix: "" },
+        }
+    }
+}
+
+/// A place seen from a request: the line that begins there may be the cursor's, or one above it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) place: Place,
+    /// Text before the line.
+    pub(crate) before: &'a str,
+    /// From the line's start to the cursor.
+    pub(crate) typed: &'a str,
+    /// Whether the place says nothing of where the text begins.
+    pub(crate) slides: bool,
+}
+
+/// Lines of an answer into which the user may have typed.
+const LINES_TYPED_MAX: usize = 8;
+
+/// Changes whenever what is written below does, so that old places mean nothing to new code.
+const LAYOUT: &str = "nearhop completion class 2";
+
+impl Question {
+    /// What `request` asks of `model`, at a temperature.
+    #[must_use]
+    pub fn of(
+        request: &CompletionRequest,
+        asker: Asker<'_>,
+        model: &ModelReport,
+        namer: &Namer,
+    ) -> Self {
+        let (sampling, declared) = (&request.sampling, &request.declared);
+        let around = Around::of(&request.input);
+        let mut class = Digest::new(LAYOUT);
+        class.text(asker.tenant);
+        class.list(declared.repo.as_deref().into_iter());
+        class.text(&model.name);
+        class.text(&model.revision);
+        class.text(&model.template);
+        class.number(u64::from(sampling.temperature.unwrap_or(model.temperature).to_bits()));
+        // Negative zero samples as zero does.
+        class.number(u64::from((sampling.top_p.unwrap_or(1.0) + 0.0).to_bits()));
+        class.optional(sampling.max_tokens.map(|tokens| tokens as u64));
+        class.number(sampling.n as u64);
+        class.optional(sampling.seed);
+        class.list(sampling.stop.iter().map(String::as_str));
+        write_files(&mut class, declared);
+        match &request.input {
+            Input::Prompt(_) => class.number(0),
+            Input::Fim { suffix, .. } => {
+                class.number(1);
+                normal::suffix(suffix).for_each(|line| class.text(line));
+            }
+            Input::Chat(_) => {
+                class.number(2);
+                class.list(request.input.texts().into_iter());
+            }
+        }
+        let circle = match &declared.repo {
+            Some(_) => 0,
+            None => namer.name("circle", &[asker.tenant, asker.key]),
+        };
+        Self {
+            class: class.finish(),
+            suffix: of_pieces([around.suffix.as_bytes()]),
+            circle,
+            tags: Tags::of(asker.tenant, declared, model, namer),
+            conversation: matches!(request.input, Input::Chat(_)),
+            single: sampling.n == 1,
+        }
+    }
+
+    /// The places of the cursor's line and of those above it, as far as they are in `prefix`.
+    pub(crate) fn sites<'a>(&self, prefix: &'a str) -> impl Iterator<Item = Site<'a>> {
+        let starts = prefix.rmatch_indices('\n').map(|(at, _)| at + 1);
+        let starts = starts.chain(std::iter::once(0)).take(1 + LINES_TYPED_MAX);
+        // All texts of one line have one place, which has few entries: each has its own as well.
+        let alone = (!self.conversation && !prefix.contains('\n')).then(|| Site {
+            place: self.place(Some(prefix), &Anchor::of("")),
+            before: "",
+            typed: prefix,
+            slides: false,
+        });
+        alone.into_iter().chain(starts.map(|start| {
+            let (before, typed) = prefix.split_at(start);
+            let anchor = Anchor::of(before);
+            Site { place: self.place(None, &anchor), before, typed, slides: anchor.is_whole() }
+        }))
+    }
+
+    /// The sites at which the answer to a request is remembered: that of the cursor's line, and its
+    /// own where there is no other line.
+    pub(crate) fn own_sites<'a>(&self, prefix: &'a str) -> impl Iterator<Item = Site<'a>> {
+        let alone = !self.conversation && !prefix.contains('\n');
+        self.sites(prefix).take(if alone { 2 } else { 1 })
+    }
+
+    /// The places at which an answer to a request, or one under way, is looked for.
+    pub fn places<'a>(&'a self, around: Around<'a>) -> impl Iterator<Item = Place> + 'a {
+        self.sites(around.prefix).map(|site| site.place)
+    }
+
+    fn place(&self, alone: Option<&str>, anchor: &Anchor) -> Place {
+        let mut place = Digest::new("nearhop place");
+        place.bytes(&self.class);
+        place.list(alone.into_iter());
+        place.number(u64::from(anchor.is_whole()));
+        place.bytes(anchor.bytes());
+        Place(place.short())
+    }
+}
+
+fn write_files(class: &mut Digest, declared: &Declared) {
+    class.number(declared.context_files.len() as u64);
+    for file in &declared.context_files {
+        class.text(&file.path);
+        class.text(&file.hash);
+    }
+}
+
+#[cfg(test)]
+mod tests;
