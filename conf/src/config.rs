@@ -152,6 +152,8 @@ pub struct Edge {
     pub pods: Vec<Pod>,
     /// The in-process completion cache.
     pub l1: L1,
+    /// What may be answered without a model.
+    pub reuse: Reuse,
     /// A pod of the edge's own, in a process beside it.
     pub local: Option<LocalPod>,
 }
@@ -280,6 +282,31 @@ pub struct L1 {
     pub bytes: ByteSize,
     /// How long an answer may be served.
     pub ttl: Duration,
+}
+
+/// What may be answered without a model; `docs/caching.md` has the rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reuse {
+    /// The rules by which an earlier answer may serve.
+    pub rules: Vec<ReuseRule>,
+}
+
+/// A rule by which an earlier answer may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReuseRule {
+    /// The same text around the cursor.
+    Exact,
+    /// The user typed into the answer.
+    TypeAhead,
+    /// The same, seen through a window that slid on.
+    Window,
+    /// The same but for blank lines and space at line ends.
+    Normalised,
+}
+
+impl ReuseRule {
+    /// Every rule.
+    pub const ALL: [Self; 4] = [Self::Exact, Self::TypeAhead, Self::Window, Self::Normalised];
 }
 
 /// The inference pod.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::{ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Upstream};
+use crate::{
+    ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Reuse, ReuseRule, Upstream,
+};
 
 /// The commented default file that `nearhop config default` prints.
 pub const DEFAULT_YAML: &str = include_str!("../default.yaml");
@@ -152,6 +154,12 @@ impl Default for L1 {
             // An editing session; the model revision in the key does the rest.
             ttl: Duration::from_secs(3600),
         }
+    }
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self { rules: ReuseRule::ALL.to_vec() }
     }
 }
 

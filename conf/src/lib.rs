@@ -27,8 +27,8 @@ mod units;
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 pub use config::{
     Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
-    MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Secret, Tls, TlsVersion,
-    Traces, UnknownRole, Upstream,
+    MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Reuse, ReuseRule,
+    Secret, Tls, TlsVersion, Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
 pub use dns::{AllDown, CookieSecret, Dns, Dnssec, Override, RateLimit, Region};

@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, Scope,
-    Secret, TlsVersion,
+    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, ReuseRule,
+    Scope, Secret, TlsVersion,
     shape::{Shape, Shapes},
     source::Env,
     units,
@@ -208,6 +208,10 @@ words! {
     TlsVersion: "\"1.2\" or \"1.3\", in quotes", { "1.2" => Self::V1_2, "1.3" => Self::V1_3 }
     AllDown: "nearest, nodata or fallback", {
         "nearest" => Self::Nearest, "nodata" => Self::NoData, "fallback" => Self::Fallback,
+    }
+    ReuseRule: "exact, type_ahead, window or normalised", {
+        "exact" => Self::Exact, "type_ahead" => Self::TypeAhead, "window" => Self::Window,
+        "normalised" => Self::Normalised,
     }
     LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
     Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }

@@ -64,7 +64,8 @@ pub(crate) fn fit(
 ) -> Option<Fit> {
     let typed = site.typed.strip_prefix(&*asked.lead)?;
     let rest = text.strip_prefix(typed)?;
-    if !typed.is_empty() && !(question.single && is_suggestion(rest)) {
+    let whole = typed.is_empty();
+    if !whole && (!question.single || !is_suggestion(rest)) {
         return None;
     }
     let rule = rule((asked, typed), (question, around), site, rest)?;

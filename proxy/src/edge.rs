@@ -18,7 +18,7 @@ use nearhop_admin::{
 };
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
-use nearhop_edge_cache::Memory;
+use nearhop_edge_cache::{Memory, Namer, Validity};
 use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
@@ -43,6 +43,7 @@ use crate::{
     operator,
     phase::{Shared, places, warm_up},
     reload::{Reloader, SetLevel},
+    rules::Rules,
     signals::{Heard, Signals},
     upstream::{exchange::Exchanges, pods::Pods, probe},
 };
@@ -183,6 +184,7 @@ impl Edge {
             Post { settings, regions, name: peer.name, tls: peer.tls }
         });
         let vantage = post.map(|post| Vantage::new(post, &VantageMetrics::new(&metrics)));
+        let validity = Arc::new(Validity::new(edge.l1.ttl));
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
@@ -191,7 +193,11 @@ impl Edge {
             usage: Usage::open(config.access.usage_file.as_deref())?,
             gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
             buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
-            l1: Memory::new(edge.l1.bytes.0, edge.l1.ttl),
+            l1: Memory::new(edge.l1.bytes.0, Arc::clone(&validity)),
+            validity,
+            namer: Namer::default(),
+            rules: Rules::new(&edge.reuse.rules),
+            flights: Arc::default(),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
             metrics: edge_metrics.clone(),

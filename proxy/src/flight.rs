@@ -30,12 +30,18 @@ pub(crate) enum End {
     Broken(Outcome),
 }
 
+impl From<Reject> for End {
+    fn from(reject: Reject) -> Self {
+        Self::Failed(reject)
+    }
+}
+
 /// A generation under way.
 pub(crate) struct Flight {
     /// Where it was asked; `None` where nobody may join.
     asked: Option<Asked>,
     state: Mutex<State>,
-    /// Counts what happens, for those who wait.
+    /// Says that something happened, to those who wait.
     changed: watch::Sender<()>,
     /// Whether a reader has sent something of it.
     taken: AtomicBool,
@@ -78,34 +84,41 @@ impl Flight {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place among its readers for who typed so much into it; `None` where it has ended, or where
-    /// the last reader has just left.
-    pub(crate) fn board(self: &Arc<Self>, typed: &str, first: bool) -> Option<Reader> {
-        let mut state = self.state();
-        if state.end.is_some() || (state.readers == 0 && !first) {
-            return None;
-        }
-        state.readers += 1;
-        Some(Reader {
-            flight: Arc::clone(self),
-            changed: self.changed.subscribe(),
-            typed: typed.to_owned(),
-            at: 0,
-            skipped: 0,
-            shown: String::new(),
-            turn: state.turn,
-            superseded: Arc::default(),
-        })
+    /// A flight that nobody may join; its only reader.
+    pub(crate) fn alone() -> Reader {
+        Self::new(None).lead()
     }
 
-    /// Whether a request may join: the bytes that it typed, and by which rule.
-    pub(crate) fn joins(&self, asking: (&Question, Around<'_>)) -> Option<(usize, Rule)> {
+    /// Its first reader.
+    pub(crate) fn lead(self: &Arc<Self>) -> Reader {
+        self.state().readers += 1;
+        self.reader("", None)
+    }
+
+    /// A place among its readers for a request that may join; `None` where it may not, or where the
+    /// last reader has just left.
+    pub(crate) fn join(self: &Arc<Self>, asking: (&Question, Around<'_>)) -> Option<Reader> {
         let asked = self.asked.as_ref()?;
-        let state = self.state();
-        if state.end.is_some() {
+        let mut state = self.state();
+        if state.end.is_some() || state.readers == 0 {
             return None;
         }
-        may_join((asked, &state.text), asking)
+        let (typed, rule) = may_join((asked, &state.text), asking)?;
+        state.readers += 1;
+        drop(state);
+        let prefix = asking.1.prefix;
+        Some(self.reader(&prefix[prefix.len() - typed..], Some(rule)))
+    }
+
+    fn reader(self: &Arc<Self>, typed: &str, joined: Option<Rule>) -> Reader {
+        Reader {
+            flight: Arc::clone(self),
+            changed: self.changed.subscribe(),
+            joined,
+            typed: typed.to_owned(),
+            progress: Progress::default(),
+            superseded: Arc::default(),
+        }
     }
 
     /// Whether a reader has sent something of it.
@@ -167,27 +180,37 @@ impl Flight {
 pub(crate) struct Reader {
     flight: Arc<Flight>,
     changed: watch::Receiver<()>,
+    /// What it came by, where it came to a flight that was under way.
+    joined: Option<Rule>,
     /// What the client has typed of the answer.
     typed: String,
+    progress: Progress,
+    superseded: Arc<Notify>,
+}
+
+/// How far a reader is.
+#[derive(Debug, Default)]
+struct Progress {
+    turn: u32,
     /// Events taken.
     at: usize,
-    /// Bytes of `typed` that came.
+    /// Bytes of what was typed that came.
     skipped: usize,
-    /// What was held back until it is a suggestion.
-    shown: String,
-    turn: u32,
-    superseded: Arc<Notify>,
+    /// Text behind it, kept until it is worth showing.
+    kept: String,
+    /// Whether it was.
+    open: bool,
 }
 
 /// What a reader finds.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Pieces were given.
-    Some,
+    Pieces,
     /// The answer is complete, and all of it was given.
     Done(Arc<Answer>),
-    /// It came to something else than what this reader typed, or to nothing worth showing, or is
-    /// lost for it alone: it is on its own.
+    /// It came to something else than what was typed, or to nothing worth showing, or is lost for
+    /// this reader: it is on its own.
     Alone,
     /// There is no answer for anybody.
     Failed(Reject),
@@ -207,85 +230,166 @@ impl Reader {
         &self.flight
     }
 
-    /// What the answer begins with, and the pod that gives it.
-    pub(crate) fn begun(&self) -> Option<(AnswerHead, String)> {
-        self.flight.state().begun.clone()
+    /// By which rule it joined, where it did.
+    pub(crate) fn joined(&self) -> Option<Rule> {
+        self.joined
     }
 
-    /// Bytes of the answer that the client typed.
-    pub(crate) fn typed(&self) -> usize {
-        self.typed.len()
+    /// The pod that answers.
+    pub(crate) fn pod(&self) -> Option<String> {
+        self.flight.state().begun.as_ref().map(|(_, pod)| pod.clone())
     }
 
-    /// Waits for pieces and gives them to `take`; `sent` is whether some were sent already.
-    pub(crate) async fn next(&mut self, sent: bool, take: &mut impl FnMut(Event)) -> Step {
+    /// Waits for pieces and gives them to `take`, each with what the answer begins with; `sent` is
+    /// whether some were sent already.
+    pub(crate) async fn next(
+        &mut self,
+        sent: bool,
+        take: &mut impl FnMut(&AnswerHead, &Event),
+    ) -> Step {
         loop {
             self.changed.borrow_and_update();
             if let Some(step) = self.look(sent, take) {
                 return step;
             }
-            tokio::select! {
-                // The flight outlives its readers: there is always a sender.
-                _ = self.changed.changed() => {}
-                () = self.superseded.notified(), if !sent => return Step::Superseded,
+            if self.waits(sent).await == Waited::Superseded {
+                return Step::Superseded;
             }
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and gives the answer less what was typed.
     pub(crate) async fn whole(&mut self) -> Step {
-        let step = self.end().await;
-        match step {
-            Step::Done(answer) if self.typed.is_empty() => Step::Done(answer),
-            Step::Done(answer) => match rest(&answer, &self.typed) {
-                Some(rest) => Step::Done(Arc::new(rest)),
-                None => Step::Alone,
-            },
-            step => step,
-        }
-    }
-
-    async fn end(&mut self) -> Step {
         loop {
             self.changed.borrow_and_update();
             let end = self.flight.state().end.clone();
             match end {
-                Some(End::Done(answer)) => return Step::Done(answer),
+                Some(End::Done(answer)) => return rest(answer, &self.typed),
                 Some(End::Failed(reject)) => return self.failed(reject),
                 Some(End::Broken(_)) => return Step::Alone,
                 None => {}
             }
-            tokio::select! {
-                _ = self.changed.changed() => {}
-                () = self.superseded.notified() => return Step::Superseded,
+            if self.waits(false).await == Waited::Superseded {
+                return Step::Superseded;
             }
+        }
+    }
+
+    async fn waits(&mut self, sent: bool) -> Waited {
+        tokio::select! {
+            // The flight outlives its readers: there always is a sender.
+            _ = self.changed.changed() => Waited::Changed,
+            () = self.superseded.notified(), if !sent => Waited::Superseded,
         }
     }
 
     /// Its leader's time is not a follower's.
     fn failed(&self, reject: Reject) -> Step {
         match reject {
-            Reject::Deadline if self.joined() => Step::Alone,
+            Reject::Deadline if self.joined.is_some() => Step::Alone,
             reject => Step::Failed(reject),
         }
     }
 
-    fn joined(&self) -> bool {
-        self.superseded.is_joined()
-    }
-
-    /// This reader is about to send what it was given. Where that is void by now, it begins again.
-    pub(crate) fn commit(&mut self) -> bool {
+    /// This reader is about to send what it was given. `false` where that is void: it was lost, and
+    /// the next pieces are the first again.
+    pub(crate) fn commit(&self) -> bool {
         let state = self.flight.state();
-        if state.turn == self.turn {
+        let current = state.turn == self.progress.turn;
+        if current {
             self.flight.taken.store(true, Ordering::Release);
-            return true;
         }
-        drop(state);
-        false
+        current
     }
 
-    fn look(&mut self, sent: bool, take: &mut impl FnMut(Event)) -> Option<Step> {
-        todo!()
+    fn look(&mut self, sent: bool, take: &mut impl FnMut(&AnswerHead, &Event)) -> Option<Step> {
+        let state = self.flight.state();
+        if state.turn != self.progress.turn {
+            self.progress = Progress { turn: state.turn, ..Progress::default() };
+        }
+        let before = self.progress.at;
+        if let Some((head, _)) = &state.begun {
+            let mut take = |event: &Event| take(head, event);
+            for event in &state.events[before..] {
+                self.progress.at += 1;
+                if self.typed.is_empty() {
+                    take(event);
+                } else if !self.progress.give(event, &self.typed, &mut take) {
+                    return Some(Step::Alone);
+                }
+            }
+        }
+        let step = match &state.end {
+            None if self.progress.at > before => Step::Pieces,
+            None => return None,
+            Some(End::Done(answer)) => Step::Done(Arc::clone(answer)),
+            Some(End::Broken(outcome)) if sent => Step::Broken(outcome.clone()),
+            Some(End::Broken(_)) => Step::Alone,
+            Some(End::Failed(reject)) => self.failed(reject.clone()),
+        };
+        Some(step)
     }
 }
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.flight.state();
+        state.readers -= 1;
+        let stop = state.readers == 0 && state.end.is_none();
+        drop(state);
+        if stop && let Some(task) = self.flight.task.get() {
+            task.abort();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Changed,
+    Superseded,
+}
+
+impl Progress {
+    /// Gives a piece less what was typed; `false` where it is something else than that, or ends
+    /// before there is anything to show.
+    fn give(&mut self, event: &Event, typed: &str, take: &mut impl FnMut(&Event)) -> bool {
+        let Event::Delta(delta) = event else {
+            take(event);
+            return true;
+        };
+        let wanted = &typed[self.skipped..];
+        let text = match delta.text.strip_prefix(wanted) {
+            Some(text) => {
+                self.skipped = typed.len();
+                text
+            }
+            None if wanted.starts_with(&delta.text) => {
+                self.skipped += delta.text.len();
+                ""
+            }
+            None => return false,
+        };
+        self.kept.push_str(text);
+        self.open |= is_suggestion(&self.kept);
+        if self.open {
+            let text = std::mem::take(&mut self.kept);
+            take(&Event::Delta(Delta { text, ..delta.clone() }));
+        }
+        self.open || delta.finish.is_none()
+    }
+}
+
+/// The answer less what was typed of it.
+fn rest(answer: Arc<Answer>, typed: &str) -> Step {
+    if typed.is_empty() {
+        return Step::Done(answer);
+    }
+    let mut answer = Arc::unwrap_or_clone(answer);
+    let text = answer.choices.first().and_then(|choice| choice.text.strip_prefix(typed));
+    let Some(text) = text.filter(|text| is_suggestion(text)) else { return Step::Alone };
+    answer.choices[0].text = text.to_owned();
+    Step::Done(Arc::new(answer))
+}
+
+#[cfg(test)]
+mod tests;

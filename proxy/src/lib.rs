@@ -1,9 +1,12 @@
 //! The edge: a Pingora shell around the phases of a completion request.
 //!
 //! ```text
-//! listener ──▶ gateway ──▶ phase: admit → lookup → route → attempt → respond, recorded on every path
-//!                                                            │
-//!                                                          upstream: pods, their health, exchanges with them
+//! listener ──▶ gateway ──▶ phase: admit → lookup → respond, recorded on every path
+//!                                           │       ▲
+//!                                           ▼       │ readers
+//!                                 flights: generate → route → attempt
+//!                                                               │
+//!                                                             upstream: pods, their health, exchanges with them
 //! ```
 //!
 //! Pingora's types stop in `listener`, `gateway` and `upstream`: a phase takes plain data and
@@ -19,6 +22,8 @@ mod client;
 mod cors;
 mod edge;
 mod export;
+mod flight;
+mod flights;
 mod framing;
 mod gateway;
 mod handover;
@@ -30,6 +35,7 @@ mod operator;
 mod phase;
 mod reject;
 mod reload;
+mod rules;
 mod signals;
 mod trace;
 mod upstream;

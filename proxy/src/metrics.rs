@@ -22,8 +22,9 @@ pub(crate) struct EdgeMetrics {
     pub(crate) queue_depth: IntGauge,
     pub(crate) warm_ups: IntCounterVec,
     pub(crate) lookups: IntCounterVec,
+    pub(crate) stores: IntCounterVec,
     pub(crate) l1_bytes: IntGauge,
-    pub(crate) l1_entries: IntGauge,
+    pub(crate) l1_places: IntGauge,
     pub(crate) attempts: IntCounterVec,
     pub(crate) ejections: IntCounterVec,
     pub(crate) pod_ready: IntGaugeVec,
@@ -109,8 +110,16 @@ impl EdgeMetrics {
                 "Cache look-ups by tier and result.",
                 &["tier", "result"],
             ),
+            stores: metrics.counters(
+                "nearhop_cache_stores_total",
+                "Complete answers by the tier they were to enter and what became of that.",
+                &["tier", "result"],
+            ),
             l1_bytes: metrics.gauge("nearhop_l1_bytes", "Bytes held by the in-process cache."),
-            l1_entries: metrics.gauge("nearhop_l1_entries", "Answers in the in-process cache."),
+            l1_places: metrics.gauge(
+                "nearhop_l1_places",
+                "Cursor lines for which the in-process cache has answers.",
+            ),
             attempts: metrics.counters(
                 "nearhop_attempts_total",
                 "Attempts on pods by how they ended.",

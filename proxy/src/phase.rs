@@ -4,14 +4,17 @@
 //! |---|---|---|
 //! | [`admit`] | id, API key → tenant, limits, body → request, deadline, model → revision | `Admitted` or `Reject` |
 //! | [`limit`] | what key and tenant may use: reserved before, settled after | a reservation, or `Reject` |
-//! | [`lookup`] | the key, and the cache under it | `Hit`, or `Miss` with a ticket to store |
+//! | [`lookup`] | the cache, and what is being answered just now | `Hit`, `Join`, or `Miss` with a ticket to store |
+//! | [`generate`] | a task apart from its readers: a place, attempts, the whole answer into the cache | a flight |
 //! | [`route`] | pure: which pod next, and why | `Candidate` |
 //! | [`attempt`] | walks the pods under one deadline until one begins to answer | `Generation` |
-//! | [`respond`] | the answer to the client, and into the cache after its terminator | bytes |
+//! | [`respond`] | the answer to the client | bytes |
 //! | [`record`] | metrics and the access event, on every path | |
 
 pub(crate) mod admit;
 pub(crate) mod attempt;
+mod collect;
+pub(crate) mod generate;
 pub(crate) mod limit;
 pub(crate) mod lookup;
 pub(crate) mod record;
@@ -28,16 +31,15 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, NoPlace, Permit, Seat, Usage};
-use nearhop_edge_cache::Memory;
+use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, Seat, Usage};
+use nearhop_edge_cache::{Memory, Namer, Validity};
 use nearhop_geo::Vantage;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use self::{
     admit::{Admitted, Target},
-    attempt::Attempts,
-    lookup::Lookup,
+    lookup::{Lookup, Ticket},
     record::{Record, Source},
     respond::Next,
 };
@@ -45,9 +47,12 @@ use crate::{
     buffer::Budget,
     client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
+    flight::{Flight, Reader},
+    flights::{Document, Flights},
     live::Live,
     metrics::EdgeMetrics,
     reject::Reject,
+    rules::Rules,
     upstream::{exchange::Exchanges, pods::Pods},
 };
 
@@ -62,6 +67,14 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) buffered: Arc<Budget>,
     pub(crate) l1: Memory,
+    /// How long what is stored may be served.
+    pub(crate) validity: Arc<Validity>,
+    /// Names of what is stored, to purge it by.
+    pub(crate) namer: Namer,
+    /// What may be reused, by rule.
+    pub(crate) rules: Rules,
+    /// Generations under way.
+    pub(crate) flights: Arc<Flights>,
     pub(crate) pods: Arc<Pods>,
     pub(crate) exchanges: Arc<Exchanges>,
     pub(crate) metrics: EdgeMetrics,
@@ -155,7 +168,7 @@ async fn completion(
             return Ok(());
         }
     };
-    let admitted = admit::request(head, body, shared, live, record.arrived)?;
+    let admitted = Arc::new(admit::request(head, body, shared, live, record.arrived)?);
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
         record.reserved(limit::reserve(shared, &admitted, limit::tokens_at_most(&admitted))?);
@@ -163,34 +176,92 @@ async fn completion(
         warm_up::begin(record, admitted);
         return Ok(());
     }
-    match lookup::find(shared, &admitted, clock::now()) {
-        Lookup::Hit(hit) => {
-            // A hit uses no tokens, and is a request like any other.
-            record.reserved(limit::reserve(shared, &admitted, 0)?);
-            respond::hit(client, record, &admitted, &hit).await
+    match answer(client, record, &admitted).await {
+        // The client named a time by which it takes what there is.
+        Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
+            respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
         }
-        Lookup::Miss(ticket) => {
-            let most = limit::tokens_at_most(&admitted);
-            record.reserved(limit::reserve(shared, &admitted, most)?);
-            match generate(client, record, &admitted, &ticket).await {
-                // The client named a time by which it takes what there is.
-                Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
-                    respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
-                }
-                answered => answered,
+        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted) {
+            Some(hit) => {
+                respond::hit(client, record, &admitted, (&hit, Source::CacheFallback)).await
             }
-        }
+            None => Err(reject),
+        },
+        answered => answered,
     }
 }
 
-/// A place among the requests that pods work on, in its tenant's turn.
-async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit, Reject> {
-    let _waiting = attempt::Waiting::new(&shared.metrics.queue_depth);
-    let caller = &admitted.head.caller;
-    let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
-    entered.map_err(|none| match none {
-        NoPlace::Full => Reject::Overloaded,
-        NoPlace::Late => Reject::Deadline,
+/// A stored answer, one that is being generated, or a new one.
+async fn answer(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Arc<Admitted>,
+) -> Result<(), Reject> {
+    let shared = record.shared;
+    let (next, ticket) = match lookup::find(shared, admitted) {
+        Lookup::Hit(hit) => {
+            // A hit uses no tokens, and is a request like any other.
+            record.reserved(limit::reserve(shared, admitted, 0)?);
+            let source = Source::of_l1(hit.rule());
+            return respond::hit(client, record, admitted, (&hit, source)).await;
+        }
+        Lookup::Join(reader, ticket) => {
+            record.reserved(limit::reserve(shared, admitted, 0)?);
+            (follow(client, record, admitted, (&ticket, reader)).await?, ticket)
+        }
+        Lookup::Miss(reader, ticket) => {
+            (lead(client, record, admitted, (&ticket, reader)).await?, ticket)
+        }
+    };
+    if next == Next::Answered {
+        return Ok(());
+    }
+    // It came to something else than what was typed, or others had sent some of it when it was
+    // lost: this one is for itself.
+    match lead(client, record, admitted, (&ticket, Flight::alone())).await? {
+        Next::Answered => Ok(()),
+        Next::Alone => Err(Reject::AllFailed),
+    }
+}
+
+/// Has an answer generated, for this request and whoever joins it.
+async fn lead(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Arc<Admitted>,
+    (ticket, reader): (&Arc<Ticket>, Reader),
+) -> Result<Next, Reject> {
+    let most = limit::tokens_at_most(admitted);
+    // Whoever joined meanwhile is on its own where this one's limits are used up.
+    let landing = generate::Landing::new(record.shared, reader.flight(), ticket);
+    record.reserved(limit::reserve(record.shared, admitted, most)?);
+    generate::drive(record, admitted, ticket, landing);
+    follow(client, record, admitted, (ticket, reader)).await
+}
+
+/// Waits for a generation, with others or alone.
+async fn follow(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+    (ticket, reader): (&Ticket, Reader),
+) -> Result<Next, Reject> {
+    let document = document(admitted);
+    let _watched = document.map(|document| record.shared.flights.wait(document, &reader));
+    match admitted.request.stream {
+        true => respond::stream(client, record, admitted, (ticket, reader)).await,
+        false => respond::whole(client, record, admitted, (ticket, reader)).await,
+    }
+}
+
+fn document(admitted: &Admitted) -> Option<Document> {
+    let (caller, declared) = (&admitted.head.caller, &admitted.request.declared);
+    Some(Document {
+        tenant: caller.tenant.clone(),
+        key: caller.key.clone(),
+        session: declared.session.clone()?,
+        document: declared.document.clone()?,
+        kind: admitted.kind,
     })
 }
 
@@ -202,50 +273,6 @@ pub(crate) fn places(slots: Option<usize>, requests: usize) -> usize {
 
 fn unix_now() -> u64 {
     clock::since_epoch().as_secs()
-}
-
-/// Attempts pods until one has answered. What is lost before the first byte is tried again
-/// elsewhere; an answer that is not streamed stays repeatable until it is complete.
-async fn generate(
-    client: &mut impl Client,
-    record: &mut Record<'_>,
-    admitted: &Admitted,
-    ticket: &lookup::Ticket,
-) -> Result<(), Reject> {
-    let (shared, live) = (record.shared, record.live);
-    let entered = tokio::select! {
-        entered = enter(shared, admitted) => entered?,
-        () = client.gone() => {
-            record.client_gone();
-            return Ok(());
-        }
-    };
-    let _entered: Permit = entered;
-    let mut attempts = Attempts::new(shared, live, admitted, (&record.request_id, &record.trace))?;
-    loop {
-        let begun = tokio::select! {
-            begun = attempts.begin() => Some(begun),
-            () = client.gone() => None,
-        };
-        record.tried.append(&mut attempts.tried());
-        if !matches!(begun, Some(Err(_))) {
-            // A pod has read the prompt, or was about to; where all refuse, nobody has.
-            record.begun(limit::prompt_guess(admitted));
-        }
-        let Some(begun) = begun else {
-            record.client_gone();
-            return Ok(());
-        };
-        let generation = begun?;
-        let next = match admitted.request.stream {
-            true => respond::stream(client, record, admitted, ticket, generation).await,
-            false => respond::whole(client, record, admitted, ticket, generation).await,
-        };
-        match next {
-            Next::Answered => return Ok(()),
-            Next::Again(outcome) => attempts.lost(outcome),
-        }
-    }
 }
 
 /// A place among the requests in progress; given back when dropped.

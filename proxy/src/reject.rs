@@ -57,6 +57,11 @@ pub(crate) enum Reject {
 }
 
 impl Reject {
+    /// Whether nothing is wrong with the request: an older answer is better than none.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Overloaded | Self::AllBusy { .. } | Self::NoPods | Self::AllFailed)
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadKey | Self::ExpiredKey => StatusCode::UNAUTHORIZED,

@@ -411,7 +411,7 @@ async fn a_planted_key_and_prompt_appear_nowhere() {
             assert!(!told.contains("nh-canary-key") && !told.contains("canary_wrong"), "{told}");
         }
     }
-    pod.act(Act::DieMidway);
+    pod.act(Act::ErrorEvent);
     for _ in 0..3 {
         ask(&edge, "nh-canary-key").await;
     }

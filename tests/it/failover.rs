@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Whole, complete, post},
+    client::{Whole, complete, post, request, send},
     eventually,
     fake_pod::{Act, FakePod},
     process::Edge,
@@ -109,12 +109,15 @@ async fn when_all_fail_the_client_is_told_why_and_when_to_come_back() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_after_its_first_byte_says_so() {
-    let pods = [FakePod::start(Act::DieMidway)];
+    let pods = [FakePod::start(Act::StallMidway)];
     let edge = Edge::start(&[pods[0].address], |_| {});
-    let answer = complete(&edge.address, &body(true)).await;
+    let mut answer =
+        send(&edge.address, request("/v1/completions", &body(true), &[])).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
-    let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    assert!(text.contains("half") && text.contains("event: error"), "{text}");
+    answer.until("half").await.unwrap();
+    pods[0].hang_up();
+    let text = String::from_utf8(answer.whole().await.unwrap().body.to_vec()).unwrap();
+    assert!(text.contains("event: error"), "{text}");
     assert!(text.contains("stream_broken") && !text.contains("[DONE]"), "{text}");
 }
 

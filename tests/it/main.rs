@@ -20,6 +20,7 @@ mod nearest;
 mod observed;
 mod regions;
 mod reuse;
+mod sharing;
 mod smuggling;
 mod soak;
 mod transport;

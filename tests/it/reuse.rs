@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{complete, post},
+    client::{complete, post, request, send},
     fake_pod::{Act, FakePod},
     process::Edge,
 };
@@ -88,11 +88,13 @@ async fn variety_and_unknown_fields_are_never_answered_from_the_cache() {
 #[tokio::test]
 async fn a_broken_answer_never_enters() {
     let (pod, edge) = edge().await;
-    pod.act(Act::DieMidway);
+    pod.act(Act::StallMidway);
     let mut streamed = body();
     streamed["stream"] = json!(true);
-    let broken = complete(&edge.address, &streamed).await;
-    assert_eq!(broken.streamed(), ("half".to_owned(), false), "{broken:?}");
+    let mut broken = send(&edge.address, request("/v1/completions", &streamed, &[])).await.unwrap();
+    broken.until("half").await.unwrap();
+    pod.hang_up();
+    assert!(!broken.whole().await.unwrap().streamed().1);
     pod.act(Act::Answer("hello"));
     let answer = complete(&edge.address, &body()).await;
     assert_eq!((answer.header("x-nearhop-source"), answer.text()), ("origin", "hello".to_owned()));
@@ -125,7 +127,7 @@ async fn an_answer_of_other_weights_than_the_pods_report_is_given_and_not_stored
         assert_eq!(source(&edge, &body, &[]).await, "origin");
     }
     assert_eq!(
-        edge.metric("nearhop_cache_lookups_total{result=\"other-revision\",tier=\"l1\"}").await,
+        edge.metric("nearhop_cache_stores_total{result=\"other-revision\",tier=\"l1\"}").await,
         2.0
     );
     pod.act(Act::Answer("older"));

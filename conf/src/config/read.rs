@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
-    Origin, OriginModel, Peer, Pod, Probes, Tls, TlsVersion, Traces, Upstream,
+    Origin, OriginModel, Peer, Pod, Probes, Reuse, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
     Access, ByteSize, ConfigError, Dns, Health, defaults,
@@ -184,6 +184,7 @@ impl Edge {
         let upstream = Upstream::from_section(section.section("upstream"));
         let probes = Probes::from_section(section.section("probes"));
         let l1 = L1::from_section(section.section("l1"));
+        let reuse = Reuse::from_section(section.section("reuse"));
         let local = section.has("local").then(|| LocalPod::from_section(section.section("local")));
         let pods = read_pods(&mut section);
         section.finish();
@@ -203,6 +204,7 @@ impl Edge {
             probes,
             pods: pods?,
             l1,
+            reuse,
             local: flatten(local)?,
         })
     }
@@ -448,6 +450,14 @@ impl L1 {
             Self { bytes: section.or("bytes", default.bytes), ttl: section.or("ttl", default.ttl) };
         section.finish();
         l1
+    }
+}
+
+impl Reuse {
+    fn from_section(mut section: Section<'_>) -> Self {
+        let rules = section.or("rules", Self::default().rules);
+        section.finish();
+        Self { rules }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     Shared,
     admit::Admitted,
+    generate::Tries,
     route::{self, Tried as Place},
 };
 use crate::{
@@ -46,8 +47,8 @@ pub(crate) struct Attempts<'a> {
     outgoing: Outgoing,
     /// By the pods' places.
     places: Vec<Place>,
-    /// What was tried and not taken yet.
-    tried: Vec<Tried>,
+    /// What was tried.
+    tried: Tries,
     trace: Trace,
     /// The pod of the last attempt.
     at: usize,
@@ -62,6 +63,7 @@ impl<'a> Attempts<'a> {
         live: &'a Live,
         admitted: &'a Admitted,
         (request_id, trace): (&str, &Trace),
+        tried: Tries,
     ) -> Result<Self, Reject> {
         let body = forward_body(&admitted.request, &admitted.body, &admitted.name_at_pod())
             .map_err(Reject::Invalid)?;
@@ -77,7 +79,6 @@ impl<'a> Attempts<'a> {
         };
         let places = vec![Place::No; shared.pods.iter().count()];
         let trace = trace.clone();
-        let tried = Vec::new();
         Ok(Self {
             shared,
             live,
@@ -121,18 +122,16 @@ impl<'a> Attempts<'a> {
             let span = fastrand::u64(1..);
             self.outgoing.traceparent = self.trace.header_under(span);
             // Written down first: this may be dropped where the client goes away.
-            self.tried.push(Tried {
-                pod: Arc::clone(pod),
-                span,
-                began: now,
-                ended: now,
-                outcome: "dropped",
-            });
+            let (began, pod_tried) = (now, Arc::clone(pod));
+            let tried = Tried { pod: pod_tried, span, began, ended: now, outcome: "dropped" };
+            self.tried.with(|all| all.push(tried));
             let attempted = self.attempt(pod, until).await;
-            if let Some(tried) = self.tried.last_mut() {
-                tried.ended = clock::now();
-                tried.outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
-            }
+            self.tried.with(|all| {
+                if let Some(tried) = all.last_mut() {
+                    tried.ended = clock::now();
+                    tried.outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
+                }
+            });
             match attempted {
                 Ok(generation) => return Ok(generation),
                 Err(Outcome::ClientFault { status, error }) => {
@@ -141,11 +140,6 @@ impl<'a> Attempts<'a> {
                 Err(outcome) => self.lost(outcome),
             }
         }
-    }
-
-    /// What was tried since the last call.
-    pub(crate) fn tried(&mut self) -> Vec<Tried> {
-        std::mem::take(&mut self.tried)
     }
 
     /// An attempt was lost and another may follow.
@@ -252,15 +246,6 @@ pub(crate) enum Event {
     Done,
 }
 
-/// Whether a generation may still be lost to an ejection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Committed {
-    /// Nothing was sent: another pod can do it again.
-    No,
-    /// The client has seen some of it.
-    Yes,
-}
-
 impl Generation<'_> {
     /// What the answer begins with, in this edge's words.
     pub(crate) fn head(&self, admitted: &Admitted) -> AnswerHead {
@@ -292,8 +277,9 @@ impl Generation<'_> {
         }
     }
 
-    /// The next piece. Nothing comes after [`Event::Done`] or an error.
-    pub(crate) async fn next(&mut self, committed: Committed) -> Result<Event, Outcome> {
+    /// The next piece. Nothing comes after [`Event::Done`] or an error. Where its pod is ejected, it
+    /// is lost, unless `kept` says that somebody has sent some of it.
+    pub(crate) async fn next(&mut self, kept: impl Fn() -> bool) -> Result<Event, Outcome> {
         loop {
             if let Some(event) = self.events.next() {
                 return Ok(event);
@@ -304,9 +290,10 @@ impl Generation<'_> {
                 data = self.exchange.next(until) => {
                     data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?
                 }
-                _ = self.ejections.changed(), if committed == Committed::No => {
-                    return Err(Outcome::Failed(Failed::Ejected));
-                }
+                _ = self.ejections.changed(), if !kept() => match kept() {
+                    true => continue,
+                    false => return Err(Outcome::Failed(Failed::Ejected)),
+                },
             };
             self.events.push(&data.ok_or(Outcome::Failed(Failed::Reset))?)?;
         }

@@ -1,51 +1,89 @@
-//! Was this asked before?
+//! Was this asked before, or is it being answered just now?
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
+use nearhop_admin::clock;
 use nearhop_edge_cache::{
-    Entry, Key, Parts, Skip, Verdict,
+    Around, Asked, Asker, Entry, Found, Generation, Need, Place, Question, Rule, Skip, Standing,
+    Verdict,
     admission::{self, Facts},
 };
-use nearhop_wire::{Answer, Input, ModelReport};
+use nearhop_wire::{Answer, ModelReport};
 
 use super::{Shared, admit::Admitted};
+use crate::{
+    flight::{Flight, Reader},
+    flights::Boarded,
+};
 
-/// What the cache says.
+/// What there is for a request.
 pub(crate) enum Lookup {
+    /// A stored answer.
     Hit(Hit),
-    Miss(Ticket),
+    /// An answer that is being generated.
+    Join(Reader, Arc<Ticket>),
+    /// Nothing: it has to be generated, for this reader first.
+    Miss(Reader, Arc<Ticket>),
 }
 
 /// A stored answer.
 pub(crate) struct Hit {
-    pub(crate) entry: Arc<Entry>,
-    /// How long it may still be served.
-    pub(crate) left: Duration,
+    found: Found,
+    answer: Answer,
 }
 
 impl Hit {
+    fn new(found: Found, admitted: &Admitted) -> Self {
+        let model = &admitted.model;
+        let head = (admitted.request.endpoint, model.name.as_str(), model.fingerprint());
+        let answer = found.entry.answer(found.fit.typed, head);
+        Self { found, answer }
+    }
+
+    pub(crate) fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    pub(crate) fn rule(&self) -> Rule {
+        self.found.fit.rule
+    }
+
     /// RFC 9211, section 2.
     pub(crate) fn cache_status(&self) -> HeaderValue {
-        let value = format!("nearhop; hit; ttl={}", self.left.as_secs());
+        let detail = self.rule().name();
+        let value = match self.found.standing {
+            Standing::Fresh(left) => {
+                format!("nearhop; hit; ttl={}; detail={detail}", left.as_secs())
+            }
+            Standing::Stale(age) => {
+                format!("nearhop; hit; detail={detail}; stale={}", age.as_secs())
+            }
+            Standing::Gone => "nearhop; hit".to_owned(),
+        };
         HeaderValue::try_from(value).expect("plain ASCII")
     }
 }
 
 /// What happens to the answer that will be generated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Ticket {
     /// Where to store it; `None` keeps it out.
-    key: Option<Key>,
+    place: Option<Stored>,
     why: Why,
+}
+
+#[derive(Debug)]
+struct Stored {
+    question: Question,
+    places: Vec<Place>,
+    asked: Asked,
+    generation: Generation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// Nothing was stored under its key.
+    /// Nothing was stored for it.
     Miss,
     /// The client asked for a new one.
     Asked,
@@ -54,87 +92,130 @@ enum Why {
 }
 
 impl Ticket {
-    /// RFC 9211, section 2.2.
-    pub(crate) fn cache_status(self) -> HeaderValue {
-        match self.why {
-            Why::Miss => HeaderValue::from_static("nearhop; fwd=uri-miss"),
-            Why::Asked => HeaderValue::from_static("nearhop; fwd=request"),
-            Why::Bypass(skip) => {
+    /// RFC 9211, section 2.2; `joined` says by which rule another's generation is shared.
+    pub(crate) fn cache_status(&self, joined: Option<Rule>) -> HeaderValue {
+        match (self.why, joined) {
+            (_, Some(rule)) => {
+                let value = format!("nearhop; fwd=uri-miss; collapsed; detail={}", rule.name());
+                HeaderValue::try_from(value).expect("plain ASCII")
+            }
+            (Why::Miss, None) => HeaderValue::from_static("nearhop; fwd=uri-miss"),
+            (Why::Asked, None) => HeaderValue::from_static("nearhop; fwd=request"),
+            (Why::Bypass(skip), None) => {
                 let value = format!("nearhop; fwd=bypass; detail={}", skip.name());
                 HeaderValue::try_from(value).expect("plain ASCII")
             }
         }
     }
 
-    /// Stores a complete answer of the weights that are in its key. Nothing else ever enters: a
-    /// pod may have changed its weights since it was last asked what it serves.
-    pub(crate) fn store(self, shared: &Shared, model: &ModelReport, answer: &Answer, now: Instant) {
-        let Some(key) = self.key else { return };
-        let stored = match answer.head.fingerprint == model.fingerprint() {
-            true => shared.l1.put(key, answer.clone(), answer.body(), shared.age(now)),
-            false => Err(Skip::OtherRevision),
-        };
-        let result = stored.map_or_else(Skip::name, |()| "stored");
-        shared.metrics.lookups.with_label_values(&["l1", result]).inc();
+    /// Where it is stored, and joined.
+    pub(crate) fn places(&self) -> &[Place] {
+        self.place.as_ref().map_or(&[], |stored| &stored.places)
+    }
+
+    /// Stores a complete answer of the weights that were asked. Nothing else ever enters: a pod may
+    /// have changed its weights since it was last asked what it serves.
+    pub(crate) fn store(&self, shared: &Shared, model: &ModelReport, answer: &Answer) {
+        let Some(place) = &self.place else { return };
+        let result = place.store(shared, model, answer);
+        let result = result.map_or_else(Skip::name, |()| "stored");
+        shared.metrics.stores.with_label_values(&["l1", result]).inc();
         shared.metrics.l1_bytes.set(i64::try_from(shared.l1.bytes()).unwrap_or(i64::MAX));
-        shared.metrics.l1_entries.set(i64::try_from(shared.l1.len()).unwrap_or(i64::MAX));
+        shared.metrics.l1_places.set(i64::try_from(shared.l1.places()).unwrap_or(i64::MAX));
     }
 }
 
-/// Looks a request up.
-pub(crate) fn find(shared: &Shared, admitted: &Admitted, now: Instant) -> Lookup {
-    let request = &admitted.request;
-    let temperature = request.sampling.temperature.unwrap_or(admitted.model.temperature);
-    let verdict = admission::judge(Facts {
-        no_store: admitted.head.no_store,
-        no_cache: admitted.head.no_cache,
-        code: admitted.kind.is_code(),
-        temperature,
-        all_fields_known: request.unknown.is_empty()
-            && request.unsupported.is_empty()
-            && request.sampling.is_plain(),
-    });
-    let count = |result| shared.metrics.lookups.with_label_values(&["l1", result]).inc();
-    match verdict {
-        Verdict::Bypass(skip) => {
-            count("bypass");
-            Lookup::Miss(Ticket { key: None, why: Why::Bypass(skip) })
+impl Stored {
+    fn store(&self, shared: &Shared, model: &ModelReport, answer: &Answer) -> Result<(), Skip> {
+        if answer.head.fingerprint != model.fingerprint() {
+            return Err(Skip::OtherRevision);
         }
-        Verdict::StoreOnly => {
-            count("asked");
-            Lookup::Miss(Ticket { key: Some(key(admitted, temperature)), why: Why::Asked })
+        let born = (self.generation, self.question.tags);
+        let now = clock::since_epoch();
+        let entry = Entry::new(self.asked.clone(), answer, born, now)?;
+        shared.l1.put(&self.places, &Arc::new(entry), now)
+    }
+}
+
+/// Looks a request up: in the cache, and among those that are being answered.
+pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
+    let verdict = judge(admitted);
+    let count = |tier, result| shared.metrics.lookups.with_label_values(&[tier, result]).inc();
+    let alone = |why| Lookup::Miss(Flight::alone(), Arc::new(Ticket { place: None, why }));
+    if let Verdict::Bypass(skip) = verdict {
+        count("l1", "bypass");
+        return alone(Why::Bypass(skip));
+    }
+    let caller = &admitted.head.caller;
+    let asker = Asker { tenant: &caller.tenant, key: &caller.key };
+    let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
+    let around = Around::of(&admitted.request.input);
+    shared.validity.heard_of(&question.tags, clock::since_epoch());
+    let generation = shared.validity.generation();
+    let (places, asked) = match Asked::of(&question, around) {
+        Ok(at) => at,
+        Err(skip) => {
+            count("l1", "bypass");
+            return alone(Why::Bypass(skip));
         }
-        Verdict::Reuse => {
-            let key = key(admitted, temperature);
-            match shared.l1.get(&key, shared.age(now)) {
-                Some((entry, left)) => {
-                    count("hit");
-                    Lookup::Hit(Hit { entry, left })
-                }
-                None => {
-                    count("miss");
-                    Lookup::Miss(Ticket { key: Some(key), why: Why::Miss })
-                }
+    };
+    let place = |why| {
+        let (places, asked, question) = (places.clone(), asked.clone(), question.clone());
+        Arc::new(Ticket { place: Some(Stored { question, places, asked, generation }), why })
+    };
+    if verdict == Verdict::StoreOnly {
+        count("l1", "asked");
+        // Nobody joins it, and it joins nobody: it is meant to be new.
+        return Lookup::Miss(Flight::alone(), place(Why::Asked));
+    }
+    loop {
+        let landed = shared.flights.landed();
+        let need = Need::Fresh(shared.rules.allowed());
+        if let Some(found) = shared.l1.find((&question, around), need, clock::since_epoch()) {
+            count("l1", found.fit.rule.name());
+            return Lookup::Hit(Hit::new(found, admitted));
+        }
+        match shared.flights.board((&question, around), (&places, &asked), landed) {
+            Boarded::LookAgain => {}
+            Boarded::Joined(reader) => {
+                count("joined", reader.joined().map_or("exact", Rule::name));
+                return Lookup::Join(reader, place(Why::Miss));
+            }
+            Boarded::New(reader) => {
+                count("l1", "miss");
+                return Lookup::Miss(reader, place(Why::Miss));
             }
         }
     }
 }
 
-fn key(admitted: &Admitted, temperature: f32) -> Key {
-    let (request, model) = (&admitted.request, &admitted.model);
-    Key::of(&Parts {
-        tenant: &admitted.head.caller.tenant,
-        model: &model.name,
-        revision: &model.revision,
-        template: &model.template,
-        endpoint: request.endpoint,
-        text: &request.input.texts(),
-        fill_in_the_middle: matches!(request.input, Input::Fim { .. }),
-        temperature,
-        top_p: request.sampling.top_p.unwrap_or(1.0),
-        max_tokens: request.sampling.max_tokens,
-        n: request.sampling.n,
-        seed: request.sampling.seed,
-        stop: &request.sampling.stop,
+fn judge(admitted: &Admitted) -> Verdict {
+    let request = &admitted.request;
+    admission::judge(Facts {
+        no_store: admitted.head.no_store,
+        no_cache: admitted.head.no_cache,
+        code: admitted.kind.is_code(),
+        temperature: request.sampling.temperature.unwrap_or(admitted.model.temperature),
+        all_fields_known: request.unknown.is_empty()
+            && request.unsupported.is_empty()
+            && request.sampling.is_plain(),
     })
 }
+
+/// What may be served where nothing else answers: for code whatever the user types into, up to an
+/// age; for a conversation the same question, of any age.
+pub(crate) fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit> {
+    if !matches!(judge(admitted), Verdict::Reuse) {
+        return None;
+    }
+    let caller = &admitted.head.caller;
+    let asker = Asker { tenant: &caller.tenant, key: &caller.key };
+    let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
+    let around = Around::of(&admitted.request.input);
+    let age = if admitted.kind.is_code() { STALE_CODE_MAX } else { Duration::MAX };
+    let found = shared.l1.find((&question, around), Need::Anything(age), clock::since_epoch())?;
+    Some(Hit::new(found, admitted))
+}
+
+/// Code that is older than a working day was asked for by somebody else, or of other files.
+const STALE_CODE_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -10,9 +10,10 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Reservation, Served, Standing};
+use nearhop_edge_cache::Rule;
 use nearhop_wire::{Kind, Usage};
 
-use super::{Shared, attempt::Tried};
+use super::{Shared, attempt::Tried, generate::Tries};
 use crate::{
     buffer::Held,
     client::Client,
@@ -28,15 +29,35 @@ pub(crate) enum Source {
     Origin,
     /// The in-process cache had it.
     L1,
+    /// The same, for who typed into it or sees it through another window.
+    L1TypeAhead,
+    /// Another request's generation was shared.
+    Joined,
+    /// Nothing else answered, and the cache had something like it.
+    CacheFallback,
+    /// A newer request of the same document has made it pointless; there is no text.
+    Superseded,
     /// Nothing had it in time, and the client asked for whatever there is by then.
     Degraded,
 }
 
 impl Source {
+    /// The in-process cache's, by the rule that found it.
+    pub(crate) const fn of_l1(rule: Rule) -> Self {
+        match rule {
+            Rule::Exact => Self::L1,
+            Rule::TypeAhead | Rule::Window | Rule::Normalised => Self::L1TypeAhead,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Origin => "origin",
             Self::L1 => "l1",
+            Self::L1TypeAhead => "l1-typeahead",
+            Self::Joined => "joined",
+            Self::CacheFallback => "cache_fallback",
+            Self::Superseded => "superseded",
             Self::Degraded => "degraded",
         }
     }
@@ -70,8 +91,8 @@ pub(crate) struct Record<'a> {
     pub(crate) kind: Option<Kind>,
     /// Whom and what for, where it came so far.
     asked: Option<Asked>,
-    /// The pods that were tried, in order.
-    pub(crate) tried: Vec<Tried>,
+    /// The pods that were tried for it, in order.
+    pub(crate) tried: Tries,
     usage: Option<Usage>,
     caller: Option<Arc<Caller>>,
     reservation: Option<Reservation>,
@@ -79,9 +100,6 @@ pub(crate) struct Record<'a> {
     pub(crate) held: Held,
     /// How the caller's limits stand, for the answer.
     pub(crate) standing: Standing,
-    /// Tokens that came before the usage was told, and what the prompt is thought to be.
-    seen: u64,
-    guess: u64,
     source: Option<Source>,
     first_content: Option<Instant>,
     end: End,
@@ -107,14 +125,12 @@ impl<'a> Record<'a> {
             trace: Trace::of(&HeaderMap::new(), Draw::new(), 0.0),
             kind: None,
             asked: None,
-            tried: Vec::new(),
+            tried: Tries::default(),
             usage: None,
             caller: None,
             reservation: None,
             held: Held::new(&shared.buffered, live.limits.buffered.0),
             standing: Standing::default(),
-            seen: 0,
-            guess: 0,
             source: None,
             first_content: None,
             end: End::Open,
@@ -154,18 +170,8 @@ impl<'a> Record<'a> {
         self.reservation.take()
     }
 
-    /// A pod works on it, whose prompt is thought to have so many tokens.
-    pub(crate) fn begun(&mut self, guess: u64) {
-        self.guess = guess;
-    }
-
-    /// Tokens came.
-    pub(crate) fn saw(&mut self, tokens: usize) {
-        self.seen += tokens as u64;
-    }
-
-    /// A stored answer has this usage, which is counted and costs nothing.
-    pub(crate) fn cached(&mut self, usage: Usage) {
+    /// The usage of its answer. Who had it generated settles it; a stored one costs nothing.
+    pub(crate) fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
     }
 
@@ -178,14 +184,6 @@ impl<'a> Record<'a> {
     pub(crate) fn content(&mut self, source: Source, now: Instant) {
         self.source = Some(source);
         self.first_content = Some(now);
-    }
-
-    /// Tokens were generated for it.
-    pub(crate) fn generated(&mut self, usage: Usage) {
-        self.usage = Some(usage);
-        let tokens = &self.shared.metrics.tokens;
-        tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
-        tokens.with_label_values(&["output"]).inc_by(usage.completion_tokens as u64);
     }
 
     pub(crate) fn broken(&mut self) {
@@ -239,18 +237,14 @@ fn millis(duration: Duration) -> f64 {
 }
 
 impl Record<'_> {
-    /// Gives back what was reserved and not used, and writes what was into the accounts.
+    /// Writes what was served from the cache, or with others, into the accounts. What was reserved
+    /// is given back.
     fn settle(&mut self) {
-        let Some(reservation) = self.reservation.take() else { return };
-        let Some(caller) = self.caller.as_deref() else { return };
-        let (served, tokens) = match (self.source, self.usage) {
-            (Some(Source::L1), Some(usage)) => (Served::Cached, count(usage)),
-            (_, Some(usage)) => (Served::Generated, count(usage)),
-            // Given up half-way: a pod worked for it all the same.
-            (_, None) if self.guess > 0 => (Served::Generated, (self.guess, self.seen)),
-            (_, None) => return,
+        let (Some(reservation), Some(usage)) = (self.reservation.take(), self.usage) else {
+            return;
         };
-        super::limit::settle(self.shared, caller, reservation, (served, tokens));
+        let Some(caller) = self.caller.as_deref() else { return };
+        super::limit::settle(self.shared, caller, reservation, (Served::Cached, count(usage)));
     }
 
     fn write_line(
@@ -261,6 +255,9 @@ impl Record<'_> {
     ) {
         let asked = self.asked.as_ref();
         let caller = self.caller.as_deref();
+        let (pod, attempts) = self
+            .tried
+            .with(|tried| (tried.last().map(|tried| tried.pod.name.clone()), tried.len()));
         tracing::info!(
             target: "nearhop::access",
             request_id = self.request_id,
@@ -275,8 +272,8 @@ impl Record<'_> {
             kind,
             source,
             status,
-            pod = self.tried.last().map(|tried| tried.pod.name.as_str()),
-            attempts = self.tried.len(),
+            pod,
+            attempts,
             prompt_tokens = self.usage.map(|usage| usage.prompt_tokens),
             completion_tokens = self.usage.map(|usage| usage.completion_tokens),
             first_ms = first.map(millis),
@@ -310,8 +307,8 @@ impl Record<'_> {
                 ("nearhop.source", text(source)),
             ],
         });
-        for tried in &self.tried {
-            exporter.take(Span {
+        let spans = self.tried.with(|tried| {
+            let span = |tried: &Tried| Span {
                 trace: self.trace.trace,
                 span: tried.span,
                 parent: Some(self.trace.span),
@@ -324,8 +321,10 @@ impl Record<'_> {
                     ("nearhop.pod", tried.pod.name.clone()),
                     ("nearhop.outcome", text(tried.outcome)),
                 ],
-            });
-        }
+            };
+            tried.iter().map(span).collect::<Vec<_>>()
+        });
+        spans.into_iter().for_each(|span| exporter.take(span));
     }
 
     /// The header that tells the client its trace.

@@ -1,42 +1,42 @@
-//! The answer to the client, and into the cache after its terminator.
+//! The answer to the client.
 
-mod collect;
 mod headers;
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
 use nearhop_wire::{
-    Answer, ApiError, Choice, CompletionRequest, Delta, ErrorKind, EventWriter, Finish,
-    Head as AnswerHead, Usage,
+    Answer, ApiError, Choice, ErrorKind, EventWriter, Finish, Head as AnswerHead, Usage,
 };
 use serde_json::json;
+use tokio::time::timeout_at;
 
-use self::{
-    collect::Collector,
-    headers::{
-        Headers, JSON, NO_STORE, SHOULD_RETRY, SOURCE, SSE, answer_headers, common, origin_headers,
-        standing_headers, timing,
-    },
+use self::headers::{
+    Headers, JSON, NO_STORE, SHOULD_RETRY, SOURCE, SSE, answer_headers, common, pod_header,
+    standing_headers, timing,
 };
 use super::{
     admit::Admitted,
-    attempt::{Committed, Event, Generation},
+    attempt::Event,
     lookup::{Hit, Ticket},
     record::{Record, Source},
 };
 use crate::{
     client::{Client, Gone, ResponseHead},
+    flight::{Reader, Step},
     reject::Reject,
-    upstream::outcome::Outcome,
+    upstream::outcome::{Failed, Outcome},
 };
 
-/// What follows a begun generation.
+/// What follows a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// The client has its answer, or is gone, or knows that the answer broke off.
     Answered,
-    /// It was lost before the client saw any of it.
-    Again(Outcome),
+    /// It is not for this request after all.
+    Alone,
 }
 
 /// `/health`: whether this edge would answer.
@@ -173,18 +173,17 @@ pub(crate) async fn hit(
     client: &mut impl Client,
     record: &mut Record<'_>,
     admitted: &Admitted,
-    hit: &Hit,
+    (hit, source): (&Hit, Source),
 ) -> Result<(), Reject> {
-    let request = &admitted.request;
+    let (request, answer) = (&admitted.request, hit.answer());
     let (content_type, body) = match request.stream {
-        true => (SSE, hit.entry.answer.stream(request)),
-        false if request.takes_full_body() => (JSON, hit.entry.body.clone()),
-        false => (JSON, hit.entry.answer.body_for(request)),
+        true => (SSE, answer.stream(request)),
+        false => (JSON, answer.body_for(request)),
     };
-    record.content(Source::L1, clock::now());
-    record.cached(hit.entry.answer.usage);
-    let mut headers = answer_headers(record, Source::L1, content_type, hit.cache_status());
-    headers.push(timing(record, "l1"));
+    record.content(source, clock::now());
+    record.used(answer.usage);
+    let mut headers = answer_headers(record, source, content_type, hit.cache_status());
+    headers.push(timing(record, source.name()));
     if send(client, record, StatusCode::OK, headers, body).await.is_err() {
         record.client_gone();
     }
@@ -232,52 +231,49 @@ pub(crate) async fn stream(
     client: &mut impl Client,
     record: &mut Record<'_>,
     admitted: &Admitted,
-    ticket: &Ticket,
-    mut generation: Generation<'_>,
-) -> Next {
-    let mut writer = StreamWriter::new(generation.head(admitted), &admitted.request);
-    let mut begun = false;
+    (ticket, mut reader): (&Ticket, Reader),
+) -> Result<Next, Reject> {
+    let mut writer = StreamWriter::default();
+    let mut sent = false;
     loop {
-        let committed = if begun { Committed::Yes } else { Committed::No };
-        let Some(event) = next(client, &mut generation, committed).await else {
+        let mut take = |head: &AnswerHead, event: &Event| writer.take(admitted, head, event);
+        let Some(step) = waited(client, admitted, reader.next(sent, &mut take)).await else {
             record.client_gone();
-            return Next::Answered;
+            return Ok(Next::Answered);
         };
-        let taken = event.and_then(|event| writer.take(event)).and_then(|()| {
-            while let Some(event) = generation.arrived()? {
-                writer.take(event)?;
+        let end = match step {
+            Step::Pieces if writer.out.is_empty() => continue,
+            Step::Pieces => None,
+            Step::Done(answer) => Some(answer),
+            Step::Broken(outcome) => return Ok(broken(client, record, writer.out, &outcome).await),
+            Step::Failed(Reject::Deadline) if sent => {
+                let outcome = Outcome::Failed(Failed::OutOfTime);
+                return Ok(broken(client, record, writer.out, &outcome).await);
             }
-            Ok(())
-        });
-        record.saw(std::mem::take(&mut writer.tokens));
-        match taken {
-            Err(outcome) if !begun => return again(generation, outcome),
-            Err(outcome) => {
-                generation.lost(&outcome);
-                return broken(client, record, writer.out, &outcome).await;
-            }
-            Ok(()) => {}
+            Step::Failed(reject) => return Err(reject),
+            Step::Alone => return Ok(Next::Alone),
+            Step::Superseded => return superseded(client, record, admitted).await,
+        };
+        if !sent && !reader.commit() {
+            writer = StreamWriter::default();
+            continue;
         }
-        let answer = writer.answer.take();
-        if let Some(answer) = &answer {
-            record.generated(answer.usage);
-            ticket.store(record.shared, &admitted.model, answer, clock::now());
+        if let Some(answer) = &end {
+            record.used(answer.usage);
+            writer.done(admitted, &answer.head);
         }
         let bytes = writer.out.split().freeze();
-        // The answer is kept until its end, for the cache.
-        record.held.hold(bytes.len());
         // An answer that is complete before anything was sent has a length, and is one write.
-        let length = answer.as_ref().map(|_| bytes.len());
-        if !begun && begin_stream(client, record, ticket, &generation, length).await.is_err()
-            || client.send_body(bytes, answer.is_some()).await.is_err()
+        let length = end.as_ref().map(|_| bytes.len());
+        if !sent && begin_stream(client, record, (ticket, &reader), length).await.is_err()
+            || client.send_body(bytes, end.is_some()).await.is_err()
         {
             record.client_gone();
-            return Next::Answered;
+            return Ok(Next::Answered);
         }
-        begun = true;
-        if answer.is_some() {
-            generation.finish().await;
-            return Next::Answered;
+        sent = true;
+        if end.is_some() {
+            return Ok(Next::Answered);
         }
     }
 }
@@ -285,55 +281,64 @@ pub(crate) async fn stream(
 async fn begin_stream(
     client: &mut impl Client,
     record: &mut Record<'_>,
-    ticket: &Ticket,
-    generation: &Generation<'_>,
+    (ticket, reader): (&Ticket, &Reader),
     length: Option<usize>,
 ) -> Result<(), Gone> {
-    let mut headers = answer_headers(record, Source::Origin, SSE, ticket.cache_status());
-    headers.extend(origin_headers(record, generation));
-    record.content(Source::Origin, clock::now());
+    let headers = generated_headers(record, (ticket, reader), SSE);
     record.answered(StatusCode::OK);
     client.send_head(ResponseHead { status: StatusCode::OK, headers, length }).await
 }
 
-/// Pieces of a generation to the bytes of a stream, and to the answer that they add up to.
+/// The headers of a generation, whose content begins now.
+fn generated_headers(
+    record: &mut Record<'_>,
+    (ticket, reader): (&Ticket, &Reader),
+    content_type: HeaderValue,
+) -> Headers {
+    let joined = reader.joined();
+    let source = if joined.is_some() { Source::Joined } else { Source::Origin };
+    record.content(source, clock::now());
+    let status = ticket.cache_status(joined);
+    let mut headers = answer_headers(record, source, content_type, status);
+    headers.extend(pod_header(reader.pod()));
+    headers.push(timing(record, source.name()));
+    headers
+}
+
+/// Pieces of a generation to the bytes of a stream.
+#[derive(Default)]
 struct StreamWriter {
-    events: EventWriter,
-    collector: Collector,
+    events: Option<EventWriter>,
     /// What was written and not sent yet.
     out: BytesMut,
-    /// Tokens that came since somebody counted.
-    tokens: usize,
-    /// The whole answer, after the terminator.
-    answer: Option<Answer>,
 }
 
 impl StreamWriter {
-    fn new(head: AnswerHead, request: &CompletionRequest) -> Self {
-        Self {
-            collector: Collector::new(head.clone(), request.sampling.n),
-            events: EventWriter::new(head, request),
-            out: BytesMut::new(),
-            tokens: 0,
-            answer: None,
+    fn events(
+        &mut self,
+        admitted: &Admitted,
+        head: &AnswerHead,
+    ) -> (&mut EventWriter, &mut BytesMut) {
+        let events = self.events.get_or_insert_with(|| {
+            // Who joined may speak another shape than who began.
+            let head = AnswerHead { endpoint: admitted.request.endpoint, ..head.clone() };
+            EventWriter::new(head, &admitted.request)
+        });
+        (events, &mut self.out)
+    }
+
+    fn take(&mut self, admitted: &Admitted, head: &AnswerHead, event: &Event) {
+        let (events, out) = self.events(admitted, head);
+        match event {
+            Event::Delta(delta) => events.delta(delta, out),
+            Event::Usage(usage) => events.usage(*usage, out),
+            Event::Done => {}
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Outcome> {
-        self.collector.take(&event)?;
-        match event {
-            Event::Delta(delta) => {
-                self.tokens += delta.token_ids.len().max(1);
-                let delta = Delta { token_ids: Vec::new(), ..delta };
-                self.events.delta(&delta, &mut self.out);
-            }
-            Event::Usage(usage) => self.events.usage(usage, &mut self.out),
-            Event::Done => {
-                self.answer = Some(self.collector.finish()?);
-                self.events.done(&mut self.out);
-            }
-        }
-        Ok(())
+    fn done(&mut self, admitted: &Admitted, head: &AnswerHead) {
+        let (events, out) = self.events(admitted, head);
+        events.done(out);
     }
 }
 
@@ -357,63 +362,57 @@ async fn broken(
     Next::Answered
 }
 
-/// Collects a generation and answers in one piece. Until it is complete it can be lost and done
-/// again elsewhere.
+/// Waits for the whole of a generation and answers in one piece.
 pub(crate) async fn whole(
     client: &mut impl Client,
     record: &mut Record<'_>,
     admitted: &Admitted,
-    ticket: &Ticket,
-    mut generation: Generation<'_>,
-) -> Next {
-    let mut collector = Collector::new(generation.head(admitted), admitted.request.sampling.n);
-    loop {
-        let Some(event) = next(client, &mut generation, Committed::No).await else {
-            record.client_gone();
-            return Next::Answered;
-        };
-        match event.and_then(|event| collector.take(&event).map(|()| event)) {
-            Ok(Event::Done) => break,
-            Ok(Event::Delta(delta)) => {
-                record.held.hold(delta.text.len());
-                record.saw(delta.token_ids.len().max(1));
-            }
-            Ok(Event::Usage(_)) => {}
-            Err(outcome) => return again(generation, outcome),
-        }
-    }
-    let answer = match collector.finish() {
-        Ok(answer) => answer,
-        Err(outcome) => return again(generation, outcome),
+    (ticket, mut reader): (&Ticket, Reader),
+) -> Result<Next, Reject> {
+    let Some(step) = waited(client, admitted, reader.whole()).await else {
+        record.client_gone();
+        return Ok(Next::Answered);
     };
-    record.generated(answer.usage);
-    ticket.store(record.shared, &admitted.model, &answer, clock::now());
-    record.content(Source::Origin, clock::now());
-    let mut headers = answer_headers(record, Source::Origin, JSON, ticket.cache_status());
-    headers.extend(origin_headers(record, &generation));
+    let answer = match step {
+        Step::Done(answer) => answer,
+        Step::Failed(reject) => return Err(reject),
+        Step::Superseded => return superseded(client, record, admitted).await,
+        Step::Pieces | Step::Alone | Step::Broken(_) => return Ok(Next::Alone),
+    };
+    record.used(answer.usage);
+    let mut answer = Arc::unwrap_or_clone(answer);
+    answer.head.endpoint = admitted.request.endpoint;
+    let headers = generated_headers(record, (ticket, &reader), JSON);
     let body = answer.body_for(&admitted.request);
     if send(client, record, StatusCode::OK, headers, body).await.is_err() {
         record.client_gone();
     }
-    generation.finish().await;
-    Next::Answered
+    Ok(Next::Answered)
 }
 
-/// The next piece; `None` where the client has gone away.
-async fn next(
+/// What a flight has for this request, within its own time; `None` where the client has gone away.
+async fn waited(
     client: &mut impl Client,
-    generation: &mut Generation<'_>,
-    committed: Committed,
-) -> Option<Result<Event, Outcome>> {
+    admitted: &Admitted,
+    step: impl Future<Output = Step>,
+) -> Option<Step> {
     tokio::select! {
-        event = generation.next(committed) => Some(event),
+        step = timeout_at(admitted.deadline.into(), step) => {
+            Some(step.unwrap_or(Step::Failed(Reject::Deadline)))
+        }
         () = client.gone() => None,
     }
 }
 
-fn again(generation: Generation<'_>, outcome: Outcome) -> Next {
-    generation.lost(&outcome);
-    Next::Again(outcome)
+/// No text, and no error: clients try errors again, and two requests could supersede each other
+/// for ever.
+async fn superseded(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+) -> Result<Next, Reject> {
+    nothing(client, record, admitted, Some(Source::Superseded)).await?;
+    Ok(Next::Answered)
 }
 
 async fn send(

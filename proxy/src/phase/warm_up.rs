@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::{
     admit::Admitted,
-    attempt::{Attempts, Committed, Event},
+    attempt::{Attempts, Event},
+    generate::Tries,
     limit,
     record::{self, Record},
 };
@@ -28,7 +29,7 @@ pub(crate) fn places() -> Arc<Semaphore> {
 
 /// Has a pod read a prompt that will be asked about soon. Nobody waits for it: where too many run,
 /// or every place is taken, it does not happen. What it uses is its caller's all the same.
-pub(super) fn begin(record: &mut Record<'_>, admitted: Admitted) {
+pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
     let Ok(place) = Arc::clone(&record.shared.warm_ups).try_acquire_owned() else { return };
     let (shared, live) = (Arc::clone(record.shared), Arc::clone(record.live));
     let (request_id, trace) = (record.request_id.clone(), record.trace.clone());
@@ -40,12 +41,13 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Admitted) {
             let caller = &admitted.head.caller;
             let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
             let _entered = entered.map_err(|_none| Reject::Overloaded)?;
-            let mut attempts = Attempts::new(&shared, &live, &admitted, (&request_id, &trace))?;
+            let asked = (request_id.as_str(), &trace);
+            let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default())?;
             let mut generation = attempts.begin().await?;
             used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.
             loop {
-                match generation.next(Committed::Yes).await {
+                match generation.next(|| true).await {
                     Ok(Event::Done) => break generation.finish().await,
                     Ok(Event::Usage(usage)) => used = Some(record::count(usage)),
                     Ok(Event::Delta(_)) => {}

@@ -62,6 +62,16 @@ impl Answer {
         }
     }
 
+    /// The body up to the first piece that has `text` in it.
+    pub(crate) async fn until(&mut self, text: &str) -> Result<String, Broken> {
+        let mut seen = String::new();
+        while !seen.contains(text) {
+            let piece = self.piece().await?.ok_or(Broken)?;
+            seen.push_str(&String::from_utf8_lossy(&piece));
+        }
+        Ok(seen)
+    }
+
     /// All of the body.
     pub(crate) async fn whole(mut self) -> Result<Whole, Broken> {
         let mut body = Vec::new();

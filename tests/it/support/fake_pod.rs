@@ -37,6 +37,10 @@ pub(crate) enum Act {
     DieMidway,
     /// 200 and half an answer, then nothing until the other side closes.
     StallMidway,
+    /// Nothing until it is told to hang up; then answers with this text.
+    StallThen(&'static str),
+    /// Nothing until it is told to hang up; then closes.
+    StallThenFail,
     /// 200 and something that is no stream.
     Garbage,
     /// 200, and a stream of one endless event.
@@ -62,6 +66,8 @@ struct State {
     /// Requests whose connection the other side closed before they were answered.
     cancelled: watch::Sender<usize>,
     connections: watch::Sender<usize>,
+    /// Times that it was told to hang up on answers that it stalls.
+    hung_up: watch::Sender<usize>,
     probes_fail: Mutex<bool>,
     /// What it says it computes together; 0 is nothing said.
     slots: Mutex<usize>,
@@ -107,6 +113,7 @@ impl FakePod {
             seen: Mutex::default(),
             cancelled: watch::Sender::new(0),
             connections: watch::Sender::new(0),
+            hung_up: watch::Sender::new(0),
             probes_fail: Mutex::new(false),
             slots: Mutex::new(0),
         });
@@ -150,6 +157,11 @@ impl FakePod {
     /// Counts requests that the other side gave up.
     pub(crate) fn cancelled(&self) -> watch::Receiver<usize> {
         self.state.cancelled.subscribe()
+    }
+
+    /// Closes the connections of answers that it stalls, and of those that it hangs.
+    pub(crate) fn hang_up(&self) {
+        self.state.hung_up.send_modify(|times| *times += 1);
     }
 
     /// Connections accepted so far.
@@ -272,6 +284,19 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             event(stream, &piece("half", None)).await?;
             give_up(stream, state).await
         }
+        Act::StallThen(text) => {
+            let mut hung_up = state.hung_up.subscribe();
+            let mut byte = [0];
+            tokio::select! {
+                _ = hung_up.changed() => {}
+                _ = stream.read(&mut byte) => {
+                    state.cancelled.send_modify(|count| *count += 1);
+                    return None;
+                }
+            }
+            Box::pin(perform(stream, &Act::Answer(text), state)).await
+        }
+        Act::StallThenFail => give_up(stream, state).await,
         Act::Garbage => whole(stream, "200 OK", "<html>hello</html>").await,
         Act::Endless => {
             begin(stream).await?;
@@ -290,8 +315,12 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
 
 /// Waits for the other side to close, and counts it.
 async fn give_up(stream: &mut TcpStream, state: &State) -> Option<()> {
-    let mut byte = [0];
-    while matches!(stream.read(&mut byte).await, Ok(1..)) {}
+    let (mut byte, mut hung_up) = ([0], state.hung_up.subscribe());
+    let closed = async { while matches!(stream.read(&mut byte).await, Ok(1..)) {} };
+    tokio::select! {
+        () = closed => {}
+        _ = hung_up.changed() => return None,
+    }
     state.cancelled.send_modify(|count| *count += 1);
     None
 }

@@ -7,10 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 use nearhop_admin::clock;
 use nearhop_admission::Standing;
 
-use super::{
-    super::record::{Record, Source},
-    Generation,
-};
+use super::super::record::{Record, Source};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-nearhop-source");
@@ -84,11 +81,9 @@ fn short_time(time: Duration) -> String {
     }
 }
 
-pub(super) fn origin_headers(record: &Record<'_>, generation: &Generation<'_>) -> Headers {
-    let pod = HeaderValue::try_from(generation.pod());
-    let mut headers: Headers = pod.ok().map(|pod| (POD, pod)).into_iter().collect();
-    headers.push(timing(record, "origin"));
-    headers
+/// The pod that generates.
+pub(super) fn pod_header(pod: Option<String>) -> Option<(HeaderName, HeaderValue)> {
+    HeaderValue::try_from(pod?).ok().map(|pod| (POD, pod))
 }
 
 /// Time since the request's header, under the name of what it was spent on (W3C Server Timing).

@@ -2,12 +2,12 @@
 
 use nearhop_wire::{Answer, Choice, Delta, Finish, Head, TokenLogprob, Usage};
 
-use super::Event;
+use super::attempt::Event;
 use crate::upstream::outcome::{Failed, Outcome};
 
 /// An answer that is being put together.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     head: Head,
     choices: Vec<Collected>,
     usage: Option<Usage>,
@@ -28,12 +28,12 @@ const WRONG: Outcome = Outcome::Failed(Failed::Garbage);
 const TEXT_BYTES_MAX: usize = 4 << 20;
 
 impl Collector {
-    pub(super) fn new(head: Head, n: usize) -> Self {
+    pub(crate) fn new(head: Head, n: usize) -> Self {
         Self { head, choices: vec![Collected::default(); n], usage: None, bytes: 0 }
     }
 
     /// Takes a piece.
-    pub(super) fn take(&mut self, event: &Event) -> Result<(), Outcome> {
+    pub(crate) fn take(&mut self, event: &Event) -> Result<(), Outcome> {
         match event {
             Event::Delta(delta) => self.append(delta),
             Event::Usage(usage) => {
@@ -58,7 +58,7 @@ impl Collector {
     }
 
     /// The whole answer, after the terminator: every choice has ended and the usage is known.
-    pub(super) fn finish(&mut self) -> Result<Answer, Outcome> {
+    pub(crate) fn finish(&mut self) -> Result<Answer, Outcome> {
         let choices = std::mem::take(&mut self.choices).into_iter().map(
             |Collected { text, logprobs, finish }| {
                 finish.map(|finish| Choice { text, finish, logprobs }).ok_or(WRONG)
