@@ -150,6 +150,7 @@ async fn an_error_is_everybodys_and_is_not_stored() {
     let (pod, edge) = start(Act::StallThenFail);
     let all = [(); 3].map(|()| ask(&edge, body("")));
     joined(&edge, "exact", 2.0).await;
+    pod.act(Act::Status(500, "x"));
     pod.hang_up();
     for answer in all {
         assert_eq!(answer.await.unwrap().status, StatusCode::BAD_GATEWAY);
