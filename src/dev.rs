@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// The edge's admin port
-    #[arg(long, default_value_t = 8081)]
+    #[arg(long, default_value_t = ADMIN_PORT)]
     admin_port: u16,
     /// The pods' ports: one pod for each
     #[arg(long, value_delimiter = ',', default_values_t = [8091, 8092])]
@@ -66,6 +66,8 @@ pub(crate) struct Args {
 const KEY: &str = "nh-dev";
 /// Where the DNS server listens, as far as nobody says otherwise; its operator's port is the next.
 pub(crate) const DNS_PORT: u16 = 5300;
+/// Where the operator of `dev`'s edge asks.
+pub(crate) const ADMIN_PORT: u16 = 8081;
 /// Documentation networks at made-up places; see `scripts/geo/mmdb.py`.
 const MMDB: &[u8] = include_bytes!("../conf/data/documentation.mmdb");
 /// The zone that the DNS server answers for.
@@ -94,6 +96,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 const fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// The address of `dev`'s edge for its operator.
+pub(crate) const fn edge_admin(port: u16) -> SocketAddr {
+    local(port)
 }
 
 /// Where the operator of `dev`'s DNS server asks.

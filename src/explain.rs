@@ -1,20 +1,20 @@
-//! `nearhop explain dns`.
+//! `nearhop explain dns|cache`.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    fmt::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use nearhop_conf::Dns;
+use nearhop_conf::{Dns, source};
 use nearhop_geo::{
     Query, Source, World, decide, diff, dns::Zone, explanation, narration, world_of,
 };
+use serde_json::{Value, json};
 
-use crate::{dev, print_line, read_config};
+use crate::{dev, operator::Operator, print_line, read_config};
 
 /// Say what is decided, and why
 #[derive(clap::Args)]
@@ -27,6 +27,30 @@ pub(crate) struct Args {
 enum Command {
     /// Which region a client is sent to
     Dns(DnsArgs),
+    /// Whether a request would be answered without a model
+    Cache(CacheArgs),
+}
+
+#[derive(clap::Args)]
+struct CacheArgs {
+    /// The request's body; - for standard input
+    #[arg(value_name = "REQUEST.json")]
+    request: PathBuf,
+    /// Whose request
+    #[arg(long, default_value = "dev")]
+    tenant: String,
+    /// The name of its API key
+    #[arg(long, default_value = "dev")]
+    key: String,
+    /// Where it is sent
+    #[arg(long, default_value = "/v1/completions")]
+    path: String,
+    /// The edge's configuration; a running `nearhop dev` is asked where not given
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// JSON rather than words
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -50,7 +74,10 @@ struct DnsArgs {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let Command::Dns(args) = &args.command;
+    let args = match &args.command {
+        Command::Cache(args) => return cache(args),
+        Command::Dns(args) => args,
+    };
     let said = match (&args.config, &args.diff, args.client) {
         (Some(old), Some(new), _) => changes(args, old, new)?,
         (Some(path), None, Some(client)) => by_file(args, path, client)?,
@@ -90,17 +117,9 @@ fn by_file(args: &DnsArgs, path: &Path, client: IpAddr) -> anyhow::Result<String
     })
 }
 
-const WITHIN: Duration = Duration::from_secs(5);
-const ANSWER_MAX: u64 = 1 << 20;
-
 /// Asks the DNS server of a running `nearhop dev`.
 fn by_dev(args: &DnsArgs, client: IpAddr) -> anyhow::Result<String> {
-    let address = dev::dns_admin(dev::DNS_PORT);
-    let told = || {
-        format!(
-            "no `nearhop dev` answers on {address}; start one with DNS on its usual port, or decide by a file with -c FILE"
-        )
-    };
+    let operator = Operator::of_dev(dev::dns_admin(dev::DNS_PORT));
     let mut query = format!("client={client}");
     if let Some(name) = &args.name {
         // Domain names need no escaping; what would is none.
@@ -113,30 +132,40 @@ fn by_dev(args: &DnsArgs, client: IpAddr) -> anyhow::Result<String> {
     if !args.json {
         query += "&words=true";
     }
-    let answer = get(address, &format!("/admin/v1/explain/dns?{query}")).with_context(told)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("it answered no HTTP")?;
-    if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
-        bail!("it answered {}: {body}", head.lines().next().unwrap_or_default());
-    }
+    let path = format!("/explain/dns?{query}");
     match args.json {
-        true => {
-            let value: serde_json::Value = serde_json::from_str(body)?;
-            Ok(serde_json::to_string_pretty(&value)?)
-        }
-        false => Ok(body.to_owned()),
+        true => Ok(serde_json::to_string_pretty(&operator.ask_json(&path, None)?)?),
+        false => Ok(String::from_utf8(operator.ask(&path, None)?)?),
     }
 }
 
-/// One request, whose answer ends with the connection.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, WITHIN)?;
-    stream.set_read_timeout(Some(WITHIN))?;
-    stream.set_write_timeout(Some(WITHIN))?;
-    let token = dev::ADMIN_TOKEN;
-    let request =
-        format!("GET {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
+/// What an edge's cache would do with a request.
+fn cache(args: &CacheArgs) -> anyhow::Result<()> {
+    let text = source::read(&args.request)?;
+    let request: Value = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no JSON", args.request.display()))?;
+    let CacheArgs { tenant, key, path, .. } = args;
+    let asked = json!({ "tenant": tenant, "key": key, "path": path, "request": request });
+    let operator = Operator::of_edge(args.config.as_deref())?;
+    let said = operator.ask_json("/cache/explain", Some(&asked))?;
+    match args.json {
+        true => print_line(&serde_json::to_string_pretty(&said)?),
+        false => print_line(cache_words(&said).trim_end()),
+    }
+    Ok(())
+}
+
+fn cache_words(said: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut words = format!("{}: {}\n", text(&said["model"]), text(&said["verdict"]));
+    let entries = said["entries"].as_array().map_or(&[][..], Vec::as_slice);
+    for entry in entries {
+        let mark = if entry["serves"] == true { "+" } else { "-" };
+        let bytes = &entry["answer_bytes"];
+        let _ = writeln!(words, "{mark} an answer of {bytes} bytes: {}", text(&entry["because"]));
+    }
+    if entries.is_empty() {
+        words += "nothing was stored at this cursor's line or the lines above it\n";
+    }
+    words
 }

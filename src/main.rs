@@ -1,5 +1,6 @@
 //! `nearhop`: the command line. One file a subcommand; assembles roles, holds no logic.
 
+mod cache;
 mod check;
 mod config;
 mod dev;
@@ -10,6 +11,7 @@ mod key;
 mod lifeline;
 mod log;
 mod model;
+mod operator;
 mod origin;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -41,6 +43,8 @@ enum Command {
     Dns(dns::Args),
     /// Say what is decided, and why
     Explain(explain::Args),
+    /// Look at an edge's cache, or drop what is in it
+    Cache(cache::Args),
     /// Check a configuration file; exit code 64 if it has mistakes
     Check(check::Args),
     /// Show the default configuration
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Origin(args) => origin::run(&args),
         Command::Dns(args) => dns::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Model(args) => model::run(&args),

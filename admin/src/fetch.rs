@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, StatusCode, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use nearhop_conf::MutualTls;
+use nearhop_wire::ApiError;
 use openssl::{
     error::ErrorStack,
     ssl::{Ssl, SslContext, SslMethod, SslVerifyMode, SslVersion},
@@ -46,6 +47,8 @@ pub struct Question<'a> {
     pub trust: Trust<'a>,
     /// A JSON body makes it a POST.
     pub body: Option<Bytes>,
+    /// The token of an operator's listener.
+    pub bearer: Option<&'a str>,
     /// Bytes of an answer that are taken.
     pub limit: usize,
     /// All of it: name, connection, answer.
@@ -114,6 +117,9 @@ fn request(question: &Question<'_>, uri: &Uri) -> Result<Request<Full<Bytes>>, S
         .header(header::CONNECTION, "close");
     if question.body.is_some() {
         request = request.method(Method::POST).header(header::CONTENT_TYPE, "application/json");
+    }
+    if let Some(token) = question.bearer {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let body = Full::new(question.body.clone().unwrap_or_default());
     request.body(body).map_err(|error| error.to_string())
@@ -197,15 +203,23 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(told)?;
     let answered = async {
         let answer = sender.send_request(request).await.map_err(told)?;
-        match answer.status() {
-            StatusCode::OK => {}
-            status => return Err(format!("it answered {status}")),
-        }
+        let status = answer.status();
         let body = Limited::new(answer.into_body(), limit).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| match error.is::<LengthLimitError>() {
-            true => format!("the answer is over {limit} bytes"),
-            false => error.to_string(),
-        })
+        let body = body.map(|body| body.to_bytes()).map_err(|error| {
+            match error.is::<LengthLimitError>() {
+                true => format!("the answer is over {limit} bytes"),
+                false => error.to_string(),
+            }
+        });
+        match (status, body) {
+            (StatusCode::OK, body) => body,
+            // Its own words, where it has some.
+            (status, Ok(body)) => Err(match ApiError::parse(&body) {
+                Some(error) => format!("it answered {status}: {}", error.message),
+                None => format!("it answered {status}"),
+            }),
+            (status, Err(_)) => Err(format!("it answered {status}")),
+        }
     };
     tokio::pin!(answered, connection);
     // The connection does the work; it may end just before the answer is looked at.

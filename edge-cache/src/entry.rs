@@ -174,6 +174,12 @@ impl Entry {
         size_of::<Self>() + 2 * ALLOCATION + texts + more
     }
 
+    /// Its first choice.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What it can be purged by.
     #[must_use]
     pub const fn tags(&self) -> &Tags {

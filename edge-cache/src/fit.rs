@@ -46,6 +46,43 @@ pub struct Fit {
     pub typed: usize,
 }
 
+/// Why an entry does not answer a request that looks where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// The cursor's line does not begin as the entry's did.
+    Line,
+    /// Something else was typed than the answer.
+    Typed,
+    /// What is left of the answer is nothing to show.
+    Rest,
+    /// The text before the cursor's line is another.
+    Before,
+    /// The window has lost what this asker may not learn of.
+    Circle,
+    /// The window lost text that was not pushed out by typing.
+    Front,
+    /// The answer names what only the lost text had.
+    Names,
+}
+
+impl Unfit {
+    /// In words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Line => "the cursor's line does not begin as it did then",
+            Self::Typed => "something else was typed than the answer",
+            Self::Rest => "less than two visible characters are left of the answer",
+            Self::Before => "the text before the cursor's line is another",
+            Self::Circle => {
+                "the request's window is another, and neither the API key nor a declared repository is the same"
+            }
+            Self::Front => "the request's window lost text that typing did not push out",
+            Self::Names => "the answer names what stood only in text that the window has lost",
+        }
+    }
+}
+
 /// Fewer visible characters are no suggestion.
 const VISIBLE_MIN: usize = 2;
 
@@ -61,15 +98,15 @@ pub(crate) fn fit(
     (asked, text): (&Asked, &str),
     (question, around): (&Question, Around<'_>),
     site: &Site<'_>,
-) -> Option<Fit> {
-    let typed = site.typed.strip_prefix(&*asked.lead)?;
-    let rest = text.strip_prefix(typed)?;
+) -> Result<Fit, Unfit> {
+    let typed = site.typed.strip_prefix(&*asked.lead).ok_or(Unfit::Line)?;
+    let rest = text.strip_prefix(typed).ok_or(Unfit::Typed)?;
     let whole = typed.is_empty();
     if !whole && (!question.single || !is_suggestion(rest)) {
-        return None;
+        return Err(Unfit::Rest);
     }
     let rule = rule((asked, typed), (question, around), site, rest)?;
-    Some(Fit { rule, typed: typed.len() })
+    Ok(Fit { rule, typed: typed.len() })
 }
 
 /// The rule by which what stands around `site` is what stood around `asked`, where `typed` was typed
@@ -79,31 +116,33 @@ pub(crate) fn rule(
     (question, around): (&Question, Around<'_>),
     site: &Site<'_>,
     rest: &str,
-) -> Option<Rule> {
+) -> Result<Rule, Unfit> {
     let same_suffix = asked.suffix == question.suffix;
     if same_suffix && let Some(lost) = lost(asked, site) {
         let before = [lost.as_bytes(), site.before.as_bytes()];
         if of_pieces(before) == asked.before {
             return match (lost.is_empty(), typed.is_empty()) {
-                (true, true) => Some(Rule::Exact),
-                (true, false) => Some(Rule::TypeAhead),
-                (false, _) => {
-                    (slid(lost, typed) && may_slide(asked, question, site)).then_some(Rule::Window)
-                }
+                (true, true) => Ok(Rule::Exact),
+                (true, false) => Ok(Rule::TypeAhead),
+                (false, _) if !slid(lost, typed) => Err(Unfit::Front),
+                (false, _) => may_slide(asked, question, site).map(|()| Rule::Window),
             };
         }
     }
     let plain = |lost| of_lines(normal::lines(lost).chain(normal::lines(site.before)));
     let has = plain_bytes(site.before);
     if has == asked.plain_bytes as usize && plain("") == asked.plain {
-        return Some(Rule::Normalised);
+        return Ok(Rule::Normalised);
     }
-    if !may_slide(asked, question, site) {
-        return None;
+    let lost = lost_lines(asked, around.prefix, has).ok_or(Unfit::Before)?;
+    if plain(lost) != asked.plain {
+        return Err(Unfit::Before);
     }
-    let lost = lost_lines(asked, around.prefix, has)?;
-    (plain(lost) == asked.plain && words::still_stand(rest, lost, [around.prefix, around.suffix]))
-        .then_some(Rule::Normalised)
+    may_slide(asked, question, site)?;
+    match words::still_stand(rest, lost, [around.prefix, around.suffix]) {
+        true => Ok(Rule::Normalised),
+        false => Err(Unfit::Names),
+    }
 }
 
 /// What the entry's window had at its front and the request's has not, as far as lengths tell.
@@ -122,8 +161,12 @@ fn slid(lost: &str, typed: &str) -> bool {
 
 /// Whether the asker may learn what stood at the front of the window, and enough is there to know
 /// the window by.
-fn may_slide(asked: &Asked, question: &Question, site: &Site<'_>) -> bool {
-    site.slides && asked.circle == question.circle
+fn may_slide(asked: &Asked, question: &Question, site: &Site<'_>) -> Result<(), Unfit> {
+    match (site.slides, asked.circle == question.circle) {
+        (false, _) => Err(Unfit::Before),
+        (true, false) => Err(Unfit::Circle),
+        (true, true) => Ok(()),
+    }
 }
 
 /// The whole lines at its front that a window of as many lines has lost, of which `has` normalised
@@ -156,7 +199,7 @@ pub fn may_join(
         let single = typed.is_empty() || question.single;
         // What the normalised rule asks of the text can only be asked when it is there.
         let rule = (agrees && single)
-            .then(|| rule((asked, typed), (question, around), &site, ""))
+            .then(|| rule((asked, typed), (question, around), &site, "").ok())
             .flatten()
             .filter(|rule| *rule != Rule::Normalised)?;
         Some((typed.len(), rule))

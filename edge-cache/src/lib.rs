@@ -22,8 +22,8 @@ mod words;
 
 pub use admission::{Skip, Verdict};
 pub use entry::{Asked, Entry};
-pub use fit::{Fit, Rule, is_suggestion, may_join};
-pub use memory::{Found, Memory, Need};
+pub use fit::{Fit, Rule, Unfit, is_suggestion, may_join};
+pub use memory::{Considered, Found, Memory, Need};
 pub use question::{Around, Asker, Place, Question};
 pub use tags::{Generation, Namer, Purge, Purges, TagKind, Tags, TenantMissing};
 pub use validity::{SESSION_IDLE_MAX, Standing, Validity};

@@ -7,7 +7,7 @@ use quick_cache::{Weighter, sync::Cache};
 use crate::{
     admission::Skip,
     entry::Entry,
-    fit::{Fit, Rule, fit},
+    fit::{Fit, Rule, Unfit, fit},
     question::{Around, Place, Question},
     tags::Purge,
     validity::{Standing, Validity},
@@ -20,6 +20,17 @@ pub struct Found {
     pub entry: Arc<Entry>,
     /// How it answers.
     pub fit: Fit,
+    /// How old it is.
+    pub standing: Standing,
+}
+
+/// An entry that was looked at.
+#[derive(Debug, Clone)]
+pub struct Considered {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// How it answers, or why it does not.
+    pub fit: Result<Fit, Unfit>,
     /// How old it is.
     pub standing: Standing,
 }
@@ -127,6 +138,28 @@ impl Memory {
         dropped
     }
 
+    /// Every entry that lies where a request looks, the cursor's own line first, with how it
+    /// answers or why it does not.
+    #[must_use]
+    pub fn explain(
+        &self,
+        (question, around): (&Question, Around<'_>),
+        now: Duration,
+    ) -> Vec<Considered> {
+        let mut considered = Vec::new();
+        for site in question.sites(around.prefix) {
+            let bucket = self.buckets.get(&site.place);
+            considered.extend(bucket.iter().flat_map(|bucket| bucket.iter()).map(|entry| {
+                Considered {
+                    fit: fit((&entry.asked, &entry.text), (question, around), &site),
+                    standing: self.validity.judge(entry, now),
+                    entry: Arc::clone(entry),
+                }
+            }));
+        }
+        considered
+    }
+
     /// Everything that is held.
     pub fn entries(&self) -> impl Iterator<Item = (Place, Arc<Entry>)> {
         // The oldest of a place first, so that whoever stores them again ends with their order.
@@ -155,7 +188,7 @@ pub fn best<'e>(
     entries: impl Iterator<Item = &'e Arc<Entry>>,
     need: Need,
     (validity, now): (&Validity, Duration),
-    fit: impl Fn(&Entry) -> Option<Fit>,
+    fit: impl Fn(&Entry) -> Result<Fit, Unfit>,
 ) -> Option<Found> {
     let found = entries.filter_map(|entry| {
         let standing = validity.judge(entry, now);
@@ -165,7 +198,7 @@ pub fn best<'e>(
             (Standing::Stale(_), Need::Fresh(_)) => false,
             (Standing::Fresh(_), _) => true,
         };
-        let fit = served.then(|| fit(entry)).flatten()?;
+        let fit = served.then(|| fit(entry).ok()).flatten()?;
         let allowed = match need {
             Need::Fresh(rules) => rules[fit.rule as usize],
             Need::Anything(_) => true,

@@ -210,7 +210,11 @@ impl Vantage {
                 let trust = ca.as_deref().map_or(Trust::System, Trust::Authorities);
                 let (url, host) = (url.as_str(), host.as_deref());
                 let limit = HEALTH_BYTES_MAX;
-                (name, fetch(Question { url, host, trust, body: None, limit, within }).await)
+                (
+                    name,
+                    fetch(Question { url, host, trust, body: None, bearer: None, limit, within })
+                        .await,
+                )
             });
         }
         let looks = looks.join_all().await;
@@ -288,7 +292,15 @@ impl Vantage {
             let within = self.post.settings.deadline;
             asked.spawn(async move {
                 let (trust, limit) = (Trust::Mutual(&tls), VIEW_BYTES_MAX);
-                let question = Question { url: &url, host: None, trust, body: None, limit, within };
+                let question = Question {
+                    url: &url,
+                    host: None,
+                    trust,
+                    body: None,
+                    bearer: None,
+                    limit,
+                    within,
+                };
                 let told = fetch(question).await.map_err(|error| error.to_string());
                 (name, told, clock::now())
             });

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{Request, State, rejection::JsonRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -22,7 +22,8 @@ use axum::{
 use http_body_util::LengthLimitError;
 use nearhop_admin::{Check, Metrics, api_error, clock};
 use nearhop_wire::{
-    ApiError, CompletionRequest, Endpoint, ErrorKind, Head, Kind, PodReport, Sampling,
+    ApiError, CompletionRequest, Endpoint, ErrorKind, Head, Kind, PREFIX_CACHE_PURGE_PATH,
+    PodReport, Sampling,
 };
 use prometheus::{Histogram, IntCounterVec};
 use tokio::{
@@ -32,6 +33,7 @@ use tokio::{
 
 use crate::{
     Model, Prompt,
+    operator::{self, Drop},
     prefix::Salt,
     queue::{Job, Refused, Settings},
     registry::{Registry, Runner, Served},
@@ -92,6 +94,7 @@ impl App {
             .route("/v1/embeddings", post(embeddings::answer))
             .route("/v1/models", get(models))
             .route("/readyz", get(readyz))
+            .route(PREFIX_CACHE_PURGE_PATH, post(purge))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .with_state(self)
@@ -435,6 +438,11 @@ async fn models(State(app): State<App>) -> Response {
     });
     let models: Vec<_> = models.collect();
     Json(serde_json::json!({ "object": "list", "data": models })).into_response()
+}
+
+/// An edge passes a purge on; who may ask here is who may send prompts.
+async fn purge(State(app): State<App>, body: Result<Json<Drop>, JsonRejection>) -> Response {
+    operator::purge(State(app.registry), body).await.into_response()
 }
 
 async fn readyz(State(app): State<App>) -> Response {

@@ -37,7 +37,7 @@ pub(crate) fn router(registry: Arc<Registry>) -> Router {
 type Pod = State<Arc<Registry>>;
 
 /// A request that was not done.
-struct Refusal(StatusCode, ApiError);
+pub(crate) struct Refusal(StatusCode, ApiError);
 
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
@@ -199,7 +199,7 @@ async fn alias(
 /// What to drop: everything, a tenant's, or what begins with a request's prompt.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Drop {
+pub(crate) struct Drop {
     /// Of one model only.
     #[serde(default)]
     model: Option<String>,
@@ -214,7 +214,7 @@ struct Drop {
 /// A step of the engine takes less.
 const PURGE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 
-async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) -> Done {
+pub(crate) async fn purge(State(registry): Pod, body: Result<Json<Drop>, JsonRejection>) -> Done {
     let Json(Drop { model, tenant, request }) = body?;
     let table = registry.table();
     let named = request.as_ref().and_then(|request| request["model"].as_str());

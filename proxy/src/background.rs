@@ -78,6 +78,7 @@ pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
                     host: None,
                     trust: issuer.ca.as_deref().map_or(Trust::System, Trust::Authorities),
                     body: None,
+                    bearer: None,
                     limit: KEY_SET_BYTES_MAX,
                     within: WITHIN,
                 };

@@ -105,6 +105,7 @@ async fn send_all(
             host: None,
             trust: Trust::System,
             body: Some(body),
+            bearer: None,
             limit: 64 << 10,
             within: WITHIN,
         };

@@ -33,6 +33,7 @@ mod local;
 mod metrics;
 mod operator;
 mod phase;
+mod purge;
 mod reject;
 mod reload;
 mod rules;

@@ -163,5 +163,7 @@ async fn lives(admin: Option<std::net::SocketAddr>) -> bool {
     let url = format!("http://{admin}/livez");
     let within = Duration::from_millis(800);
     let (host, trust, body) = (None, Trust::System, None);
-    fetch(Question { url: &url, host, trust, body, limit: 4096, within }).await.is_ok()
+    fetch(Question { url: &url, host, trust, body, bearer: None, limit: 4096, within })
+        .await
+        .is_ok()
 }

@@ -1,5 +1,7 @@
 //! What the edge's operator may ask below `/admin/v1`.
 
+mod cache;
+
 use std::sync::Arc;
 
 use axum::{
@@ -25,6 +27,7 @@ pub(crate) fn routes(
     reloader: &Arc<Reloader>,
     local: Option<Arc<Local>>,
 ) -> Router {
+    let (stats, purged, explained) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     let (accounts, shared) = (Arc::clone(shared), Arc::clone(shared));
     let (shown, reloaded, level) =
         (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
@@ -32,6 +35,12 @@ pub(crate) fn routes(
     Router::new()
         .route("/local", get(local))
         .route("/pods", get(move || async move { Json(pods(&shared)) }))
+        .route("/cache", get(move || async move { Json(cache::stats(&stats)) }))
+        .route("/cache/purge", post(move |body: String| cache::purge(purged, body)))
+        .route(
+            "/cache/explain",
+            post(move |body: String| async move { cache::explain(&explained, &body) }),
+        )
         .route("/usage", get(move || async move { Json(usage(&accounts)) }))
         .route("/config", get(move || async move { Json(shown.describe()) }))
         .route("/config/reload", post(move || reload(reloaded)))

@@ -18,6 +18,7 @@ mod floods;
 mod local;
 mod nearest;
 mod observed;
+mod purging;
 mod regions;
 mod reuse;
 mod sharing;

@@ -25,7 +25,7 @@ pub use answer::{
 pub use embedding::EmbeddingRequest;
 pub use error::{ApiError, ErrorKind};
 pub use fields::Fields;
-pub use report::{ModelReport, PodReport};
+pub use report::{ModelReport, PREFIX_CACHE_PURGE_PATH, PodReport};
 pub use request::{
     CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Resume, Sampling,
     forward_body,

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where a pod's serving listener takes purges of its prefix cache from edges: a POST of `{}`,
+/// `{"tenant"}` or `{"model"}`.
+pub const PREFIX_CACHE_PURGE_PATH: &str = "/internal/v1/prefix-cache/purge";
+
 /// The body of a ready pod's `/readyz`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PodReport {

@@ -9,7 +9,7 @@ use nearhop_edge_cache::{
     Verdict,
     admission::{self, Facts},
 };
-use nearhop_wire::{Answer, ModelReport};
+use nearhop_wire::{Answer, CompletionRequest, ModelReport};
 
 use super::{Shared, admit::Admitted};
 use crate::{
@@ -196,10 +196,28 @@ fn judge(admitted: &Admitted) -> Verdict {
         no_cache: admitted.head.no_cache,
         code: admitted.kind.is_code(),
         temperature: request.sampling.temperature.unwrap_or(admitted.model.temperature),
-        all_fields_known: request.unknown.is_empty()
-            && request.unsupported.is_empty()
-            && request.sampling.is_plain(),
+        all_fields_known: all_fields_known(request),
     })
+}
+
+/// Whether a request may be answered from the cache at all, or why not; what its sender's headers
+/// say is not known here.
+pub(crate) fn reusable(request: &CompletionRequest, model: &ModelReport) -> &'static str {
+    let verdict = admission::judge(Facts {
+        no_store: false,
+        no_cache: false,
+        code: request.kind().is_code(),
+        temperature: request.sampling.temperature.unwrap_or(model.temperature),
+        all_fields_known: all_fields_known(request),
+    });
+    match verdict {
+        Verdict::Bypass(skip) => skip.name(),
+        Verdict::StoreOnly | Verdict::Reuse => "reusable",
+    }
+}
+
+fn all_fields_known(request: &CompletionRequest) -> bool {
+    request.unknown.is_empty() && request.unsupported.is_empty() && request.sampling.is_plain()
 }
 
 /// What may be served where nothing else answers: for code whatever the user types into, up to an

@@ -13,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use nearhop_admin::clock;
 use nearhop_conf::Upstream;
-use nearhop_wire::{ApiError, Kind, SseReader};
+use nearhop_wire::{ApiError, Kind, PREFIX_CACHE_PURGE_PATH, SseReader};
 use pingora::{
     ErrorType, connectors::http::Connector, http::RequestHeader,
     protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
+use serde_json::Value;
 use tokio::time::timeout_at;
 
 use crate::trace::{TRACEPARENT, TRACESTATE};
@@ -130,12 +131,34 @@ impl Exchanges {
 
     /// The body of a pod's `/readyz`, or in words why there is none. The caller sets the deadline.
     pub(crate) async fn readyz(&self, pod: &Pod) -> Result<Bytes, String> {
+        self.small(pod, (&Method::GET, "/readyz"), None).await
+    }
+
+    /// Tells a pod what to drop of its prefix cache. The caller sets the deadline.
+    pub(crate) async fn purge(&self, pod: &Pod, what: &Value) -> Result<Bytes, String> {
+        let body = Bytes::from(what.to_string());
+        self.small(pod, (&Method::POST, PREFIX_CACHE_PURGE_PATH), Some(body)).await
+    }
+
+    /// The body of a 200 to a small request, or in words why there is none.
+    async fn small(
+        &self,
+        pod: &Pod,
+        (method, path): (&Method, &str),
+        body: Option<Bytes>,
+    ) -> Result<Bytes, String> {
         let connected = self.probing.get_http_session(&*pod.peer.load_full()).await;
         let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
-        let header =
-            request_header(&Method::GET, "/readyz", pod).map_err(|error| error.to_string())?;
         let failed = |error: Box<pingora::Error>| error.to_string();
+        let mut header = request_header(method, path, pod).map_err(failed)?;
+        if let Some(body) = &body {
+            header.insert_header(header::CONTENT_TYPE, "application/json").map_err(failed)?;
+            header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(failed)?;
+        }
         session.write_request_header(header).await.map_err(failed)?;
+        if let Some(body) = body {
+            session.write_request_body(body, true).await.map_err(failed)?;
+        }
         session.finish_request_body().await.map_err(failed)?;
         session.read_response_header().await.map_err(failed)?;
         let status = session.response_header().map(|head| head.status);

@@ -68,6 +68,8 @@ struct State {
     connections: watch::Sender<usize>,
     /// Times that it was told to hang up on answers that it stalls.
     hung_up: watch::Sender<usize>,
+    /// What it was told to drop of its prefix cache.
+    purges: Mutex<Vec<String>>,
     probes_fail: Mutex<bool>,
     /// What it says it computes together; 0 is nothing said.
     slots: Mutex<usize>,
@@ -114,6 +116,7 @@ impl FakePod {
             cancelled: watch::Sender::new(0),
             connections: watch::Sender::new(0),
             hung_up: watch::Sender::new(0),
+            purges: Mutex::default(),
             probes_fail: Mutex::new(false),
             slots: Mutex::new(0),
         });
@@ -154,6 +157,11 @@ impl FakePod {
         self.state.seen.lock().unwrap().clone()
     }
 
+    /// What it was told to drop of its prefix cache.
+    pub(crate) fn purges(&self) -> Vec<String> {
+        self.state.purges.lock().unwrap().clone()
+    }
+
     /// Counts requests that the other side gave up.
     pub(crate) fn cancelled(&self) -> watch::Receiver<usize> {
         self.state.cancelled.subscribe()
@@ -178,6 +186,9 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             let fail = *state.probes_fail.lock().unwrap();
             let slots = *state.slots.lock().unwrap();
             probe(&mut stream, fail, slots).await
+        } else if head.starts_with("POST /internal/v1/prefix-cache/purge") {
+            state.purges.lock().unwrap().push(String::from_utf8_lossy(&body).into_owned());
+            whole(&mut stream, "200 OK", &json!({"dropped_blocks": 7}).to_string()).await
         } else {
             let act = state.act.lock().unwrap().clone();
             let sha256 = Sha256::digest(&body).to_vec();

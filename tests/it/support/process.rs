@@ -15,7 +15,7 @@ use super::client;
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_nearhop");
 pub(crate) const KEY: &str = "Bearer nh-dev";
 pub(crate) const KEY_SECRET: &str = "test-key-secret-0123456789";
-const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
+pub(crate) const ADMIN_TOKEN: &str = "test-admin-token-0123456789";
 
 const QUIET: &str = "pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off";
 
@@ -349,6 +349,14 @@ impl Edge {
     }
 
     /// Sets something below `/admin/v1`.
+    /// Asks below `/admin/v1` with a body.
+    pub(crate) async fn order(&self, path: &str, body: &Value) -> client::Whole {
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        let mut request = client::request(&format!("/admin/v1{path}"), body, &[]);
+        request.headers_mut().insert("authorization", token.parse().unwrap());
+        client::send(&self.admin, request).await.unwrap().whole().await.unwrap()
+    }
+
     pub(crate) async fn put(&self, path: &str, text: &str) -> client::Whole {
         let request = http::Request::put(format!("/admin/v1{path}"))
             .header("host", "nearhop")

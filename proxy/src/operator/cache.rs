@@ -1,0 +1,147 @@
+//! What the operator may ask of the cache.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use nearhop_admin::{api_error, clock};
+use nearhop_edge_cache::{Around, Asker, Considered, Question, Rule, Standing};
+use nearhop_wire::{ApiError, CompletionRequest, Endpoint};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    phase::Shared,
+    purge::{self, Wanted},
+};
+
+fn refused(message: String) -> Response {
+    api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("body", message))
+}
+
+fn read<T: for<'a> Deserialize<'a>>(body: &str) -> Result<T, Response> {
+    serde_json::from_str(body).map_err(|error| refused(error.to_string()))
+}
+
+/// Drops what is named.
+pub(super) async fn purge(shared: Arc<Shared>, body: String) -> Response {
+    let wanted: Wanted = match read(&body) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
+    match purge::purge(&shared, &wanted).await {
+        Ok(said) => Json(said).into_response(),
+        Err(message) => refused(message),
+    }
+}
+
+/// What it holds, and by which rules it serves.
+pub(super) fn stats(shared: &Shared) -> Value {
+    let allowed = shared.rules.allowed();
+    let count =
+        |tier: &str, result: &str| shared.metrics.lookups.with_label_values(&[tier, result]).get();
+    let rules: serde_json::Map<String, Value> = Rule::ALL
+        .iter()
+        .map(|rule| {
+            let name = rule.name();
+            let said = json!({
+                "serves": allowed[*rule as usize],
+                "l1": count("l1", name),
+                "joined": count("joined", name),
+            });
+            (name.to_owned(), said)
+        })
+        .collect();
+    json!({
+        "l1": {
+            "bytes": shared.l1.bytes(),
+            "lines": shared.l1.places(),
+            "miss": count("l1", "miss"),
+            "asked": count("l1", "asked"),
+            "bypass": count("l1", "bypass"),
+        },
+        "rules": rules,
+        "generation": shared.validity.generation(),
+    })
+}
+
+/// Whose request is to be explained; what it asks, as its client sends it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Explained {
+    tenant: String,
+    key: String,
+    #[serde(default = "completions")]
+    path: String,
+    request: Value,
+}
+
+fn completions() -> String {
+    "/v1/completions".to_owned()
+}
+
+/// What the cache would do with a request, and why.
+pub(super) fn explain(shared: &Shared, body: &str) -> Response {
+    let Explained { tenant, key, path, request } = match read(body) {
+        Ok(explained) => explained,
+        Err(refusal) => return refusal,
+    };
+    let endpoint = match path.as_str() {
+        "/v1/completions" => Endpoint::Completions,
+        "/v1/chat/completions" => Endpoint::Chat,
+        "/v1/fim/completions" => Endpoint::Fim,
+        "/infill" | "/v1/infill" => Endpoint::Infill,
+        _ => return refused(format!("path {path} takes no completions")),
+    };
+    let request = match CompletionRequest::parse(endpoint, request.to_string().as_bytes()) {
+        Ok(request) => request,
+        Err(error) => return api_error(StatusCode::BAD_REQUEST, &error),
+    };
+    let Some(model) = shared.pods.model(request.model.as_deref()) else {
+        return refused("no pod serves its model".to_owned());
+    };
+    let verdict = crate::phase::lookup::reusable(&request, &model);
+    let asker = Asker { tenant: &tenant, key: &key };
+    let question = Question::of(&request, asker, &model, &shared.namer);
+    let around = Around::of(&request.input);
+    let considered = shared.l1.explain((&question, around), clock::since_epoch());
+    let allowed = shared.rules.allowed();
+    let entries: Vec<Value> =
+        considered.iter().map(|considered| describe(considered, &allowed)).collect();
+    Json(json!({
+        "model": model.fingerprint(),
+        "verdict": verdict,
+        "places": question.places(around).map(|place| place.to_string()).collect::<Vec<_>>(),
+        "entries": entries,
+    }))
+    .into_response()
+}
+
+/// An entry's text is somebody's source code: lengths and reasons are shown, not the text.
+fn describe(considered: &Considered, allowed: &[bool; Rule::ALL.len()]) -> Value {
+    let Considered { entry, fit, standing } = considered;
+    let (served, because) = match (fit, standing) {
+        (_, Standing::Gone) => (false, "it was purged, or its session was idle".to_owned()),
+        (Err(unfit), _) => (false, unfit.reason().to_owned()),
+        (Ok(fit), _) if !allowed[fit.rule as usize] => {
+            (false, format!("the rule {} is off", fit.rule.name()))
+        }
+        (Ok(fit), Standing::Stale(age)) => (
+            false,
+            format!("it fits by the rule {}, and is {} s old", fit.rule.name(), age.as_secs()),
+        ),
+        (Ok(fit), Standing::Fresh(left)) => (
+            true,
+            format!("it fits by the rule {}, for {} s more", fit.rule.name(), left.as_secs()),
+        ),
+    };
+    json!({
+        "serves": served,
+        "because": because,
+        "answer_bytes": entry.text().len(),
+        "typed_bytes": fit.ok().map(|fit| fit.typed),
+    })
+}

@@ -1,0 +1,97 @@
+//! Purges: from this edge's cache at once, and from its pods.
+
+use std::{sync::Arc, time::Duration};
+
+use nearhop_admin::clock;
+use nearhop_edge_cache::{Purge, TagKind};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use crate::phase::Shared;
+
+/// What an operator asks to purge: a tenant, what has one tag, or with `everything` all there is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    pub(crate) tenant: Option<String>,
+    repo: Option<String>,
+    session: Option<String>,
+    file_hash: Option<String>,
+    model: Option<String>,
+    #[serde(default)]
+    everything: bool,
+}
+
+/// A pod that does not take a purge within that is told of, and asked no more.
+const POD_WITHIN: Duration = Duration::from_secs(2);
+
+impl Wanted {
+    /// What that is, checked.
+    ///
+    /// # Errors
+    /// What to send instead.
+    pub(crate) fn purge(&self, shared: &Shared) -> Result<Purge, String> {
+        let tags = [
+            (TagKind::Repo, &self.repo),
+            (TagKind::Session, &self.session),
+            (TagKind::FileHash, &self.file_hash),
+            (TagKind::Model, &self.model),
+        ];
+        let mut tags = tags.iter().filter_map(|(kind, value)| Some((*kind, value.as_deref()?)));
+        let tag = tags.next();
+        if tags.next().is_some() {
+            return Err("name one of repo, session, file_hash and model; several are several \
+                        purges"
+                .to_owned());
+        }
+        let tenant = self.tenant.as_deref();
+        match (tenant.is_none() && tag.is_none(), self.everything) {
+            (true, false) => {
+                return Err("name a tenant, or a tenant with a repo, session or file_hash, or a \
+                            model as name@revision; {\"everything\": true} purges all there is"
+                    .to_owned());
+            }
+            (false, true) => return Err("everything stands alone".to_owned()),
+            _ => {}
+        }
+        Purge::named(tenant, tag, &shared.namer).map_err(|error| error.to_string())
+    }
+
+    /// What pods are told: they know tenants and models only, and drop rather too much.
+    fn for_pods(&self) -> Value {
+        let tenant = self.tenant.as_ref().map(|tenant| ("tenant", tenant.as_str()));
+        let model = self.model.as_deref().map(|model| model.split('@').next().unwrap_or(model));
+        let parts = tenant.into_iter().chain(model.map(|model| ("model", model)));
+        Value::Object(parts.map(|(name, value)| (name.to_owned(), json!(value))).collect())
+    }
+}
+
+/// Purges, and says what became of it where.
+pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value, String> {
+    let purge = wanted.purge(shared)?;
+    let generation = shared.validity.purge(purge.clone(), clock::since_epoch());
+    let (sweeping, memory) = (purge.clone(), Arc::clone(shared));
+    // A sweep looks at every entry: not on a thread that answers operators.
+    let swept = tokio::task::spawn_blocking(move || memory.l1.sweep(&sweeping)).await;
+    let pods = tell_pods(shared, &wanted.for_pods()).await;
+    tracing::info!(?purge, generation, "purged");
+    Ok(json!({ "generation": generation, "l1_entries": swept.unwrap_or(0), "pods": pods }))
+}
+
+async fn tell_pods(shared: &Arc<Shared>, what: &Value) -> Map<String, Value> {
+    let mut telling = tokio::task::JoinSet::new();
+    for pod in shared.pods.iter() {
+        let (shared, pod, what) = (Arc::clone(shared), Arc::clone(pod), what.clone());
+        telling.spawn(async move {
+            let told = timeout(POD_WITHIN, shared.exchanges.purge(&pod, &what)).await;
+            let late = |_elapsed| Err(format!("no answer within {} s", POD_WITHIN.as_secs()));
+            let said = match told.unwrap_or_else(late) {
+                Ok(body) => serde_json::from_slice(&body).unwrap_or(Value::Null),
+                Err(error) => json!({ "error": error }),
+            };
+            (pod.name.clone(), said)
+        });
+    }
+    telling.join_all().await.into_iter().collect()
+}

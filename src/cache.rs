@@ -1,0 +1,123 @@
+//! `nearhop cache stats|purge`.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use crate::{operator::Operator, print_line};
+
+/// Look at an edge's cache, or drop what is in it
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What it holds, and what each rule has served
+    Stats(Asked),
+    /// Drop a tenant's answers, or those with a tag; its pods drop the prompts
+    Purge(PurgeArgs),
+}
+
+#[derive(clap::Args)]
+struct Asked {
+    /// The edge's configuration; a running `nearhop dev` is asked where not given
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// JSON rather than words
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct PurgeArgs {
+    /// Whose answers
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Those of a declared repository
+    #[arg(long, requires = "tenant", conflicts_with_all = ["session", "file_hash", "model"])]
+    repo: Option<String>,
+    /// Those of a declared session
+    #[arg(long, requires = "tenant", conflicts_with_all = ["file_hash", "model"])]
+    session: Option<String>,
+    /// Those asked for while a file had this declared digest
+    #[arg(long, requires = "tenant", conflicts_with = "model")]
+    file_hash: Option<String>,
+    /// Those of these weights, of everybody
+    #[arg(long, value_name = "NAME@REVISION", conflicts_with = "tenant")]
+    model: Option<String>,
+    /// All there is, of everybody
+    #[arg(long, conflicts_with_all = ["tenant", "model"])]
+    everything: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Stats(asked) => {
+            let said = Operator::of_edge(asked.config.as_deref())?.ask_json("/cache", None)?;
+            show(&said, asked.json, stats)
+        }
+        Command::Purge(args) => {
+            let operator = Operator::of_edge(args.asked.config.as_deref())?;
+            let said = operator.ask_json("/cache/purge", Some(&wanted(args)))?;
+            show(&said, args.asked.json, purged)
+        }
+    }
+}
+
+fn show(said: &Value, json: bool, words: fn(&Value) -> String) -> anyhow::Result<()> {
+    match json {
+        true => print_line(&serde_json::to_string_pretty(said)?),
+        false => print_line(words(said).trim_end()),
+    }
+    Ok(())
+}
+
+fn wanted(args: &PurgeArgs) -> Value {
+    let named = [
+        ("tenant", &args.tenant),
+        ("repo", &args.repo),
+        ("session", &args.session),
+        ("file_hash", &args.file_hash),
+        ("model", &args.model),
+    ];
+    let mut wanted: Map<String, Value> = named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?))))
+        .collect();
+    if args.everything {
+        wanted.insert("everything".to_owned(), json!(true));
+    }
+    Value::Object(wanted)
+}
+
+fn stats(said: &Value) -> String {
+    let l1 = &said["l1"];
+    let mut words = format!("L1: {} bytes, answers at {} cursor lines\n", l1["bytes"], l1["lines"]);
+    let _ = writeln!(words, "    misses {}, kept out {}", l1["miss"], l1["bypass"]);
+    for (name, rule) in said["rules"].as_object().into_iter().flatten() {
+        let off = if rule["serves"] == true { "" } else { "   off" };
+        let _ = writeln!(
+            words,
+            "{name:>11}: {} served, {} joined another's generation{off}",
+            rule["l1"], rule["joined"]
+        );
+    }
+    words
+}
+
+fn purged(said: &Value) -> String {
+    let mut words = format!("{} entries dropped from L1\n", said["l1_entries"]);
+    for (pod, told) in said["pods"].as_object().into_iter().flatten() {
+        let _ = match told.get("error").and_then(Value::as_str) {
+            Some(error) => writeln!(words, "{pod}: not told: {error}"),
+            None => writeln!(words, "{pod}: {} blocks of prompts dropped", told["dropped_blocks"]),
+        };
+    }
+    words
+}
