@@ -1,0 +1,141 @@
+//! The rules of reuse for code (`docs/caching.md`), written again as plainly as they can be: no
+//! index, no hashes, one entry and one request. What an edge does is held against it.
+//!
+//! Not here: who asks. Whether the classes and the API keys allow a rule is the caller's to know.
+
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) prefix: String,
+    pub(crate) suffix: String,
+    pub(crate) answer: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    Exact,
+    TypeAhead,
+    Window,
+    Normalised,
+}
+
+/// Why an entry answers a request, and with what.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Served<'a> {
+    pub(crate) rule: Rule,
+    pub(crate) text: &'a str,
+}
+
+const LINES: usize = 8;
+const COMMON: usize = 256;
+
+/// The first rule that holds.
+pub(crate) fn serves<'a>(entry: &'a Entry, prefix: &str, suffix: &str) -> Option<Served<'a>> {
+    [Rule::Exact, Rule::TypeAhead, Rule::Window, Rule::Normalised].into_iter().find_map(|rule| {
+        let mut cuts = entry.answer.char_indices().map(|(at, _)| at);
+        let cut = cuts.find(|&cut| {
+            let (typed, rest) = entry.answer.split_at(cut);
+            typed.split('\n').count() <= LINES
+                && rest.chars().filter(|character| !character.is_whitespace()).count() >= 2
+                && holds(rule, entry, (typed, rest), (prefix, suffix))
+        })?;
+        Some(Served { rule, text: &entry.answer[cut..] })
+    })
+}
+
+/// Whether the entry, with `typed` typed into it, is the request.
+fn holds(
+    rule: Rule,
+    entry: &Entry,
+    (typed, rest): (&str, &str),
+    (prefix, suffix): (&str, &str),
+) -> bool {
+    let whole = format!("{}{typed}", entry.prefix);
+    match rule {
+        Rule::Exact => typed.is_empty() && whole == prefix && entry.suffix == suffix,
+        Rule::TypeAhead => whole == prefix && entry.suffix == suffix,
+        Rule::Window => {
+            entry.suffix == suffix && slid(&entry.prefix, prefix) && tail(&whole, prefix)
+        }
+        Rule::Normalised => {
+            let (before, lead) = split(&whole);
+            let (before_now, lead_now) = split(prefix);
+            let (before, before_now) = (normalised(before), normalised(before_now));
+            lead == lead_now
+                && normalised_suffix(&entry.suffix) == normalised_suffix(suffix)
+                && (before == before_now
+                    || (slid(&entry.prefix, prefix)
+                        && tail(&before, &before_now)
+                        && known(&before, (prefix, suffix), rest)))
+        }
+    }
+}
+
+/// As much text, or as many lines.
+fn slid(entry: &str, request: &str) -> bool {
+    entry.chars().count() == request.chars().count()
+        || entry.split('\n').count() == request.split('\n').count()
+}
+
+/// Text is lost at the front, and enough is left.
+fn tail(whole: &str, kept: &str) -> bool {
+    kept.len() < whole.len() && whole.ends_with(kept) && split(kept).0.len() >= COMMON
+}
+
+fn split(prefix: &str) -> (&str, &str) {
+    prefix.split_at(prefix.rfind('\n').map_or(0, |at| at + 1))
+}
+
+/// Without blank lines and space at line ends.
+fn normalised(text: &str) -> String {
+    let lines = text.split('\n').map(str::trim_end).filter(|line| !line.is_empty());
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+fn normalised_suffix(suffix: &str) -> String {
+    let (first, rest) = suffix.split_once('\n').unwrap_or((suffix, ""));
+    format!("{}\n{}", first.trim_end(), normalised(rest))
+}
+
+/// Every identifier of the answer that the window lost stands elsewhere in it.
+fn known(before: &str, (prefix, suffix): (&str, &str), answer: &str) -> bool {
+    identifiers(answer).all(|name| {
+        let stands = |text: &str| identifiers(text).any(|other| other == name);
+        stands(prefix) || stands(suffix) || !stands(before)
+    })
+}
+
+fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|character: char| !(character.is_alphanumeric() || character == '_'))
+        .filter(|word| word.chars().next().is_some_and(|first| !first.is_ascii_digit()))
+}
+
+#[test]
+fn the_rules_are_read_as_they_are_written() {
+    let check = |entry: [&str; 3], request: [&str; 2], expected: Option<(Rule, &str)>| {
+        let [prefix, suffix, answer] = entry.map(str::to_owned);
+        let entry = Entry { prefix, suffix, answer };
+        let served = serves(&entry, request[0], request[1]);
+        assert_eq!(
+            served.map(|served| (served.rule, served.text)),
+            expected,
+            "{entry:?} {request:?}"
+        );
+    };
+    let entry = ["a = 1\nb", "\nc", " = 2\nd = 3"];
+    check(entry, ["a = 1\nb", "\nc"], Some((Rule::Exact, " = 2\nd = 3")));
+    check(entry, ["a = 1\nb = 2\nd", "\nc"], Some((Rule::TypeAhead, " = 3")));
+    check(entry, ["a = 1\nb = 2\nd = ", "\nc"], None);
+    check(entry, ["a = 1\nb", "c"], None);
+    check(entry, ["a = 1 \n\nb =", "\n\nc "], Some((Rule::Normalised, " 2\nd = 3")));
+    check(entry, ["a = 2\nb", "\nc"], None);
+    check(entry, ["a = 1\n b", "\nc"], None);
+    check(entry, ["a = 1\n", "\nc"], None);
+    let long = format!("top_name\n{}\n", "x".repeat(300));
+    let (whole, window) = (format!("{long}ab"), format!("{}ab", &long[4..]));
+    check(
+        [&whole, "", "name\ntop_name"],
+        [&format!("{window}name"), ""],
+        Some((Rule::Window, "\ntop_name")),
+    );
+    check([&whole, "", "name"], [&window[9..], ""], None);
+}
