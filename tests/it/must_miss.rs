@@ -41,11 +41,11 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let answers = Arc::new(Mutex::new(BTreeMap::new()));
+        let answers = Arc::new(Mutex::new(BTreeMap::<usize, String>::new()));
         let known = Arc::clone(&answers);
         let pod = FakePod::start(Act::Script(Script::new(move |body| {
             let number = number(body["prompt"].as_str().unwrap()).unwrap();
-            Reply { text: known.lock().unwrap()[&number], finish: "stop" }
+            Reply { text: known.lock().unwrap()[&number].clone(), finish: "stop" }
         })));
         let edge = Edge::with(&[pod.address], |config, _| {
             config["access"]["keys"] = json!([
@@ -161,7 +161,7 @@ fn the_plain_reading_of_the_rules_agrees_with_the_names_of_the_edits() {
 async fn no_edit_that_must_miss_is_answered_from_the_cache() {
     let world = World::start();
     let edits = mutator::must_miss();
-    let least = if soaking() { 10_000 } else { 1500 };
+    let least: usize = if soaking() { 10_000 } else { 1500 };
     let counts = world.try_all(&edits, least.div_ceil(edits.len()), 0).await;
     let all = report("must miss", &counts);
     assert!(all.cases >= least);

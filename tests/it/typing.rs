@@ -18,12 +18,14 @@ use crate::support::{
     fake_pod::{Act, FakePod, Reply, Script},
     keep_alive::KeepAlive,
     process::{Edge, say, soaking},
-    rules::{Entry, Rule, serves},
+    rules::{BYTE_FOR_BYTE, Entry, serves},
     tasks::{Task, tasks},
     typist::{Moment, Suggest, Typist},
 };
 
 const SEED: u64 = 20_261_123;
+/// So many tasks where not all are typed.
+const FEW: usize = 60;
 
 /// What an editor sends of the text before the cursor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -151,9 +153,9 @@ impl Suggest for Written<'_> {
         self.note(&asked, &moment);
         let [_, prompt, suffix] = &asked.0;
         let entries = self.entries.entry(suffix.clone()).or_default();
-        let served = entries.iter().filter_map(|entry| serves(entry, prompt, suffix));
-        let best = served.filter(|served| served.rule != Rule::Normalised).min_by_key(|s| s.rule);
-        if let Some(best) = best {
+        let asks = (prompt.as_str(), suffix.as_str());
+        let served = entries.iter().filter_map(|entry| serves(BYTE_FOR_BYTE, entry, asks));
+        if let Some(best) = served.min_by_key(|served| served.rule) {
             self.shares.served += 1;
             return best.text.to_owned();
         }
@@ -259,7 +261,9 @@ async fn all_runs(right: usize, tasks: &[Task]) -> Vec<String> {
     for number in 0..12 {
         let (step, mixed) = ([3, 6][number % 2], number % 4 >= 2);
         let run = Run { right, step, view: VIEWS[number / 4], mixed, number };
-        let (written, served) = perform(run, tasks, &edge, &model).await;
+        // The goals are of all tasks; beside them a part will do.
+        let few = if soaking() || goal(&run) > 0.0 { tasks.len() } else { FEW };
+        let (written, served) = perform(run, &tasks[..few], &edge, &model).await;
         misses += served.asked - served.served;
         let noted = if mixed { f64::NAN } else { written.percent(written.noted) };
         let percent = [
@@ -297,11 +301,10 @@ fn goal(run: &Run) -> f64 {
 #[tokio::test]
 async fn most_of_what_is_asked_while_typing_is_served_and_none_of_it_wrong() {
     let tasks = tasks();
-    let (tasks, rights) =
-        if soaking() { (&tasks[..], &[5, 20, 35, 50][..]) } else { (&tasks[..60], &[20][..]) };
+    let rights: &[usize] = if soaking() { &[5, 20, 35, 50] } else { &[20] };
     let mut missed = Vec::new();
     for right in rights {
-        missed.extend(all_runs(*right, tasks).await);
+        missed.extend(all_runs(*right, &tasks).await);
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

@@ -10,7 +10,7 @@ pub(crate) mod window;
 
 use super::{
     dice::Dice,
-    rules::{Entry, serves},
+    rules::{ALL, Entry, serves},
     scene::Scene,
     tasks::Task,
 };
@@ -105,6 +105,6 @@ impl Case {
             answer: self.first.answer.clone(),
         };
         self.first.suffix.is_some() == self.then.suffix.is_some()
-            && serves(&entry, &self.then.before(), &text(&self.then.suffix)).is_some()
+            && serves(ALL, &entry, (&self.then.before(), &text(&self.then.suffix))).is_some()
     }
 }

@@ -28,9 +28,18 @@ pub(crate) struct Served<'a> {
 const LINES: usize = 8;
 const COMMON: usize = 256;
 
-/// The first rule that holds.
-pub(crate) fn serves<'a>(entry: &'a Entry, prefix: &str, suffix: &str) -> Option<Served<'a>> {
-    [Rule::Exact, Rule::TypeAhead, Rule::Window, Rule::Normalised].into_iter().find_map(|rule| {
+pub(crate) const ALL: &[Rule] = &[Rule::Exact, Rule::TypeAhead, Rule::Window, Rule::Normalised];
+
+/// Those for what nobody has touched above the cursor's line.
+pub(crate) const BYTE_FOR_BYTE: &[Rule] = &[Rule::Exact, Rule::TypeAhead, Rule::Window];
+
+/// The first of `rules` that holds.
+pub(crate) fn serves<'a>(
+    rules: &[Rule],
+    entry: &'a Entry,
+    (prefix, suffix): (&str, &str),
+) -> Option<Served<'a>> {
+    rules.iter().find_map(|&rule| {
         let mut cuts = entry.answer.char_indices().map(|(at, _)| at);
         let cut = cuts.find(|&cut| {
             let (typed, rest) = entry.answer.split_at(cut);
@@ -49,6 +58,9 @@ fn holds(
     (typed, rest): (&str, &str),
     (prefix, suffix): (&str, &str),
 ) -> bool {
+    if rule != Rule::Normalised && !prefix.ends_with(typed) {
+        return false;
+    }
     let whole = format!("{}{typed}", entry.prefix);
     match rule {
         Rule::Exact => typed.is_empty() && whole == prefix && entry.suffix == suffix,
@@ -114,7 +126,7 @@ fn the_rules_are_read_as_they_are_written() {
     let check = |entry: [&str; 3], request: [&str; 2], expected: Option<(Rule, &str)>| {
         let [prefix, suffix, answer] = entry.map(str::to_owned);
         let entry = Entry { prefix, suffix, answer };
-        let served = serves(&entry, request[0], request[1]);
+        let served = serves(ALL, &entry, (request[0], request[1]));
         assert_eq!(
             served.map(|served| (served.rule, served.text)),
             expected,

@@ -26,13 +26,15 @@ pub(crate) const MUST_MISS: &[Edit] = &[
     cursor("a wider window", |first, then, dice| {
         slide(first, then, dice)?;
         then.lost = then.lost.checked_sub(1 + dice.below(20))?;
-        Some(())
+        let more = &then.top[then.lost..first.lost];
+        (!more.trim().is_empty()).then_some(())
     }),
     cursor("less than 256 bytes in common", |first, then, dice| {
         let at = first.prefix.rfind('\n')? + 1;
         let size = first.prefix.len() - at + 150 + dice.below(100);
         // The mark at the top is lost, and cases must stay apart.
         first.prefix.insert_str(at, &format!("    {}\n", first.mark));
+        pad(first);
         *then = first.clone();
         then.type_into(dice)?;
         resize(first, size);
