@@ -6,7 +6,8 @@
 //! what a cache of exact requests would have served.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
     sync::{Arc, Mutex},
 };
 
@@ -25,7 +26,9 @@ use crate::support::{
 
 const SEED: u64 = 20_261_123;
 /// So many tasks where not all are typed.
-const FEW: usize = 60;
+const FEW: usize = 50;
+/// With one throw of the model's dice.
+const RUNS: usize = 12;
 
 /// What an editor sends of the text before the cursor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,7 +61,7 @@ struct Model {
     right: usize,
     lines: Vec<String>,
     /// What the user is about to type, by what is asked.
-    wanted: Mutex<HashMap<[String; 3], String>>,
+    wanted: Mutex<HashMap<Asked, String>>,
 }
 
 impl Model {
@@ -68,13 +71,13 @@ impl Model {
     }
 
     fn want(&self, asked: &Asked, rest: &str) {
-        self.wanted.lock().unwrap().entry(asked.0.clone()).or_insert_with(|| rest.to_owned());
+        self.wanted.lock().unwrap().entry(asked.clone()).or_insert_with(|| rest.to_owned());
     }
 
     fn answer(&self, asked: &Asked) -> Reply {
-        let wanted = self.wanted.lock().unwrap()[&asked.0].clone();
-        let [_, prompt, suffix] = &asked.0;
-        let mut dice = Dice::of(SEED, &[prompt, suffix]);
+        let wanted = self.wanted.lock().unwrap()[asked].clone();
+        let throw = (asked.run / RUNS).to_string();
+        let mut dice = Dice::of(SEED, &[&throw, &asked.prompt, &asked.suffix]);
         let finish = if dice.percent(10) { "length" } else { "stop" };
         if dice.percent(self.right) {
             return Reply { text: wanted, finish };
@@ -87,14 +90,19 @@ impl Model {
     }
 }
 
-/// A run's name, prompt and suffix: what a pod can tell apart.
+/// What a pod is asked, and in which run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Asked([String; 3]);
+struct Asked {
+    run: usize,
+    prompt: String,
+    suffix: String,
+}
 
 impl Asked {
     fn sent(body: &Value) -> Self {
         let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
-        Self([body["seed"].to_string(), text("prompt"), text("suffix")])
+        let run = body["seed"].as_u64().and_then(|run| run.try_into().ok()).unwrap();
+        Self { run, prompt: text("prompt"), suffix: text("suffix") }
     }
 }
 
@@ -111,11 +119,22 @@ struct Run {
 impl Run {
     fn asked(&self, moment: &Moment<'_>) -> Asked {
         let prompt = self.view.of(moment.before);
-        Asked([self.number.to_string(), prompt, moment.suffix.to_owned()])
+        Asked { run: self.number, prompt, suffix: moment.suffix.to_owned() }
+    }
+
+    fn has_goal(&self) -> bool {
+        self.right == 20 && self.view == View::All && !self.mixed
     }
 
     fn typist<'a>(&self, tasks: &'a [Task]) -> Typist<'a> {
         Typist { tasks, step: self.step, mixed: self.mixed, seed: SEED }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let habits = if self.mixed { "all habits" } else { "plain typing" };
+        write!(f, "{:?}, each {}, {habits}", self.view, self.step)
     }
 }
 
@@ -128,6 +147,13 @@ struct Shares {
 }
 
 impl Shares {
+    fn add(&mut self, more: &Self) {
+        self.asked += more.asked;
+        self.served += more.served;
+        self.exact += more.exact;
+        self.noted += more.noted;
+    }
+
     fn percent(&self, part: usize) -> f64 {
         let [part, asked] =
             [part, self.asked].map(|count| f64::from(u32::try_from(count).unwrap()));
@@ -151,16 +177,15 @@ impl Suggest for Written<'_> {
         self.model.want(&asked, moment.rest);
         self.shares.asked += 1;
         self.note(&asked, &moment);
-        let [_, prompt, suffix] = &asked.0;
-        let entries = self.entries.entry(suffix.clone()).or_default();
-        let asks = (prompt.as_str(), suffix.as_str());
+        let entries = self.entries.entry(asked.suffix.clone()).or_default();
+        let asks = (asked.prompt.as_str(), asked.suffix.as_str());
         let served = entries.iter().filter_map(|entry| serves(BYTE_FOR_BYTE, entry, asks));
         if let Some(best) = served.min_by_key(|served| served.rule) {
             self.shares.served += 1;
             return best.text.to_owned();
         }
         let answer = self.model.answer(&asked).text;
-        let [_, prefix, suffix] = asked.0;
+        let Asked { prompt: prefix, suffix, .. } = asked;
         entries.push(Entry { prefix, suffix, answer: answer.clone() });
         answer
     }
@@ -197,7 +222,7 @@ impl Suggest for Served<'_> {
         self.model.want(&asked, moment.rest);
         self.shares.asked += 1;
         self.shares.exact += usize::from(!self.exact.insert(asked.clone()));
-        let [_, prompt, suffix] = &asked.0;
+        let Asked { prompt, suffix, .. } = &asked;
         let streamed = self.shares.asked.is_multiple_of(5);
         let body = json!({
             "model": "fake", "prompt": prompt, "suffix": suffix, "seed": self.run.number, "stream": streamed,
@@ -255,47 +280,57 @@ async fn all_runs(right: usize, tasks: &[Task]) -> Vec<String> {
     let script = Script::new(move |body| asked.answer(&Asked::sent(body)));
     let pod = FakePod::start(Act::Script(script));
     let edge = Edge::start(&[pod.address], |_| {});
-    let mut missed = Vec::new();
+    let (mut missed, mut table) = (Vec::new(), Vec::new());
+    let mut goals: BTreeMap<usize, Shares> = BTreeMap::new();
     let mut misses = 0;
-    let mut table = vec![format!("right {right} %: asked, noted, written, served, exact")];
-    for number in 0..12 {
-        let (step, mixed) = ([3, 6][number % 2], number % 4 >= 2);
-        let run = Run { right, step, view: VIEWS[number / 4], mixed, number };
+    for run in runs(right) {
         // The goals are of all tasks; beside them a part will do.
-        let few = if soaking() || goal(&run) > 0.0 { tasks.len() } else { FEW };
+        let few = if soaking() || run.has_goal() { tasks.len() } else { FEW };
         let (written, served) = perform(run, &tasks[..few], &edge, &model).await;
         misses += served.asked - served.served;
-        let noted = if mixed { f64::NAN } else { written.percent(written.noted) };
-        let percent = [
-            noted,
-            written.percent(written.served),
-            served.percent(served.served),
-            served.percent(served.exact),
-        ];
-        let figures: String = percent.iter().map(|share| format!(" {share:5.1}")).collect();
-        let what = format!(
-            "{:?}, each {step}, {}",
-            run.view,
-            if mixed { "all habits" } else { "plain typing" }
-        );
-        table.push(format!("{:5}{figures}  {what}", served.asked));
-        let least = goal(&run).max(percent[1] - 1.0).max(percent[3]);
-        if percent[2] < least {
-            missed.push(format!("{right} %, {what}: {:.1} %, not {least:.1} %", percent[2]));
+        if run.has_goal() {
+            goals.entry(run.step).or_default().add(&served);
+        }
+        let noted = if run.mixed { f64::NAN } else { written.percent(written.noted) };
+        let by_rules = written.percent(written.served);
+        let (by_edge, exact) = (served.percent(served.served), served.percent(served.exact));
+        table.push(format!(
+            "{:5} {noted:5.1} {by_rules:5.1} {by_edge:5.1} {exact:5.1}  {run}",
+            served.asked
+        ));
+        let least = exact.max(by_rules - 1.0);
+        if by_edge < least {
+            missed.push(format!("{right} %, {run}: {by_edge:.1} %, not {least:.1} %"));
         }
     }
-    say(&table.join("\n"));
     assert_eq!(pod.seen().len(), misses, "every miss is one generation");
+    for (step, shares) in goals {
+        let (share, goal) = (shares.percent(shares.served), goal(step));
+        table.push(format!("a request each {step}: {share:.1} %, the goal is {goal:.1} %"));
+        if share < goal {
+            missed.push(format!("a request each {step}: {share:.1} %, not {goal:.1} %"));
+        }
+    }
+    say(&format!("right {right} %: asked, noted, written, served, exact\n{}", table.join("\n")));
     missed
 }
 
-/// The least share that must be served, %.
-fn goal(run: &Run) -> f64 {
-    match run {
-        Run { right: 20, step: 3, view: View::All, mixed: false, .. } => 65.0,
-        Run { right: 20, step: 6, view: View::All, mixed: false, .. } => 50.0,
-        _ => 0.0,
-    }
+/// Every view, step and way of typing; those that have a goal again with other dice.
+fn runs(right: usize) -> impl Iterator<Item = Run> {
+    let run = move |number| {
+        let at: usize = number % RUNS;
+        Run { right, step: [3, 6][at % 2], mixed: at % 4 >= 2, view: VIEWS[at / 4], number }
+    };
+    let throws = if soaking() { 10 } else { 1 };
+    (0..RUNS * throws).map(run).filter(|run| run.number < RUNS || run.has_goal())
+}
+
+/// The share of requests that must be served where the model is right one time in five, %. By the
+/// rules it is 68.3 and 51.0; one throw of the dice over all tasks strays from that by 0.9 and 1.4
+/// (standard deviations), so that only the long test can hold it against the goal itself.
+fn goal(step: usize) -> f64 {
+    let goal = if step == 3 { 65.0 } else { 50.0 };
+    if soaking() { goal } else { goal - 1.0 }
 }
 
 #[tokio::test]

@@ -58,17 +58,19 @@ fn holds(
     (typed, rest): (&str, &str),
     (prefix, suffix): (&str, &str),
 ) -> bool {
-    if rule != Rule::Normalised && !prefix.ends_with(typed) {
-        return false;
-    }
-    let whole = format!("{}{typed}", entry.prefix);
+    let same_suffix = entry.suffix == suffix;
     match rule {
-        Rule::Exact => typed.is_empty() && whole == prefix && entry.suffix == suffix,
-        Rule::TypeAhead => whole == prefix && entry.suffix == suffix,
+        Rule::Exact => same_suffix && typed.is_empty() && entry.prefix == prefix,
+        Rule::TypeAhead => same_suffix && prefix.strip_prefix(&entry.prefix) == Some(typed),
         Rule::Window => {
-            entry.suffix == suffix && slid(&entry.prefix, prefix) && tail(&whole, prefix)
+            let kept = prefix.strip_suffix(typed);
+            same_suffix
+                && kept.is_some_and(|kept| tail(&entry.prefix, kept))
+                && enough(prefix)
+                && slid(&entry.prefix, prefix)
         }
         Rule::Normalised => {
+            let whole = format!("{}{typed}", entry.prefix);
             let (before, lead) = split(&whole);
             let (before_now, lead_now) = split(prefix);
             let (before, before_now) = (normalised(before), normalised(before_now));
@@ -77,6 +79,7 @@ fn holds(
                 && (before == before_now
                     || (slid(&entry.prefix, prefix)
                         && tail(&before, &before_now)
+                        && before_now.len() >= COMMON
                         && known(&before, (prefix, suffix), rest)))
         }
     }
@@ -88,9 +91,14 @@ fn slid(entry: &str, request: &str) -> bool {
         || entry.split('\n').count() == request.split('\n').count()
 }
 
-/// Text is lost at the front, and enough is left.
+/// Text is lost at the front.
 fn tail(whole: &str, kept: &str) -> bool {
-    kept.len() < whole.len() && whole.ends_with(kept) && split(kept).0.len() >= COMMON
+    kept.len() < whole.len() && whole.ends_with(kept)
+}
+
+/// Enough text stands before the cursor's line.
+fn enough(prefix: &str) -> bool {
+    split(prefix).0.len() >= COMMON
 }
 
 fn split(prefix: &str) -> (&str, &str) {
