@@ -43,9 +43,9 @@ pub(crate) fn serves<'a>(
         let mut cuts = entry.answer.char_indices().map(|(at, _)| at);
         let cut = cuts.find(|&cut| {
             let (typed, rest) = entry.answer.split_at(cut);
-            typed.split('\n').count() <= LINES
+            holds(rule, entry, (typed, rest), (prefix, suffix))
+                && typed.split('\n').count() <= LINES
                 && rest.chars().filter(|character| !character.is_whitespace()).count() >= 2
-                && holds(rule, entry, (typed, rest), (prefix, suffix))
         })?;
         Some(Served { rule, text: &entry.answer[cut..] })
     })
