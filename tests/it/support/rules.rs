@@ -64,10 +64,10 @@ fn holds(
         Rule::TypeAhead => same_suffix && prefix.strip_prefix(&entry.prefix) == Some(typed),
         Rule::Window => {
             let kept = prefix.strip_suffix(typed);
+            let lost = kept.and_then(|kept| lost(&entry.prefix, kept));
             same_suffix
-                && kept.is_some_and(|kept| tail(&entry.prefix, kept))
-                && enough(prefix)
-                && slid(&entry.prefix, prefix)
+                && enough(split(prefix).0)
+                && lost.is_some_and(|lost| slid(&entry.prefix, prefix, lost))
         }
         Rule::Normalised => {
             let whole = format!("{}{typed}", entry.prefix);
@@ -77,28 +77,29 @@ fn holds(
             lead == lead_now
                 && normalised_suffix(&entry.suffix) == normalised_suffix(suffix)
                 && (before == before_now
-                    || (slid(&entry.prefix, prefix)
-                        && tail(&before, &before_now)
-                        && before_now.len() >= COMMON
+                    || (enough(&before_now)
+                        && lost(&before, &before_now)
+                            .is_some_and(|lost| slid(&entry.prefix, prefix, lost))
                         && known(&before, (prefix, suffix), rest)))
         }
     }
 }
 
-/// As much text, or as many lines.
-fn slid(entry: &str, request: &str) -> bool {
+/// As much text; or as many lines, and whole ones are lost: else it is the first line that was
+/// edited.
+fn slid(entry: &str, request: &str, lost: &str) -> bool {
     entry.chars().count() == request.chars().count()
-        || entry.split('\n').count() == request.split('\n').count()
+        || (lost.ends_with('\n') && entry.split('\n').count() == request.split('\n').count())
 }
 
-/// Text is lost at the front.
-fn tail(whole: &str, kept: &str) -> bool {
-    kept.len() < whole.len() && whole.ends_with(kept)
+/// What of the front is not there any more.
+fn lost<'a>(whole: &'a str, kept: &str) -> Option<&'a str> {
+    whole.strip_suffix(kept).filter(|lost| !lost.is_empty())
 }
 
-/// Enough text stands before the cursor's line.
-fn enough(prefix: &str) -> bool {
-    split(prefix).0.len() >= COMMON
+/// So much text stands before the cursor's line.
+fn enough(before: &str) -> bool {
+    before.len() >= COMMON
 }
 
 fn split(prefix: &str) -> (&str, &str) {
@@ -157,5 +158,6 @@ fn the_rules_are_read_as_they_are_written() {
         [&format!("{window}name"), ""],
         Some((Rule::Window, "\ntop_name")),
     );
-    check([&whole, "", "name"], [&window[9..], ""], None);
+    check([&whole, "", "name"], [&whole[9..], ""], None);
+    check([&whole, "", "name"], [&whole[4..], ""], None);
 }

@@ -77,7 +77,7 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         Some(())
     }),
     asker("the repository's name is a context file's", |first, then, _| {
-        declared(first, then, [json!({"repo": "b.py"}), files(&[("b.py", "")])])
+        declared(first, then, [json!({"repo": "b.py"}), files(&[("b.py", "1")])])
     }),
     asker("other text of a snippet", |first, then, _| {
         let extra = |text: &str| json!([{"filename": "b.py", "text": text}]);

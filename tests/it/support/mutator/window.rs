@@ -14,7 +14,7 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         let size = slide(first, then, dice)?;
         let smaller = *dice.pick(&[5, 40, 90])?;
         resize(then, size - smaller);
-        (lines(first) != lines(then)).then_some(())
+        Some(())
     }),
     cursor("a window of another size, typed", |first, then, dice| {
         let size = slide(first, then, dice)?;
@@ -99,6 +99,22 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         then.lost = first.lost + then.typed.chars().count() + 60;
         (lines(first) != lines(then)).then_some(())
     }),
+    // As many lines, and text lost at the front; and yet it is the first line that was edited.
+    cursor("the first line loses its first word", |first, then, _| {
+        first.top = format!("not {LOST}");
+        then.top = LOST.to_owned();
+        Some(())
+    }),
+    cursor("the first line is no comment any more", |first, then, _| {
+        first.top = format!("# {LOST}");
+        then.top = LOST.to_owned();
+        Some(())
+    }),
+    cursor("a window that cuts its first line elsewhere", |first, then, dice| {
+        slide(first, then, dice)?;
+        then.lost += 3;
+        (lines(first) == lines(then)).then_some(())
+    }),
 ];
 
 pub(crate) const MAY_HIT: &[Edit] = &[
@@ -121,26 +137,6 @@ pub(crate) const MAY_HIT: &[Edit] = &[
         Some(())
     }),
     cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
-];
-
-/// As many lines, and text lost at the front: the words of the rule hold, and yet it is the first
-/// line that was edited.
-pub(crate) const OPEN: &[Edit] = &[
-    cursor("the first line loses its first word", |first, then, _| {
-        first.top = format!("not {LOST}");
-        then.top = LOST.to_owned();
-        Some(())
-    }),
-    cursor("the first line is no comment any more", |first, then, _| {
-        first.top = format!("# {LOST}");
-        then.top = LOST.to_owned();
-        Some(())
-    }),
-    cursor("a window that cuts its first line elsewhere", |first, then, dice| {
-        slide(first, then, dice)?;
-        then.lost += 3;
-        (lines(first) == lines(then)).then_some(())
-    }),
 ];
 
 /// Enough text in front that a window loses some of it, and keeps the mark.
