@@ -73,7 +73,7 @@ pub(crate) fn may_hit() -> Vec<Edit> {
 
 /// Edits after which the words of the rules say hit, and a careful reader would not.
 pub(crate) fn open() -> Vec<Edit> {
-    text::OPEN.to_vec()
+    [text::OPEN, window::OPEN].concat()
 }
 
 impl Edit {

@@ -142,6 +142,19 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         let at = cursor_line(&then.prefix).0;
         put(&mut then.prefix, at..at, "  ")
     }),
+    text("a tab in place of spaces", |_, then, dice| {
+        let lines = lines(&then.prefix, |line| line.starts_with("    "));
+        let at = dice.pick(&lines)?.start;
+        put(&mut then.prefix, at..at + 4, "\t")
+    }),
+    text("an invisible character", |_, then, dice| {
+        let at = letter(&then.prefix, dice, u8::is_ascii_alphabetic)?;
+        put(&mut then.prefix, at..at, "\u{200b}")
+    }),
+    text("a letter that looks the same", |_, then, dice| {
+        let at = letter(&then.prefix, dice, |&byte| byte == b'a')?;
+        put(&mut then.prefix, at..at + 1, "\u{430}")
+    }),
     text("a character of the suffix", |_, then, dice| {
         let suffix = then.suffix.as_mut()?;
         let at = letter(suffix, dice, u8::is_ascii_alphanumeric)?;
@@ -182,11 +195,7 @@ pub(crate) const MUST_MISS: &[Edit] = &[
 pub(crate) const MAY_HIT: &[Edit] = &[
     text("a blank line added", |_, then, dice| insert_line(then, dice, "")),
     text("a line of space added", |_, then, dice| insert_line(then, dice, "        ")),
-    text("space added at a line's end", |_, then, dice| {
-        let lines = lines(&then.prefix, |line| line.ends_with('\n'));
-        let line = outside_of_strings(&then.prefix, &lines, dice)?;
-        put(&mut then.prefix, line.end - 1..line.end - 1, "  ")
-    }),
+    text("space added at a line's end", |_, then, dice| add_space(then, dice)),
     text("a blank line deleted", |first, then, dice| {
         insert_line(first, dice, "")?;
         then.prefix.clone_from(&first.prefix);
@@ -218,6 +227,20 @@ pub(crate) const OPEN: &[Edit] = &[
         let start = then.prefix.find("\"\"\"")?;
         let at = start + then.prefix[start..].find('\n')?;
         put(&mut then.prefix, at..at, "  ")
+    }),
+    text("space behind a backslash", |first, then, dice| {
+        insert_line(first, dice, "total = 1 + \\\n    2")?;
+        then.prefix = first.prefix.replace("+ \\\n", "+ \\ \n");
+        Some(())
+    }),
+    text("a no-break space at a line's end", |_, then, dice| {
+        let lines = lines(&then.prefix, |line| !line.trim().is_empty());
+        let at = dice.pick(&lines)?.end - 1;
+        put(&mut then.prefix, at..at, "\u{a0}")
+    }),
+    text("line ends of another system", |_, then, _| {
+        then.prefix = then.prefix.replace('\n', "\r\n");
+        Some(())
     }),
     text("two blank lines right above", |_, then, _| {
         let at = cursor_line(&then.prefix).0;
@@ -290,6 +313,13 @@ fn insert_line(scene: &mut Scene, dice: &mut Dice, line: &str) -> Option<()> {
     let lines = lines(&scene.prefix, |_| true);
     let at = outside_of_strings(&scene.prefix, &lines, dice)?.end;
     put(&mut scene.prefix, at..at, &format!("{line}\n"))
+}
+
+/// At a line's end.
+pub(crate) fn add_space(scene: &mut Scene, dice: &mut Dice) -> Option<()> {
+    let lines = lines(&scene.prefix, |_| true);
+    let line = outside_of_strings(&scene.prefix, &lines, dice)?;
+    put(&mut scene.prefix, line.end - 1..line.end - 1, "  ")
 }
 
 fn first_line(suffix: &str) -> &str {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Edit, asker::declare, cursor, window_of};
+use super::{Edit, asker::declare, cursor, text::add_space, window_of};
 use crate::support::{dice::Dice, scene::Scene};
 
 const LOST: &str =
@@ -99,6 +99,10 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         then.lost = first.lost + then.typed.chars().count() + 60;
         (lines(first) != lines(then)).then_some(())
     }),
+    cursor("space added, and a window that lost the name that is served", |first, then, dice| {
+        lose_the_name(first, then)?;
+        add_space(then, dice)
+    }),
     // As many lines, and text lost at the front; and yet it is the first line that was edited.
     cursor("the first line loses its first word", |first, then, _| {
         first.top = format!("not {LOST}");
@@ -136,8 +140,21 @@ pub(crate) const MAY_HIT: &[Edit] = &[
         declare(then, &json!({"repo": "r"}));
         Some(())
     }),
+    cursor("space added, and the name that is served stands elsewhere", |first, then, dice| {
+        for scene in [&mut *first, &mut *then] {
+            scene.suffix.as_mut()?.push_str("\nprint(ledger_limit)\n");
+        }
+        lose_the_name(first, then)?;
+        add_space(then, dice)
+    }),
     cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
 ];
+
+/// `normalised` asks for the names of what is served, `window` alone does not.
+pub(crate) const OPEN: &[Edit] =
+    &[cursor("a window that lost the name that is served", |first, then, _| {
+        lose_the_name(first, then)
+    })];
 
 /// Enough text in front that a window loses some of it, and keeps the mark.
 fn pad(scene: &mut Scene) {
@@ -170,4 +187,17 @@ fn resize(scene: &mut Scene, size: usize) {
 
 fn lines(scene: &Scene) -> usize {
     scene.before().split('\n').count()
+}
+
+/// The answer ends with a name that has left the window, in the line that it lost.
+fn lose_the_name(first: &mut Scene, then: &mut Scene) -> Option<()> {
+    const LINE: &str = "ledger_limit = 12\n";
+    const TYPED: &str = "value_of_it = 20\n    ";
+    for scene in [&mut *first, &mut *then] {
+        scene.top = format!("{LINE}{}", LOST.repeat(8));
+        scene.answer = format!("{TYPED}print(ledger_limit)");
+    }
+    TYPED.clone_into(&mut then.typed);
+    then.lost = LINE.len();
+    Some(())
 }
