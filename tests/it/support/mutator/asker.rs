@@ -91,6 +91,14 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         let extra = json!([{"filename": "b.py", "text": "b = 1\n"}]);
         snippets(first, then, Shape::LlamaCpp, "input_extra", [extra, json!([])])
     }),
+    asker("a snippet less, as long as what was typed", |first, then, dice| {
+        // Seen: to a pod snippets stand before the prefix, and a window loses text at its front.
+        const FRAME: usize = "# Path: b.py\n\n\n".len();
+        then.type_into(dice)?;
+        let text = format!("{}\n", "#".repeat(then.typed.len().checked_sub(FRAME)?));
+        let extra = json!([{"filename": "b.py", "text": text}]);
+        snippets(first, then, Shape::LlamaCpp, "input_extra", [extra, json!([])])
+    }),
     asker("a snippet more", |first, then, _| {
         let extra = json!([{"filename": "b.py", "text": "b = 1\n"}]);
         snippets(first, then, Shape::LlamaCpp, "input_extra", [json!([]), extra])
