@@ -2,11 +2,17 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod dice;
 pub(crate) mod fake_pod;
 pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod keep_alive;
+pub(crate) mod mutator;
 pub(crate) mod process;
+pub(crate) mod rules;
+pub(crate) mod scene;
+pub(crate) mod tasks;
+pub(crate) mod typist;
 
 use std::{
     future::Future,

@@ -4,9 +4,10 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, mpsc},
+    time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -49,6 +50,39 @@ pub(crate) enum Act {
     ErrorEvent,
     /// Answers with this text, of weights that its report does not name.
     OtherRevision(&'static str),
+    /// Answers by the request.
+    Script(Script),
+}
+
+/// What a scripted pod says to a request's body.
+#[derive(Clone)]
+pub(crate) struct Script(Arc<Answering>);
+
+type Answering = dyn Fn(&Value) -> Reply + Send + Sync;
+
+/// A scripted answer, and why it ends there.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) text: String,
+    pub(crate) finish: &'static str,
+}
+
+impl Script {
+    pub(crate) fn new(answer: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self(Arc::new(answer))
+    }
+}
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+impl PartialEq for Script {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// One completion request that arrived.
@@ -192,8 +226,15 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
         } else {
             let act = state.act.lock().unwrap().clone();
             let sha256 = Sha256::digest(&body).to_vec();
+            let reply = match &act {
+                Act::Script(script) => Some(script.0(&serde_json::from_slice(&body).unwrap())),
+                _ => None,
+            };
             state.seen.lock().unwrap().push(Seen { head, bytes: body.len(), sha256, body });
-            perform(&mut stream, &act, &state).await
+            match reply {
+                Some(reply) => say(&mut stream, "1", &reply, Duration::ZERO).await,
+                None => perform(&mut stream, &act, &state).await,
+            }
         };
         if kept.is_none() {
             return;
@@ -248,24 +289,12 @@ async fn whole(stream: &mut TcpStream, status: &str, body: &str) -> Option<()> {
 async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()> {
     match act {
         Act::Answer(text) | Act::Slow(text) | Act::OtherRevision(text) => {
-            begin(stream).await?;
-            let pieces: Vec<char> = text.chars().collect();
-            let groups: Vec<String> =
-                pieces.chunks(3).map(|group| group.iter().collect()).collect();
             let revision = if matches!(act, Act::OtherRevision(_)) { "2" } else { "1" };
-            for group in &groups {
-                event(stream, &piece_of(revision, group, None)).await?;
-            }
-            if matches!(act, Act::Slow(_)) {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            event(stream, &piece("", Some("stop"))).await?;
-            let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
-                {"prompt_tokens": 1, "completion_tokens": groups.len(), "total_tokens": groups.len() + 1}});
-            event(stream, &usage.to_string()).await?;
-            event(stream, "[DONE]").await?;
-            chunk(stream, "").await
+            let pause = Duration::from_millis(if matches!(act, Act::Slow(_)) { 100 } else { 0 });
+            let reply = Reply { text: (*text).to_owned(), finish: "stop" };
+            say(stream, revision, &reply, pause).await
         }
+        Act::Script(_) => unreachable!("its reply is said at once"),
         Act::Long(pieces) => {
             begin(stream).await?;
             let kilobyte = "x".repeat(1024);
@@ -322,6 +351,25 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             chunk(stream, "").await
         }
     }
+}
+
+/// A whole answer in pieces of three characters, with a pause before the last piece.
+async fn say(stream: &mut TcpStream, revision: &str, reply: &Reply, pause: Duration) -> Option<()> {
+    begin(stream).await?;
+    let characters: Vec<char> = reply.text.chars().collect();
+    let groups: Vec<String> = characters.chunks(3).map(|group| group.iter().collect()).collect();
+    for group in &groups {
+        event(stream, &piece_of(revision, group, None)).await?;
+    }
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    event(stream, &piece("", Some(reply.finish))).await?;
+    let usage = json!({"id": "f", "created": 1, "choices": [], "usage":
+        {"prompt_tokens": 1, "completion_tokens": groups.len(), "total_tokens": groups.len() + 1}});
+    event(stream, &usage.to_string()).await?;
+    event(stream, "[DONE]").await?;
+    chunk(stream, "").await
 }
 
 /// Waits for the other side to close, and counts it.

@@ -2,7 +2,7 @@
 //! said that it would close.
 
 use bytes::Bytes;
-use http::header;
+use http::{Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -22,10 +22,14 @@ impl KeepAlive {
     }
 
     pub(crate) async fn complete(&mut self, body: &Value) -> Result<Whole, Broken> {
-        timeout(LIMIT, self.exchange(body)).await?
+        self.send(request("/v1/completions", body, &[])).await
     }
 
-    async fn exchange(&mut self, body: &Value) -> Result<Whole, Broken> {
+    pub(crate) async fn send(&mut self, request: Request<Bytes>) -> Result<Whole, Broken> {
+        timeout(LIMIT, self.exchange(request)).await?
+    }
+
+    async fn exchange(&mut self, request: Request<Bytes>) -> Result<Whole, Broken> {
         let mut sender = match self.sender.take() {
             Some(mut sender) => {
                 // The connection's task may not have seen the last answer's end yet; a request
@@ -42,8 +46,8 @@ impl KeepAlive {
                 sender
             }
         };
-        let (parts, body) = request("/v1/completions", body, &[]).into_parts();
-        let request = http::Request::from_parts(parts, Full::new(body));
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts, Full::new(body));
         let (parts, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         let closes = parts.headers.get(header::CONNECTION).is_some_and(|value| value == "close");

@@ -1,0 +1,203 @@
+//! Editors that send only the last part of what stands before the cursor.
+
+use serde_json::json;
+
+use super::{Edit, asker::declare, cursor, text::add_space, window_of};
+use crate::support::{dice::Dice, scene::Scene};
+
+const LOST: &str =
+    "class Ledger:\n    limit = 12\n    # Who may read it\n    readers = ['a', 'b']\n\n";
+const SIZES: [usize; 3] = [400, 500, 600];
+
+pub(crate) const MUST_MISS: &[Edit] = &[
+    cursor("a window of another size", |first, then, dice| {
+        let size = slide(first, then, dice)?;
+        let smaller = *dice.pick(&[5, 40, 90])?;
+        resize(then, size - smaller);
+        Some(())
+    }),
+    cursor("a window of another size, typed", |first, then, dice| {
+        let size = slide(first, then, dice)?;
+        then.type_into(dice)?;
+        let smaller = *dice.pick(&[5, 40, 90])?;
+        resize(then, size - smaller);
+        (lines(first) != lines(then)).then_some(())
+    }),
+    cursor("a wider window", |first, then, dice| {
+        slide(first, then, dice)?;
+        then.lost = then.lost.checked_sub(1 + dice.below(20))?;
+        let more = &then.top[then.lost..first.lost];
+        (!more.trim().is_empty()).then_some(())
+    }),
+    cursor("less than 256 bytes in common", |first, then, dice| {
+        let at = first.prefix.rfind('\n')? + 1;
+        let size = first.prefix.len() - at + 150 + dice.below(100);
+        // The mark at the top is lost, and cases must stay apart.
+        first.prefix.insert_str(at, &format!("    {}\n", first.mark));
+        pad(first);
+        *then = first.clone();
+        then.type_into(dice)?;
+        resize(first, size);
+        resize(then, size);
+        Some(())
+    }),
+    window_of("a colleague's window", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.key = "nh-colleague";
+        Some(())
+    }),
+    window_of("a colleague's window, one repository declared", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.key = "nh-colleague";
+        declare(if dice.percent(50) { first } else { then }, &json!({"repo": "r"}));
+        Some(())
+    }),
+    window_of("a colleague's window of other repository", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.key = "nh-colleague";
+        declare(first, &json!({"repo": "r"}));
+        declare(then, &json!({"repo": "s"}));
+        Some(())
+    }),
+    window_of("another tenant's window, the same repository", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.key = "nh-other";
+        declare(first, &json!({"repo": "r"}));
+        declare(then, &json!({"repo": "r"}));
+        Some(())
+    }),
+    cursor("a window slid over something else", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.typed.pop();
+        then.typed.push('\u{7e}');
+        Some(())
+    }),
+    cursor("a window slid, a number changed", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.prefix = then.prefix.replacen('1', "2", 1);
+        (then.before() != first.before() && then.prefix != first.prefix).then_some(())
+    }),
+    cursor("a window slid, a comment changed", |first, then, dice| {
+        slid(first, then, dice)?;
+        let at = then.prefix.rfind("# ")? + 2;
+        then.prefix.insert_str(at, "Not: ");
+        then.lost += "Not: ".len();
+        Some(())
+    }),
+    cursor("a window slid, other suffix", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.suffix.as_mut()?.push_str("\nprint(1)\n");
+        Some(())
+    }),
+    cursor("other text at the window's front", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.top = then.top.to_uppercase();
+        (then.lost + 20 < then.top.len()).then_some(())
+    }),
+    cursor("the window has not slid with what was typed", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.lost = first.lost + then.typed.chars().count() + 60;
+        (lines(first) != lines(then)).then_some(())
+    }),
+    cursor("space added, and a window that lost the name that is served", |first, then, dice| {
+        lose_the_name(first, then)?;
+        add_space(then, dice)
+    }),
+    // As many lines, and text lost at the front; and yet it is the first line that was edited.
+    cursor("the first line loses its first word", |first, then, _| {
+        first.top = format!("not {LOST}");
+        then.top = LOST.to_owned();
+        Some(())
+    }),
+    cursor("the first line is no comment any more", |first, then, _| {
+        first.top = format!("# {LOST}");
+        then.top = LOST.to_owned();
+        Some(())
+    }),
+    cursor("a window that cuts its first line elsewhere", |first, then, dice| {
+        slide(first, then, dice)?;
+        then.lost += 3;
+        (lines(first) == lines(then)).then_some(())
+    }),
+];
+
+pub(crate) const MAY_HIT: &[Edit] = &[
+    cursor("a window of characters slid", slid),
+    cursor("a window of lines slid", |first, then, _| {
+        pad(first);
+        let (line, rest) = first.answer.split_once('\n')?;
+        let typed = format!("{line}\n{}", &rest[..rest.len() - rest.trim_start().len()]);
+        *then = Scene { typed, ..first.clone() };
+        // Both begin where a line does.
+        first.lost = first.top[..first.top[..40].rfind('\n')? + 1].len();
+        then.lost = first.lost + first.top[first.lost..].find('\n')? + 1;
+        Some(())
+    }),
+    window_of("a colleague's window of the same repository", |first, then, dice| {
+        slid(first, then, dice)?;
+        then.key = "nh-colleague";
+        declare(first, &json!({"repo": "r"}));
+        declare(then, &json!({"repo": "r"}));
+        Some(())
+    }),
+    cursor("space added, and the name that is served stands elsewhere", |first, then, dice| {
+        for scene in [&mut *first, &mut *then] {
+            scene.suffix.as_mut()?.push_str("\nprint(ledger_limit)\n");
+        }
+        lose_the_name(first, then)?;
+        add_space(then, dice)
+    }),
+    cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
+];
+
+/// `normalised` asks for the names of what is served, `window` alone does not.
+pub(crate) const OPEN: &[Edit] =
+    &[cursor("a window that lost the name that is served", |first, then, _| {
+        lose_the_name(first, then)
+    })];
+
+/// Enough text in front that a window loses some of it, and keeps the mark.
+fn pad(scene: &mut Scene) {
+    scene.top = LOST.repeat(8);
+}
+
+/// The same window twice; its size.
+fn slide(first: &mut Scene, then: &mut Scene, dice: &mut Dice) -> Option<usize> {
+    let least = first.before().chars().count() + 150;
+    let size = (*dice.pick(&SIZES)?).max(least);
+    pad(first);
+    pad(then);
+    resize(first, size);
+    resize(then, size);
+    Some(size)
+}
+
+/// The same window, and what was typed has moved it.
+fn slid(first: &mut Scene, then: &mut Scene, dice: &mut Dice) -> Option<()> {
+    let size = slide(first, then, dice)?;
+    then.type_into(dice)?;
+    resize(then, size);
+    Some(())
+}
+
+fn resize(scene: &mut Scene, size: usize) {
+    scene.lost = 0;
+    scene.lost = scene.before().chars().count().saturating_sub(size);
+}
+
+fn lines(scene: &Scene) -> usize {
+    scene.before().split('\n').count()
+}
+
+/// The answer ends with a name that has left the window, in the line that it lost.
+fn lose_the_name(first: &mut Scene, then: &mut Scene) -> Option<()> {
+    const LINE: &str = "ledger_limit = 12\n";
+    const TYPED: &str = "value_of_it = 20\n    ";
+    for scene in [&mut *first, &mut *then] {
+        scene.top = format!("{LINE}{}", LOST.repeat(8));
+        scene.answer = format!("{TYPED}print(ledger_limit)");
+    }
+    TYPED.clone_into(&mut then.typed);
+    then.lost = LINE.len();
+    Some(())
+}
