@@ -7,6 +7,7 @@
 //! Absent on purpose: Pingora, clocks and embeddings.
 
 pub mod admission;
+pub mod cluster;
 pub mod freshness;
 pub mod key;
 pub mod memory;
