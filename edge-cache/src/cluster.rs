@@ -60,6 +60,12 @@ pub struct Cluster {
     _tasks: Arc<JoinSet<()>>,
 }
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("shards", &self.shards()).finish_non_exhaustive()
+    }
+}
+
 /// What calls and the background tasks share.
 pub(crate) struct Inner {
     prefix: String,

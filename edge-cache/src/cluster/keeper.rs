@@ -30,6 +30,8 @@ use super::{
 const ROUND: Duration = Duration::from_secs(1);
 /// Between rounds while something is not, and the least between any two.
 const HASTE: Duration = Duration::from_millis(100);
+/// After so many hasty rounds it is no news any more.
+const HASTY: u32 = 100;
 /// For a view of the cluster: longer than a call waits, since one lost packet costs 200 ms.
 const VIEW_LIMIT: Duration = Duration::from_millis(500);
 /// The longest rest after a failed connection.
@@ -79,12 +81,13 @@ impl Map {
 pub(crate) async fn keep(inner: Arc<Inner>) {
     let mut connecting = JoinSet::new();
     let mut busy: BTreeSet<Address> = BTreeSet::new();
+    let mut hasty = 0_u32;
     loop {
         let map = inner.map.load_full();
         let known: Vec<&Arc<Node>> = map.nodes.iter().collect();
         let lost = known.iter().all(|node| node.link().is_none());
         let candidates = known.into_iter().chain(inner.seeds.iter().filter(|_| lost));
-        let mut all_well = map.is_whole();
+        let mut well = map.is_whole();
         let mut linked = vec![];
         let mut tended = BTreeSet::new();
         for node in candidates {
@@ -94,7 +97,7 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
             if node.link().is_some() {
                 linked.push(Arc::clone(node));
             } else {
-                all_well = false;
+                well = false;
                 if busy.insert(node.address.clone()) {
                     connecting.spawn(reconnect(Arc::clone(&inner), Arc::clone(node)));
                 }
@@ -102,7 +105,7 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
         }
 
         let views = join_all(linked.iter().map(view)).await;
-        all_well &= views.iter().all(Option::is_some);
+        well &= views.iter().all(Option::is_some);
         let views: Vec<Vec<Line>> = views.into_iter().flatten().collect();
         if !views.is_empty() {
             let known = map.nodes.iter().chain(&linked);
@@ -118,9 +121,10 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
             }
         }
 
+        hasty = if well { 0 } else { hasty.saturating_add(1) };
         let next = async {
             sleep(HASTE).await;
-            let rest = if all_well { ROUND } else { HASTE };
+            let rest = if well || hasty > HASTY { ROUND } else { HASTE };
             tokio::select! {
                 () = sleep(rest) => {}
                 () = inner.nudge.notified() => {}

@@ -86,8 +86,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// No answer within a second; after [`Trouble::Late`] and [`Trouble::Failed`] the record may still be
-    /// in the log.
+    /// No answer within a second: append it again. After [`Trouble::Late`] and [`Trouble::Failed`] it may
+    /// then be in the log twice.
     pub async fn append(&self, record: Bytes) -> Result<Appended, Trouble> {
         let deadline = Instant::from_std(nearhop_admin::clock::now() + APPEND_LIMIT);
         let key = self.inner.log();
@@ -98,11 +98,11 @@ impl Cluster {
         pipeline.cmd("PUBLISH").arg(&key).arg("");
         pipeline.cmd("WAIT").arg(1).arg(REPLICA_MS);
 
-        let node = self.inner.owner(key.as_bytes())?;
-        let asked = node.ask()?;
         let mut turn = timeout_at(deadline, self.inner.appender.lock())
             .await
             .map_err(|_elapsed| Trouble::Busy)?;
+        let node = self.inner.owner(key.as_bytes())?;
+        let asked = node.ask()?;
         let kept = turn.take().filter(|(to, link)| *to == node.address && !link.is_closed());
         let sent = timeout_at(deadline, async {
             let link = match kept {
@@ -222,14 +222,17 @@ async fn hear(inner: &Inner, listener: &mut redis::aio::PubSub) {
     use futures_util::StreamExt;
 
     let channel = inner.log();
+    let mut first = true;
     loop {
         // Subscribing again is the question whether somebody is there.
         let subscribed = tokio::time::timeout(ALIVE, listener.subscribe(&channel)).await;
         if !matches!(subscribed, Ok(Ok(()))) {
             return;
         }
-        // What was published while nobody listened is unknown.
-        inner.wake.send_replace(());
+        if std::mem::take(&mut first) {
+            // What was published while nobody listened is unknown.
+            inner.wake.send_replace(());
+        }
         let mut messages = listener.on_message();
         let heard = tokio::time::timeout(ALIVE, async {
             while messages.next().await.is_some() {

@@ -32,7 +32,10 @@ impl Inner {
             let (answers, asked) = match node.send(&packed(commands, asking), deadline).await {
                 Ok(answered) => answered,
                 Err(trouble) => {
-                    self.nudge.notify_one();
+                    // While the breaker is open its probes are reason enough to look.
+                    if trouble != Trouble::Open {
+                        self.nudge.notify_one();
+                    }
                     return Err(trouble);
                 }
             };
@@ -94,10 +97,10 @@ impl Inner {
         };
         let serves = !cannot_serve(error);
         asked.tell(if serves { Outcome::Answered } else { Outcome::Failed });
-        if !serves {
+        let code = error.code();
+        if !serves || matches!(code, "MOVED" | "ASK") {
             self.nudge.notify_one();
         }
-        let code = error.code();
         let fix =
             if code == "NOPERM" { "; grant the user this right in the servers' ACL" } else { "" };
         let reason = format!("{code} {}{fix}", error.details().unwrap_or_default());

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nearhop_test_redis::Redis;
 use tokio::sync::Mutex;
 
-use super::{Cluster, Password, Place, Settings, Tenant, Tls};
+use super::{Appended, Cluster, Password, Place, Settings, Tenant, Tls};
 
 /// Six servers at a time are enough for a small machine.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -26,6 +26,8 @@ fn settings(redis: &Redis) -> Settings {
         username: None,
         password: None,
         tls: redis.authority().map(|ca| Tls { ca: Some(ca) }),
+        // Where nothing is wrong, a slow machine is no reason to fail.
+        patience: LIMIT / 3,
         ..Settings::default()
     }
 }
@@ -54,6 +56,11 @@ fn whole(cluster: &Cluster) -> bool {
     slots == 16_384
         && shards.iter().all(|shard| shard.connected && !shard.open)
         && cluster.problem().is_none()
+}
+
+/// Appends, again if it was not confirmed.
+async fn appended(cluster: &Cluster, record: &Bytes) -> Appended {
+    eventually("an append", async || cluster.append(record.clone()).await.ok()).await
 }
 
 fn place(number: u32) -> Place {

@@ -326,6 +326,8 @@ impl Redis {
         says(&["CLUSTER", "INFO"], &["cluster_state:ok"])
             && says(&["CLUSTER", "INFO"], &["cluster_slots_ok:16384"])
             && says(&["INFO", "replication"], &["master_link_status:up", "connected_slaves:1"])
+            && (!self.options.kept
+                || says(&["INFO", "persistence"], &["aof_rewrite_in_progress:0"]))
             && self.view(index).is_some_and(|view| {
                 view.lines().count() == NODES
                     && !view.contains("fail")

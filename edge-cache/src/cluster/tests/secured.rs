@@ -20,11 +20,11 @@ async fn tls_and_the_documented_rights_are_enough() {
     cluster.set_if_absent("key", bytes("value")).await.unwrap();
     cluster.get("key").await.unwrap();
     cluster.count(b"k", 1, TTL).await.unwrap();
-    let id = cluster.append(bytes("record")).await.unwrap().id;
+    let id = appended(&cluster, &bytes("record")).await.id;
     cluster.read_after(id).await.unwrap();
     let mut wakeups = cluster.wakeups();
     eventually("a wake-up", async || {
-        cluster.append(bytes("x")).await.unwrap();
+        appended(&cluster, &bytes("x")).await;
         tokio::time::timeout(Duration::from_millis(200), wakeups.next()).await.ok()
     })
     .await;
