@@ -38,7 +38,7 @@ sha256() { if has sha256sum; then sha256sum; else shasum -a 256; fi | cut -d' ' 
 # ---- system packages -------------------------------------------------------------------------
 
 build_packages=(build-essential cmake pkg-config libssl-dev python3 python3-venv)
-test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils gdnsd tor-geoipdb iproute2)
+test_packages=(nginx-light wrk curl openssl nghttp2-client prometheus bind9-dnsutils gdnsd tor-geoipdb iproute2 redis-server redis-tools)
 
 # The program a package is wanted for. It may as well come from another package (nginx-full,
 # pkgconf) or from no package at all. Empty: only the package itself will do.
@@ -51,6 +51,8 @@ program_of() {
     bind9-dnsutils) echo dig ;;
     gdnsd) echo gdnsd ;;
     iproute2) echo ip ;;
+    redis-server) echo redis-server ;;
+    redis-tools) echo redis-cli ;;
     esac
 }
 
@@ -76,9 +78,9 @@ debian_packages() {
         fail "Debian packages are missing: ${missing[*]}" "sudo apt-get install -y ${missing[*]}"
     fi
     say "installing Debian packages: ${missing[*]}"
-    # A freshly installed nginx starts itself and takes port 80, Prometheus takes 9090. The tests run
-    # their own copies, so services are held back while we install, and are not started at the next
-    # boot either.
+    # A freshly installed nginx starts itself and takes port 80, Prometheus takes 9090, Redis 6379. The
+    # tests run their own copies, so services are held back while we install, and are not started at
+    # the next boot either.
     if [[ ! -e /usr/sbin/policy-rc.d ]]; then
         service_guard=/usr/sbin/policy-rc.d
         printf '#!/bin/sh\nexit 101\n' >"$service_guard"
@@ -92,7 +94,7 @@ debian_packages() {
         fail "the packages could not be installed: ${missing[*]}" "apt-get update && apt-get install -y ${missing[*]}"
     fi
     local server
-    for server in nginx prometheus gdnsd; do
+    for server in nginx prometheus gdnsd redis-server; do
         if [[ " ${missing[*]} " == *" $server"* ]]; then
             update-rc.d "$server" disable >/dev/null 2>&1 || true
         fi
@@ -121,7 +123,7 @@ other_systems() {
     printf 'setup: missing: %s\n' "$(printf '%s, ' "${missing[@]}" | sed 's/, $//')" >&2
     if [[ $(uname -s) == Darwin ]]; then
         fail "packages are installed for you on Debian and Ubuntu only; this is $system, where Homebrew has them" \
-            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl nghttp2 prometheus bind"
+            "xcode-select --install; brew install cmake pkg-config openssl@3 python nginx wrk curl nghttp2 prometheus bind redis"
     fi
     fail "packages are installed for you on Debian and Ubuntu only; this is $system: install them its own way" \
         "make setup    (again, afterwards)"

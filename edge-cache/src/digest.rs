@@ -57,8 +57,3 @@ pub(crate) fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Short
     pieces.into_iter().for_each(|piece| whole.update(piece));
     Digest(whole).short()
 }
-
-/// The digest of lines: as one text, with a newline after each.
-pub(crate) fn of_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Short {
-    of_pieces(lines.flat_map(|line| [line.as_bytes(), b"\n".as_slice()]))
-}

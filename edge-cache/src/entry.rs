@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     admission::Skip,
-    digest::{Short, of_lines, of_pieces},
+    digest::{Short, of_pieces},
     fit::plain_bytes,
     normal,
     question::{Around, Place, Question},
@@ -36,6 +36,7 @@ pub struct Asked {
     pub(crate) before: Short,
     pub(crate) plain: Short,
     pub(crate) suffix: Short,
+    pub(crate) plain_suffix: Short,
     /// Bytes of the text before the cursor's line.
     pub(crate) before_bytes: u32,
     /// The same, normalised.
@@ -85,8 +86,9 @@ impl Asked {
             sites.iter().map(|site| site.place).collect(),
             Self {
                 before: of_pieces([site.before.as_bytes()]),
-                plain: of_lines(normal::lines(site.before)),
+                plain: of_pieces(normal::before(site.before).map(str::as_bytes)),
                 suffix: question.suffix,
+                plain_suffix: question.plain_suffix,
                 before_bytes: short(site.before.len())?,
                 plain_bytes: short(plain_bytes(site.before))?,
                 lines: short(lines)?,

@@ -1,7 +1,7 @@
 //! Whether an entry answers a request, and by which rule. Pure; `docs/caching.md` has the rules.
 
 use crate::{
-    digest::{of_lines, of_pieces},
+    digest::{Short, of_pieces},
     entry::Asked,
     normal,
     question::{Around, Question, Site},
@@ -125,22 +125,35 @@ pub(crate) fn rule(
                 (true, true) => Ok(Rule::Exact),
                 (true, false) => Ok(Rule::TypeAhead),
                 (false, _) if !slid(lost, typed) => Err(Unfit::Front),
-                (false, _) => may_slide(asked, question, site).map(|()| Rule::Window),
+                (false, _) => {
+                    may_slide(asked, question, site)?;
+                    names_stand((lost, rest), site, around).map(|()| Rule::Window)
+                }
             };
         }
     }
-    let plain = |lost| of_lines(normal::lines(lost).chain(normal::lines(site.before)));
-    let has = plain_bytes(site.before);
-    if has == asked.plain_bytes as usize && plain("") == asked.plain {
-        return Ok(Rule::Normalised);
-    }
-    let lost = lost_lines(asked, around.prefix, has).ok_or(Unfit::Before)?;
-    if plain(lost) != asked.plain {
+    if !question.is_code || asked.plain_suffix != question.plain_suffix {
         return Err(Unfit::Before);
     }
+    if plain_bytes(site.before) == asked.plain_bytes as usize && plain(site.before) == asked.plain {
+        return Ok(Rule::Normalised);
+    }
+    let lost = lost_lines(asked, around.prefix, site).ok_or(Unfit::Before)?;
     may_slide(asked, question, site)?;
-    match words::still_stand(rest, lost, [around.prefix, around.suffix]) {
-        true => Ok(Rule::Normalised),
+    names_stand((lost, rest), site, around).map(|()| Rule::Normalised)
+}
+
+/// Whether what would be served names nothing that stood only in the lost text. A word of which
+/// the window has lost the beginning stood there as a whole.
+fn names_stand(
+    (lost, rest): (&str, &str),
+    site: &Site<'_>,
+    around: Around<'_>,
+) -> Result<(), Unfit> {
+    let word = site.before.find(|c: char| !words::is_part(c)).unwrap_or(site.before.len());
+    let lost = format!("{lost}{}", &site.before[..word]);
+    match words::still_stand(rest, &lost, [around.prefix, around.suffix]) {
+        true => Ok(()),
         false => Err(Unfit::Names),
     }
 }
@@ -169,21 +182,27 @@ fn may_slide(asked: &Asked, question: &Question, site: &Site<'_>) -> Result<(), 
     }
 }
 
-/// The whole lines at its front that a window of as many lines has lost, of which `has` normalised
-/// bytes are left.
-fn lost_lines<'a>(asked: &'a Asked, prefix: &str, has: usize) -> Option<&'a str> {
+/// The whole lines at its front that a window of as many lines has lost, where all else means the
+/// same.
+fn lost_lines<'a>(asked: &'a Asked, prefix: &str, site: &Site<'_>) -> Option<&'a str> {
     let lines = prefix.bytes().filter(|byte| *byte == b'\n').count();
-    if lines != asked.lines as usize {
+    if lines != asked.lines as usize || !site.slides {
         return None;
     }
-    let lacks = (asked.plain_bytes as usize).checked_sub(has)?;
     let fronts = asked.front.match_indices('\n').map(|(at, _)| &asked.front[..=at]);
-    fronts.into_iter().find(|front| plain_bytes(front) == lacks)
+    fronts.into_iter().find(|front| {
+        let whole = format!("{front}{}", site.before);
+        plain_bytes(&whole) == asked.plain_bytes as usize && plain(&whole) == asked.plain
+    })
+}
+
+fn plain(before: &str) -> Short {
+    of_pieces(normal::before(before).map(str::as_bytes))
 }
 
 /// Bytes of a normalised text.
-pub(crate) fn plain_bytes(text: &str) -> usize {
-    normal::lines(text).map(|line| line.len() + 1).sum()
+pub(crate) fn plain_bytes(before: &str) -> usize {
+    normal::before(before).map(str::len).sum()
 }
 
 /// Whether an answer that is still being written may come to answer a request: what was typed is

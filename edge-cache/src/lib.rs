@@ -8,6 +8,7 @@
 //! Absent on purpose: Pingora, clocks and embeddings.
 
 pub mod admission;
+pub mod cluster;
 mod digest;
 mod entry;
 mod fit;

@@ -12,7 +12,7 @@ use crate::{
     tags::{Namer, Tags},
 };
 
-/// Where entries are found: 128 bits over class, normalised suffix and anchor.
+/// Where entries are found: 128 bits over class and anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub Short);
 
@@ -34,10 +34,13 @@ pub struct Asker<'a> {
 /// A request as far as reuse goes, less its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// A digest of all that must be equal, and of the normalised suffix.
+    /// A digest of all that must be equal, and of the suffix's lines.
     class: [u8; 32],
-    /// A digest of the suffix as it is.
+    /// Digests of the suffix as it is, and normalised.
     pub(crate) suffix: Short,
+    pub(crate) plain_suffix: Short,
+    /// Whether blank lines mean nothing in it.
+    pub(crate) is_code: bool,
     /// Who may share windows: everybody of a declared repository, else one key.
     pub(crate) circle: u64,
     /// What an answer to it can be purged by.
@@ -58,12 +61,13 @@ pub struct Around<'a> {
 }
 
 impl<'a> Around<'a> {
-    /// The text around a request's cursor.
+    /// The text around a request's cursor, without snippets of other files.
     #[must_use]
-    pub fn of(input: &'a Input) -> Self {
-        match input {
-            Input::Prompt(prefix) => Self { prefix, suffix: "" },
-            Input::Fim { prefix, suffix } => Self { prefix, suffix },
+    pub fn of(request: &'a CompletionRequest) -> Self {
+        let own = |prefix: &'a str| prefix.split_at(request.snippet_bytes).1;
+        match &request.input {
+            Input::Prompt(prefix) => Self { prefix: own(prefix), suffix: "" },
+            Input::Fim { prefix, suffix } => Self { prefix: own(prefix), suffix },
             Input::Chat(_) => Self { prefix: "", suffix: "" },
         }
     }
@@ -85,7 +89,7 @@ pub(crate) struct Site<'a> {
 const LINES_TYPED_MAX: usize = 8;
 
 /// Changes whenever what is written below does, so that old places mean nothing to new code.
-const LAYOUT: &str = "nearhop completion class 2";
+const LAYOUT: &str = "nearhop completion class 3";
 
 impl Question {
     /// What `request` asks of `model`, at a temperature.
@@ -97,7 +101,7 @@ impl Question {
         namer: &Namer,
     ) -> Self {
         let (sampling, declared) = (&request.sampling, &request.declared);
-        let around = Around::of(&request.input);
+        let around = Around::of(request);
         let mut class = Digest::new(LAYOUT);
         class.text(asker.tenant);
         class.list(declared.repo.as_deref().into_iter());
@@ -107,16 +111,21 @@ impl Question {
         class.number(u64::from(sampling.temperature.unwrap_or(model.temperature).to_bits()));
         // Negative zero samples as zero does.
         class.number(u64::from((sampling.top_p.unwrap_or(1.0) + 0.0).to_bits()));
-        class.optional(sampling.max_tokens.map(|tokens| tokens as u64));
+        class.number(sampling.max_tokens.unwrap_or(model.max_tokens) as u64);
         class.number(sampling.n as u64);
         class.optional(sampling.seed);
         class.list(sampling.stop.iter().map(String::as_str));
         write_files(&mut class, declared);
         match &request.input {
-            Input::Prompt(_) => class.number(0),
-            Input::Fim { suffix, .. } => {
+            Input::Prompt(prefix) => {
+                class.number(0);
+                class.text(&prefix[..request.snippet_bytes]);
+            }
+            Input::Fim { prefix, suffix } => {
                 class.number(1);
-                normal::suffix(suffix).for_each(|line| class.text(line));
+                class.text(&prefix[..request.snippet_bytes]);
+                // Coarse, so that all that may mean the same lies at one place.
+                normal::suffix_lines(suffix).for_each(|line| class.text(line));
             }
             Input::Chat(_) => {
                 class.number(2);
@@ -130,6 +139,8 @@ impl Question {
         Self {
             class: class.finish(),
             suffix: of_pieces([around.suffix.as_bytes()]),
+            plain_suffix: of_pieces(normal::suffix(around.suffix).map(str::as_bytes)),
+            is_code: normal::is_code(declared.language.as_deref(), declared.file.as_deref()),
             circle,
             tags: Tags::of(asker.tenant, declared, model, namer),
             conversation: matches!(request.input, Input::Chat(_)),

@@ -2,8 +2,13 @@
 
 /// The identifiers of `text`: runs of letters, digits and `_` that begin with no digit.
 pub(crate) fn identifiers(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+    text.split(|c| !is_part(c))
         .filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '_'))
+}
+
+/// Whether a character may stand in an identifier.
+pub(crate) fn is_part(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// Whether every identifier of `served` that stood in `lost` still stands in one of `kept`.

@@ -57,6 +57,9 @@ pub struct CompletionRequest {
     pub response_fields: Vec<String>,
     /// What the editor says of the place that it asks about.
     pub declared: Declared,
+    /// Bytes at the front of the prefix that are snippets of other files, where the shape sends
+    /// them apart.
+    pub snippet_bytes: usize,
 }
 
 /// The text of a request.
@@ -215,6 +218,7 @@ impl CompletionRequest {
             warm_up: false,
             response_fields: Vec::new(),
             declared: Declared::default(),
+            snippet_bytes: 0,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
 fn question<'a>(request: &'a CompletionRequest, key: &str) -> (Question, Around<'a>) {
     let asker = Asker { tenant: "t", key };
     let question = Question::of(request, asker, &model("1"), &Namer::default());
-    (question, Around::of(&request.input))
+    (question, Around::of(request))
 }
 
 /// How the answer to one request, by key `k`, answers another.
@@ -21,7 +21,7 @@ fn between(old: &CompletionRequest, text: &str, new: &CompletionRequest, key: &s
     question.sites(around.prefix).find_map(|site| {
         places
             .contains(&site.place)
-            .then(|| fit((&asked, text), (&question, around), &site))
+            .then(|| fit((&asked, text), (&question, around), &site).ok())
             .flatten()
     })
 }
@@ -161,13 +161,52 @@ fn a_window_is_for_its_key_or_its_repository() {
 #[test]
 fn a_name_that_the_window_lost_is_not_offered() {
     // A blank line more pushes a line out of a window of so many lines.
-    let window = |first: &str| format!("{first}{}\nx = ", long(1..20));
-    let slid = format!("{}\n\nx = ", long(1..20));
+    let window = |first: &str| format!("{first}{}x = ", long(1..20));
+    let slid = format!("{}\n{}x = ", long(1..10), long(10..20));
     let check = |first: &str, text, expected| {
         check((&window(first), ""), text, (&slid, ""), expected);
     };
     check("import numpy\n", "value_3", Some((Rule::Normalised, "value_3")));
     check("import numpy\n", "numpy.zeros(3)", None);
+}
+
+#[test]
+fn a_name_that_slid_out_of_a_window_is_not_offered() {
+    let window = format!("secret_name = 1\n{}x = ", long(1..20));
+    let check = |text: &str, typed: usize, expected| {
+        let slid = format!("{window}{}", &text[..typed]);
+        check((&window, ""), text, (&slid[typed..], ""), expected);
+    };
+    check("value_3 + value_4", 6, Some((Rule::Window, "3 + value_4")));
+    check("count + secret_name", 6, None);
+    check("count + secret", 6, Some((Rule::Window, "+ secret")));
+}
+
+#[test]
+fn prose_is_not_normalised() {
+    let mut old = ask(&above("    return "), ")\n");
+    let mut new = ask(&above("    return ").replace("\n\n", "\n"), ")\n");
+    assert!(between(&old, "total", &new, "k").is_some());
+    (old.declared.language, new.declared.language) =
+        (Some("markdown".into()), Some("markdown".into()));
+    assert!(between(&old, "total", &new, "k").is_none());
+}
+
+#[test]
+fn snippets_of_other_files_are_no_part_of_the_window() {
+    let infill = |extra: &str, prefix: &str| {
+        let body = format!(
+            r#"{{"input_prefix": "{prefix}", "input_suffix": "", "input_extra": [{extra}]}}"#
+        );
+        CompletionRequest::parse(nearhop_wire::Endpoint::Infill, body.as_bytes()).unwrap()
+    };
+    let snippet = r#"{"filename": "b.py", "text": "b = 1\n"}"#;
+    let above = long(0..20).replace('\n', "\\n");
+    let typed = "01234567890123456789";
+    let (old, text) = (infill(snippet, &above), format!("{typed} and more"));
+    assert_eq!(old.snippet_bytes, typed.len());
+    assert!(between(&old, &text, &infill("", &format!("{above}{typed}")), "k").is_none());
+    assert!(between(&old, &text, &infill(snippet, &format!("{above}{typed}")), "k").is_some());
 }
 
 #[test]

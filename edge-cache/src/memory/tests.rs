@@ -21,7 +21,7 @@ impl Rig {
     fn put(&self, tenant_name: &str, prefix: &str, text: &str, now: Duration) -> Result<(), Skip> {
         let request = ask(prefix, "");
         let question = Question::of(&request, tenant(tenant_name), &model("1"), &Namer::default());
-        let (places, asked) = Asked::of(&question, Around::of(&request.input))?;
+        let (places, asked) = Asked::of(&question, Around::of(&request))?;
         let generation = self.validity.generation();
         let entry = Entry::new(asked, &answer(text), (generation, question.tags), now)?;
         self.memory.put(&places, &Arc::new(entry), now)
@@ -30,7 +30,7 @@ impl Rig {
     fn find(&self, tenant_name: &str, prefix: &str, need: Need, now: Duration) -> Option<String> {
         let request = ask(prefix, "");
         let question = Question::of(&request, tenant(tenant_name), &model("1"), &Namer::default());
-        let found = self.memory.find((&question, Around::of(&request.input)), need, now)?;
+        let found = self.memory.find((&question, Around::of(&request)), need, now)?;
         Some(found.entry.text[found.fit.typed..].to_owned())
     }
 }
@@ -105,7 +105,7 @@ fn an_answer_that_was_under_way_during_a_purge_does_not_enter() {
     let rig = Rig::new(1 << 20);
     let request = ask("a = ", "");
     let question = Question::of(&request, tenant("t"), &model("1"), &Namer::default());
-    let (places, asked) = Asked::of(&question, Around::of(&request.input)).unwrap();
+    let (places, asked) = Asked::of(&question, Around::of(&request)).unwrap();
     let before = rig.validity.generation();
     rig.validity.purge(Purge::All, SECOND);
     let entry = Entry::new(asked, &answer("x"), (before, question.tags), SECOND).unwrap();
@@ -119,10 +119,10 @@ fn entries_of_an_idle_session_are_not_served() {
     let mut request = ask("a = ", "");
     request.declared.session = Some("s".into());
     let question = Question::of(&request, tenant("t"), &model("1"), &Namer::default());
-    let (places, asked) = Asked::of(&question, Around::of(&request.input)).unwrap();
+    let (places, asked) = Asked::of(&question, Around::of(&request)).unwrap();
     let entry = Entry::new(asked, &answer("x"), (0, question.tags), SECOND).unwrap();
     memory.put(&places, &Arc::new(entry), SECOND).unwrap();
-    let found = |now| memory.find((&question, Around::of(&request.input)), ALL, now).is_some();
+    let found = |now| memory.find((&question, Around::of(&request)), ALL, now).is_some();
     let idle = crate::SESSION_IDLE_MAX;
     assert!(found(idle));
     assert!(!found(idle + 2 * SECOND));

@@ -106,7 +106,7 @@ pub(super) fn explain(shared: &Shared, body: &str) -> Response {
     let verdict = crate::phase::lookup::reusable(&request, &model);
     let asker = Asker { tenant: &tenant, key: &key };
     let question = Question::of(&request, asker, &model, &shared.namer);
-    let around = Around::of(&request.input);
+    let around = Around::of(&request);
     let considered = shared.l1.explain((&question, around), clock::since_epoch());
     let allowed = shared.rules.allowed();
     let entries: Vec<Value> =

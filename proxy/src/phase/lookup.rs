@@ -149,7 +149,7 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     let caller = &admitted.head.caller;
     let asker = Asker { tenant: &caller.tenant, key: &caller.key };
     let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
-    let around = Around::of(&admitted.request.input);
+    let around = Around::of(&admitted.request);
     shared.validity.heard_of(&question.tags, clock::since_epoch());
     let generation = shared.validity.generation();
     let (places, asked) = match Asked::of(&question, around) {
@@ -229,7 +229,7 @@ pub(crate) fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit> {
     let caller = &admitted.head.caller;
     let asker = Asker { tenant: &caller.tenant, key: &caller.key };
     let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
-    let around = Around::of(&admitted.request.input);
+    let around = Around::of(&admitted.request);
     let age = if admitted.kind.is_code() { STALE_CODE_MAX } else { Duration::MAX };
     let found = shared.l1.find((&question, around), Need::Anything(age), clock::since_epoch())?;
     Some(Hit::new(found, admitted))

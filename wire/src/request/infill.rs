@@ -102,6 +102,7 @@ struct Extra<'a> {
 pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
     let unknown = NAMES.unknown(fields)?;
     let length = read_length(fields)?;
+    let (input, snippet_bytes) = read_input(fields)?;
     let seed = fields.get::<i64>("seed", "a whole number")?;
     Ok(CompletionRequest {
         model: editor::model(fields)?,
@@ -127,13 +128,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
         },
         warm_up: length == Length::None,
         response_fields: read_response_fields(fields)?,
-        ..CompletionRequest::of(Endpoint::Infill, read_input(fields)?)
+        snippet_bytes,
+        ..CompletionRequest::of(Endpoint::Infill, input)
     })
 }
 
 /// `prompt` is what already stands of the line to complete. The server puts it after the token
-/// that begins the middle; to a pod, which completes from there, it is the prefix's end.
-fn read_input(fields: &Fields<'_>) -> Result<Input, ApiError> {
+/// that begins the middle; to a pod, which completes from there, it is the prefix's end. With the
+/// bytes of snippets at the front.
+fn read_input(fields: &Fields<'_>) -> Result<(Input, usize), ApiError> {
     let prefix = required(fields.text("input_prefix")?, "input_prefix")?;
     let suffix = required(fields.text("input_suffix")?, "input_suffix")?;
     let middle = fields.text("prompt")?.unwrap_or_default();
@@ -146,8 +149,10 @@ fn read_input(fields: &Fields<'_>) -> Result<Input, ApiError> {
             text: &extra.text.0,
         })
         .collect();
+    let own = prefix.len() + middle.len();
     let prefix = context::before(&snippets, &[&prefix, &middle], "input_extra")?;
-    Ok(Input::Fim { prefix, suffix: suffix.into_owned() })
+    let snippet_bytes = prefix.len() - own;
+    Ok((Input::Fim { prefix, suffix: suffix.into_owned() }, snippet_bytes))
 }
 
 /// How long an answer may be.

@@ -57,7 +57,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
     let segments: Fields<'_> = required(fields.get("segments", expected)?, "segments")?;
     let in_segments = |error: ApiError| ApiError { param: Some("segments".to_owned()), ..error };
     unknown.extend(SEGMENT_NAMES.unknown(&segments).map_err(in_segments)?);
-    let input = read_segments(&segments).map_err(in_segments)?;
+    let (input, snippet_bytes) = read_segments(&segments).map_err(in_segments)?;
     check_mode(fields)?;
     Ok(CompletionRequest {
         model: editor::model(fields)?,
@@ -68,11 +68,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
             ..Sampling::default()
         },
         unknown,
+        snippet_bytes,
         ..CompletionRequest::of(Endpoint::Tabby, input)
     })
 }
 
-fn read_segments(segments: &Fields<'_>) -> Result<Input, ApiError> {
+/// With the bytes of snippets at the front of its prefix.
+fn read_segments(segments: &Fields<'_>) -> Result<(Input, usize), ApiError> {
     let prefix = required(segments.text("prefix")?, "prefix")?;
     let suffix = segments.text("suffix")?;
     let mut lists: Vec<Vec<Declaration<'_>>> = Vec::with_capacity(SNIPPETS.len());
@@ -85,11 +87,14 @@ fn read_segments(segments: &Fields<'_>) -> Result<Input, ApiError> {
         .flatten()
         .map(|one| Snippet { path: Some(&one.filepath.0), text: &one.body.0 })
         .collect();
+    let own = prefix.len();
     let prefix = context::before(&snippets, &[&prefix], "segments")?;
-    Ok(match suffix {
+    let snippet_bytes = prefix.len() - own;
+    let input = match suffix {
         Some(suffix) => Input::Fim { prefix, suffix: suffix.into_owned() },
         None => Input::Prompt(prefix),
-    })
+    };
+    Ok((input, snippet_bytes))
 }
 
 fn check_mode(fields: &Fields<'_>) -> Result<(), ApiError> {
