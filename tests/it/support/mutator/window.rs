@@ -103,6 +103,61 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         lose_the_name(first, then)?;
         add_space(then, dice)
     }),
+    cursor("a window that lost the name that is served", |first, then, _| {
+        lose_the_name(first, then)
+    }),
+    cursor("a window that lost the name that is half typed", |first, then, _| {
+        lose_the_name(first, then)?;
+        then.typed += "print(led";
+        Some(())
+    }),
+    cursor("the window's front cuts the name that is served", |first, then, dice| {
+        let cut = 1 + dice.below("ledger_limit".len() - 1);
+        let filler = " ".repeat(TYPED.len() - cut);
+        first.top = format!("{filler}{LINE}{}", LOST.repeat(8));
+        serve_the_name(first, then, "ledger_limit");
+        then.lost = TYPED.len();
+        Some(())
+    }),
+    cursor("the name that is served stands only as the rest of a word", |first, then, _| {
+        const FRONT: &str = "quota = 1; # o stock_";
+        assert_eq!(FRONT.len(), TYPED.len());
+        first.top = format!("{FRONT}quota = 12\n{}", LOST.repeat(8));
+        serve_the_name(first, then, "quota");
+        then.lost = TYPED.len();
+        Some(())
+    }),
+    cursor("a line lost, and none typed", |first, then, dice| {
+        pad(first);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = first.top.find('\n')? + 1;
+        (then.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("more lines lost than typed", |first, then, _| {
+        slide_lines(first, then)?;
+        then.lost += then.top[then.lost..].find('\n')? + 1;
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("a line typed, and half of one lost", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.lost -= 1 + dice.below(3);
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("a line typed, and one and a half lost", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.lost += 1 + dice.below(3);
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("space added, and a window of characters slid", |first, then, dice| {
+        slid(first, then, dice)?;
+        add_space(then, dice)
+    }),
+    window_of("space added, a colleague's window", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.key = "nh-colleague";
+        add_space(then, dice)
+    }),
     // As many lines, and text lost at the front; and yet it is the first line that was edited.
     cursor("the first line loses its first word", |first, then, _| {
         first.top = format!("not {LOST}");
@@ -122,19 +177,27 @@ pub(crate) const MUST_MISS: &[Edit] = &[
 ];
 
 pub(crate) const MAY_HIT: &[Edit] = &[
-    cursor("a window of characters slid", slid),
-    cursor("a window of lines slid", |first, then, _| {
-        pad(first);
-        let (line, rest) = first.answer.split_once('\n')?;
-        let typed = format!("{line}\n{}", &rest[..rest.len() - rest.trim_start().len()]);
-        *then = Scene { typed, ..first.clone() };
-        // Both begin where a line does.
-        first.lost = first.top[..first.top[..40].rfind('\n')? + 1].len();
-        then.lost = first.lost + first.top[first.lost..].find('\n')? + 1;
-        Some(())
-    }),
-    window_of("a colleague's window of the same repository", |first, then, dice| {
+    cursor("a window of characters slid", |first, then, dice| {
         slid(first, then, dice)?;
+        // What the front has left of a word may be a name of the answer.
+        let before = first.before();
+        let front = before.split(|character: char| !character.is_alphanumeric()).next()?;
+        (front.is_empty() || !first.answer.contains(front)).then_some(())
+    }),
+    cursor("a window of lines slid", |first, then, _| slide_lines(first, then)),
+    cursor("space added, and a window of lines slid", |first, then, dice| {
+        slide_lines(first, then)?;
+        add_space(then, dice)
+    }),
+    window_of("space added, a colleague's window of the same repository", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.key = "nh-colleague";
+        declare(first, &json!({"repo": "r"}));
+        declare(then, &json!({"repo": "r"}));
+        add_space(then, dice)
+    }),
+    window_of("a colleague's window of the same repository", |first, then, _| {
+        slide_lines(first, then)?;
         then.key = "nh-colleague";
         declare(first, &json!({"repo": "r"}));
         declare(then, &json!({"repo": "r"}));
@@ -149,12 +212,6 @@ pub(crate) const MAY_HIT: &[Edit] = &[
     }),
     cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
 ];
-
-/// `normalised` asks for the names of what is served, `window` alone does not.
-pub(crate) const OPEN: &[Edit] =
-    &[cursor("a window that lost the name that is served", |first, then, _| {
-        lose_the_name(first, then)
-    })];
 
 /// Enough text in front that a window loses some of it, and keeps the mark.
 fn pad(scene: &mut Scene) {
@@ -189,15 +246,32 @@ fn lines(scene: &Scene) -> usize {
     scene.before().split('\n').count()
 }
 
+/// A line is typed, and one has left the window.
+fn slide_lines(first: &mut Scene, then: &mut Scene) -> Option<()> {
+    pad(first);
+    let (line, rest) = first.answer.split_once('\n')?;
+    let typed = format!("{line}\n{}", &rest[..rest.len() - rest.trim_start().len()]);
+    *then = Scene { typed, ..first.clone() };
+    // Both begin where a line does.
+    first.lost = first.top[..first.top[..40].rfind('\n')? + 1].len();
+    then.lost = first.lost + first.top[first.lost..].find('\n')? + 1;
+    Some(())
+}
+
+const LINE: &str = "ledger_limit = 12\n";
+const TYPED: &str = "value_of_it = 20\n    ";
+
 /// The answer ends with a name that has left the window, in the line that it lost.
 fn lose_the_name(first: &mut Scene, then: &mut Scene) -> Option<()> {
-    const LINE: &str = "ledger_limit = 12\n";
-    const TYPED: &str = "value_of_it = 20\n    ";
-    for scene in [&mut *first, &mut *then] {
-        scene.top = format!("{LINE}{}", LOST.repeat(8));
-        scene.answer = format!("{TYPED}print(ledger_limit)");
-    }
-    TYPED.clone_into(&mut then.typed);
+    first.top = format!("{LINE}{}", LOST.repeat(8));
+    serve_the_name(first, then, "ledger_limit");
     then.lost = LINE.len();
     Some(())
+}
+
+fn serve_the_name(first: &mut Scene, then: &mut Scene, name: &str) {
+    first.answer = format!("{TYPED}print({name})");
+    then.top.clone_from(&first.top);
+    then.answer.clone_from(&first.answer);
+    TYPED.clone_into(&mut then.typed);
 }
