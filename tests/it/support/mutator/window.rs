@@ -127,6 +127,26 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         then.lost = TYPED.len();
         Some(())
     }),
+    cursor("as many bytes lost as were typed, and fewer characters", |first, then, dice| {
+        first.top = "\u{fc}".repeat(300);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = then.typed.len() / 2;
+        then.typed.len().is_multiple_of(2).then_some(())
+    }),
+    cursor("256 bytes in common, and most of them blank", |first, then, dice| {
+        let at = first.prefix.rfind('\n')? + 1;
+        let blank = dice.pick(&["\n", " \n", "\t\n"])?.repeat(300);
+        let above = format!("# {}\n{blank}    x = 1\n", first.mark);
+        first.prefix.replace_range(..at, &above);
+        pad(first);
+        *then = first.clone();
+        then.type_into(dice)?;
+        let size = blank.len() + 100;
+        resize(first, size);
+        resize(then, size);
+        Some(())
+    }),
     cursor("a line lost, and none typed", |first, then, dice| {
         pad(first);
         *then = first.clone();
@@ -183,6 +203,13 @@ pub(crate) const MAY_HIT: &[Edit] = &[
         let before = first.before();
         let front = before.split(|character: char| !character.is_alphanumeric()).next()?;
         (front.is_empty() || !first.answer.contains(front)).then_some(())
+    }),
+    cursor("a window of wide characters slid", |first, then, dice| {
+        first.top = "\u{fc}".repeat(300);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = then.typed.chars().count();
+        Some(())
     }),
     cursor("a window of lines slid", |first, then, _| slide_lines(first, then)),
     cursor("space added, and a window of lines slid", |first, then, dice| {
