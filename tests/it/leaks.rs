@@ -128,8 +128,18 @@ impl Ask {
     }
 }
 
-/// What the pod has said: the tenant that it saw, and for which request it was.
-type Said = Arc<Mutex<HashMap<String, (String, String)>>>;
+/// What the pod has said, by its hash.
+type Said = Arc<Mutex<HashMap<String, Told>>>;
+
+#[derive(Debug)]
+struct Told {
+    /// As the pod saw it.
+    tenant: String,
+    /// Of the request that it was for.
+    id: String,
+    /// So many were said before.
+    number: usize,
+}
 
 /// Every line of the answer names the tenant and what was asked, so that every rest of it does.
 fn answer(said: &Said, head: &str, body: &Value) -> Reply {
@@ -143,7 +153,8 @@ fn answer(said: &Said, head: &str, body: &Value) -> Reply {
     let hash = Sha256::digest(asked.as_bytes());
     let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let text = format!("say(<{tenant}|{hash}>)\n").repeat(5);
-    said.insert(hash, (tenant, id));
+    let number = said.len();
+    said.insert(hash, Told { tenant, id, number });
     Reply { text, finish: "stop" }
 }
 
@@ -341,12 +352,40 @@ struct Count {
     refused: usize,
 }
 
+/// A purge, and how much the pod had said by then.
+#[derive(Debug)]
+struct Purge {
+    tenant: &'static str,
+    tag: Option<(&'static str, &'static str)>,
+    said: usize,
+}
+
+impl Purge {
+    fn drops(&self, made: &Ask) -> bool {
+        self.tenant == made.asker.tenant
+            && match self.tag {
+                None => true,
+                Some(("repo", repository)) => made.repository == Some(repository),
+                Some((tag, value)) => made.declared[tag] == value,
+            }
+    }
+
+    fn order(&self) -> Value {
+        let mut what = json!({"tenant": self.tenant});
+        if let Some((tag, value)) = self.tag {
+            what[tag] = json!(value);
+        }
+        what
+    }
+}
+
 struct World {
     edge: Edge,
     _pod: FakePod,
     _issuer: Issuer,
     said: Said,
     askers: Vec<Asker>,
+    purged: Vec<Purge>,
 }
 
 impl World {
@@ -379,7 +418,7 @@ impl World {
         })
         .await;
         let askers = by_key.into_iter().chain(by_token).collect();
-        Self { edge, _pod: pod, _issuer: issuer, said, askers }
+        Self { edge, _pod: pod, _issuer: issuer, said, askers, purged: Vec::new() }
     }
 
     /// All at the same time.
@@ -419,9 +458,14 @@ impl World {
         let said = self.said.lock().unwrap();
         let mut made_for = None;
         for (tenant, hash) in named {
-            let (seen_as, id) = &said[hash];
-            let made = &asks[id];
-            assert_eq!((seen_as.as_str(), tenant), (ask.asker.tenant, ask.asker.tenant), "{ask:?}");
+            let told = &said[hash];
+            let made = &asks[&told.id];
+            assert_eq!([&told.tenant, tenant], [ask.asker.tenant; 2], "{ask:?}");
+            let purged = self.purged.iter().filter(|purge| purge.drops(made));
+            assert!(
+                purged.max_by_key(|purge| purge.said).is_none_or(|purge| purge.said <= told.number),
+                "{ask:?} {made:?}"
+            );
             assert!(ask.may_have(made), "{text:?} was made for\n{made:?}, not for\n{ask:?}");
             made_for = Some(made);
         }
@@ -439,21 +483,29 @@ impl World {
         (made.id == ask.id).then_some((ask, text))
     }
 
-    async fn purge(&self, dice: &mut Dice) {
+    /// What is asked later is answered with nothing from before.
+    async fn purge(&mut self, dice: &mut Dice) {
+        const TAGS: [Option<(&str, &str)>; 7] = [
+            None,
+            Some(("session", "s")),
+            Some(("session", "acme")),
+            Some(("repo", "r")),
+            Some(("repo", "r ")),
+            Some(("repo", "acme")),
+            Some(("repo", "e/r")),
+        ];
         let tenant = dice.pick(&self.askers).unwrap().tenant;
-        let what = match dice.below(4) {
-            0 => json!({"tenant": tenant}),
-            1 => json!({"tenant": tenant, "session": "s"}),
-            _ => json!({"tenant": tenant, "repo": dice.pick(&["r", "acme", "e/r"]).unwrap()}),
-        };
-        let told = self.edge.order("/cache/purge", &what).await;
-        assert_eq!(told.status, StatusCode::OK, "{what} {told:?}");
+        let said = self.said.lock().unwrap().len();
+        let purge = Purge { tenant, tag: *dice.pick(&TAGS).unwrap(), said };
+        let told = self.edge.order("/cache/purge", &purge.order()).await;
+        assert_eq!(told.status, StatusCode::OK, "{purge:?} {told:?}");
+        self.purged.push(purge);
     }
 }
 
 #[tokio::test]
 async fn no_text_reaches_one_whom_it_was_not_made_for() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let mut attacker = Attacker::new(world.askers.clone());
     let (mut asks, mut count) = (HashMap::new(), Count::default());
     let least = if soaking() { 10_000 } else { 600 };

@@ -73,6 +73,9 @@ struct Doubter {
     typed_ahead: Share,
     exact: Share,
     again: Share,
+    /// Of the texts that were typed ahead, and of the fresh ones in their place: those that begin
+    /// with what the user types next.
+    right: [usize; 2],
 }
 
 impl Doubter {
@@ -157,17 +160,21 @@ async fn what_is_served_while_typing_is_what_the_real_model_said_before() {
         typed_ahead: Share::default(),
         exact: Share::default(),
         again: Share::default(),
+        right: [0; 2],
     };
     let typist = Typist { tasks: &tasks, step: STEP, mixed: false, seed: SEED };
     typist.type_all(&mut doubter).await;
-    let Doubter { asked, answered, typed_ahead, exact, again, .. } = &doubter;
+    let Doubter { asked, answered, typed_ahead, exact, again, right, .. } = &doubter;
     say(&format!(
-        "the real model: {} lines, {asked} requests, {} generated\n{}\n{}\n{}",
+        "the real model: {} lines, {asked} requests, {} generated\n{}\n{}\n{}\nof {} served texts {} begin with what is typed next, of the fresh ones {}",
         tasks.len(),
         answered.len(),
         typed_ahead.say("typed ahead"),
         exact.say("asked again at once"),
         again.say("asked again later"),
+        typed_ahead.all + again.all,
+        right[0],
+        right[1],
     ));
     assert!(typed_ahead.all > 0 && exact.all > 0, "nothing was served");
 }
