@@ -12,9 +12,12 @@ pub mod cluster;
 mod digest;
 mod entry;
 mod fit;
+pub mod l2;
 pub mod memory;
 mod normal;
+mod pack;
 mod question;
+mod seal;
 mod tags;
 #[cfg(test)]
 mod testing;
