@@ -18,19 +18,23 @@ use nearhop_admin::{
 };
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
-use nearhop_edge_cache::{Memory, Namer, Validity};
+use nearhop_edge_cache::{
+    Memory, Namer, Validity,
+    cluster::{Cluster, ClusterError, Password, Settings, Tls},
+    l2,
+};
 use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
 use crate::{
-    background::{fetch_keys, reload, serve_admin, size_gate, watch_files},
+    background::{fetch_keys, reload, serve_admin, serve_l2, size_gate, watch_files},
     buffer::Budget,
     client::Side,
     export::Exporter,
@@ -66,6 +70,9 @@ pub enum EdgeError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The shared cache cannot be spoken to as it is configured.
+    #[error("edge.l2: {0}")]
+    L2(#[from] ClusterError),
     /// The file of the accounts cannot be used.
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -116,6 +123,8 @@ pub struct Edge {
     successor: Successor,
     exporting: Option<Background>,
     local: Option<Arc<Local>>,
+    operations: Arc<Runtime>,
+    l2_writes: Option<mpsc::Receiver<l2::Write>>,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -185,6 +194,16 @@ impl Edge {
         });
         let vantage = post.map(|post| Vantage::new(post, &VantageMetrics::new(&metrics)));
         let validity = Arc::new(Validity::new(edge.l1.ttl));
+        let operations = runtime("operations", 1)?;
+        // Its connections live beside requests, as checks and files do.
+        let entered = operations.enter();
+        let (l2, l2_writes) =
+            edge.l2.as_ref().map(|l2| open_l2(l2, &validity)).transpose()?.unzip();
+        drop(entered);
+        let namer = edge
+            .l2
+            .as_ref()
+            .map_or_else(Namer::default, |l2| Namer::new(l2.secret.reveal().as_bytes()));
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
@@ -194,8 +213,10 @@ impl Edge {
             gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
             buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, Arc::clone(&validity)),
+            l2,
+            l2_start_after: edge.l2.as_ref().map_or(Duration::ZERO, |l2| l2.start_after),
             validity,
-            namer: Namer::default(),
+            namer,
             rules: Rules::new(&edge.reuse.rules),
             flights: Arc::default(),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
@@ -244,6 +265,8 @@ impl Edge {
             successor,
             exporting: exporting.map(|exporting| -> Background { Box::pin(exporting) }),
             local,
+            operations: Arc::new(operations),
+            l2_writes,
         })
     }
 
@@ -255,11 +278,12 @@ impl Edge {
     /// [`EdgeError::System`].
     pub fn run(self, on_ready: impl FnOnce(Ready) + Send + 'static) -> Result<(), EdgeError> {
         let requests = runtime("edge", self.threads)?;
-        let operations = runtime("operations", 1)?;
-        let shared = Arc::clone(&self.shared);
+        let (shared, operations) = (Arc::clone(&self.shared), Arc::clone(&self.operations));
         let stopped = requests.block_on(self.serve(&operations, on_ready));
         shared.usage.close();
-        operations.shutdown_timeout(Duration::from_millis(200));
+        if let Ok(operations) = Arc::try_unwrap(operations) {
+            operations.shutdown_timeout(Duration::from_millis(200));
+        }
         requests.shutdown_timeout(Duration::from_secs(1));
         stopped
     }
@@ -319,6 +343,9 @@ impl Edge {
         }
         if let Some(vantage) = &self.shared.vantage {
             operations.spawn(Arc::clone(vantage).run(|| {}));
+        }
+        if let Some(writes) = self.l2_writes.take() {
+            operations.spawn(serve_l2(Arc::clone(&self.shared), writes));
         }
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
@@ -398,6 +425,25 @@ const PEER_CONNECTIONS: usize = 256;
 enum Leaving {
     Stop,
     HandedOver(u32),
+}
+
+/// The cache that edges share, and what is to be written to it. That Redis is away is no reason not
+/// to start.
+fn open_l2(
+    l2: &nearhop_conf::L2,
+    validity: &Arc<Validity>,
+) -> Result<(Arc<l2::Shared>, mpsc::Receiver<l2::Write>), ClusterError> {
+    let cluster = Cluster::new(&Settings {
+        nodes: l2.nodes.clone(),
+        username: l2.username.clone(),
+        password: l2.password.as_ref().map(|password| Password::new(password.reveal())),
+        tls: l2.tls.clone().map(|tls| Tls { ca: tls.ca }),
+        prefix: l2.prefix.clone(),
+        patience: l2.patience,
+    })?;
+    let secret = l2.secret.reveal().as_bytes();
+    let (shared, writes) = l2::Shared::new(cluster, secret, l2.keep, Arc::clone(validity));
+    Ok((Arc::new(shared), writes))
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, Seat, Usage};
-use nearhop_edge_cache::{Memory, Namer, Validity};
+use nearhop_edge_cache::{Memory, Namer, Validity, l2};
 use nearhop_geo::Vantage;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -67,6 +67,10 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) buffered: Arc<Budget>,
     pub(crate) l1: Memory,
+    /// The cache that edges share, where there is one.
+    pub(crate) l2: Option<Arc<l2::Shared>>,
+    /// After how long without its answer a pod is asked as well.
+    pub(crate) l2_start_after: Duration,
     /// How long what is stored may be served.
     pub(crate) validity: Arc<Validity>,
     /// Names of what is stored, to purge it by.
@@ -181,7 +185,7 @@ async fn completion(
         Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
             respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
         }
-        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted) {
+        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted).await {
             Some(hit) => {
                 respond::hit(client, record, &admitted, (&hit, Source::CacheFallback)).await
             }
