@@ -8,6 +8,7 @@
 //! Absent on purpose: Pingora, clocks and embeddings.
 
 pub mod admission;
+pub mod audit;
 pub mod cluster;
 mod digest;
 mod entry;
@@ -18,6 +19,7 @@ mod normal;
 mod pack;
 mod question;
 mod seal;
+pub mod snapshot;
 mod tags;
 #[cfg(test)]
 mod testing;

@@ -19,9 +19,9 @@ use nearhop_admin::{
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
 use nearhop_edge_cache::{
-    Memory, Namer, Validity,
+    Memory, Namer, Rule, Validity,
     cluster::{Cluster, ClusterError, Password, Settings, Tls},
-    l2,
+    l2, snapshot,
 };
 use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
 use pingora::services::background::BackgroundService as _;
@@ -34,12 +34,13 @@ use tokio::{
 };
 
 use crate::{
+    auditor::{self, Auditor},
     background::{fetch_keys, reload, serve_admin, serve_l2, size_gate, watch_files},
     buffer::Budget,
     client::Side,
     export::Exporter,
     gateway::Gateway,
-    handover::{self, Inherited, Successor},
+    handover::{self, Inherited, Remember, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
     live::Live,
     local::Local,
@@ -125,6 +126,7 @@ pub struct Edge {
     local: Option<Arc<Local>>,
     operations: Arc<Runtime>,
     l2_writes: Option<mpsc::Receiver<l2::Write>>,
+    audits: mpsc::Receiver<auditor::Job>,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -194,6 +196,7 @@ impl Edge {
         });
         let vantage = post.map(|post| Vantage::new(post, &VantageMetrics::new(&metrics)));
         let validity = Arc::new(Validity::new(edge.l1.ttl));
+        let (auditor, audits) = Auditor::new(edge.reuse.audit.clone());
         let operations = runtime("operations", 1)?;
         // Its connections live beside requests, as checks and files do.
         let entered = operations.enter();
@@ -218,6 +221,7 @@ impl Edge {
             validity,
             namer,
             rules: Rules::new(&edge.reuse.rules),
+            auditor,
             flights: Arc::default(),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
@@ -229,6 +233,17 @@ impl Edge {
             vantage: vantage.map(Arc::new),
             exporter,
         });
+        for (rule, serves) in Rule::ALL.iter().zip(shared.rules.allowed()) {
+            edge_metrics.rule_serves.with_label_values(&[rule.name()]).set(i64::from(serves));
+        }
+        let mut taker = snapshot::Taker::default();
+        let now = clock::since_epoch();
+        inherited.remember(|message| {
+            taker.take(message, (&shared.l1, &shared.validity, &shared.namer), now)
+        });
+        if taker.taken() > 0 {
+            tracing::info!(entries = taker.taken(), "the old process had these cached");
+        }
         let (draining, drained) = watch::channel(false);
         let pods = Arc::clone(&shared.pods);
         let checks = Checks {
@@ -267,6 +282,7 @@ impl Edge {
             local,
             operations: Arc::new(operations),
             l2_writes,
+            audits,
         })
     }
 
@@ -347,6 +363,8 @@ impl Edge {
         if let Some(writes) = self.l2_writes.take() {
             operations.spawn(serve_l2(Arc::clone(&self.shared), writes));
         }
+        // With the requests: it talks to pods as they do.
+        tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
@@ -369,7 +387,7 @@ impl Edge {
                     Heard::Stop => break Leaving::Stop,
                     Heard::StopNow => return Ok(()),
                     Heard::Reload => reload(Arc::clone(&self.reloader)).await,
-                    Heard::HandOver => match hand_over(&self.successor, &handles).await {
+                    Heard::HandOver => match hand_over(&self.shared, &self.successor, &handles).await {
                         Some(pid) => break Leaving::HandedOver(pid),
                         None => continue,
                     },
@@ -470,14 +488,21 @@ async fn idle(shared: &Shared, keeper: &Doorkeeper) {
 }
 
 /// Starts the successor; `None` where it does not serve, and this process goes on.
-async fn hand_over(successor: &Successor, handles: &[(&'static str, TcpListener)]) -> Option<u32> {
+async fn hand_over(
+    shared: &Arc<Shared>,
+    successor: &Successor,
+    handles: &[(&'static str, TcpListener)],
+) -> Option<u32> {
     let listeners: std::io::Result<Vec<_>> = handles
         .iter()
         .map(|(name, listener)| listener.try_clone().map(|listener| (*name, listener)))
         .collect();
     let successor = successor.clone();
     tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
-    let started = tokio::task::spawn_blocking(move || successor.start(listeners?)).await;
+    let shared = Arc::clone(shared);
+    let remember: Remember =
+        Box::new(move |send| snapshot::send(&shared.l1, (&shared.validity, &shared.namer), send));
+    let started = tokio::task::spawn_blocking(move || successor.start(listeners?, remember)).await;
     match started {
         Ok(Ok(pid)) => {
             tracing::info!(pid, "the new process serves; this one finishes what runs");

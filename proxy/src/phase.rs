@@ -44,6 +44,7 @@ use self::{
     respond::Next,
 };
 use crate::{
+    auditor::Auditor,
     buffer::Budget,
     client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) namer: Namer,
     /// What may be reused, by rule.
     pub(crate) rules: Rules,
+    /// What watches the rules.
+    pub(crate) auditor: Auditor,
     /// Generations under way.
     pub(crate) flights: Arc<Flights>,
     pub(crate) pods: Arc<Pods>,
@@ -207,6 +210,11 @@ async fn answer(
             // A hit uses no tokens, and is a request like any other.
             record.reserved(limit::reserve(shared, admitted, 0)?);
             let source = Source::of_l1(hit.rule());
+            if let [choice] = &hit.answer().choices[..] {
+                let served = (hit.rule(), choice.text.as_str(), choice.finish);
+                let asked = (admitted, record.live, &record.trace);
+                shared.auditor.served(asked, served, fastrand::f64());
+            }
             return respond::hit(client, record, admitted, (&hit, source)).await;
         }
         Lookup::Join(reader, ticket) => {
