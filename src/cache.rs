@@ -102,17 +102,44 @@ fn stats(said: &Value) -> String {
     let _ = writeln!(words, "    misses {}, kept out {}", l1["miss"], l1["bypass"]);
     for (name, rule) in said["rules"].as_object().into_iter().flatten() {
         let off = if rule["serves"] == true { "" } else { "   off" };
+        let audited = &rule["audited"];
         let _ = writeln!(
             words,
-            "{name:>11}: {} served, {} joined another's generation{off}",
-            rule["l1"], rule["joined"]
+            "{name:>11}: {} served, {} from L2, {} joined another's generation; generated again {}, \
+             different {}, at most {:.1} %{off}",
+            rule["l1"],
+            rule["l2"],
+            rule["joined"],
+            audited["compared"],
+            audited["differing"],
+            100.0 * audited["bounds"][1].as_f64().unwrap_or(1.0),
         );
+    }
+    for shard in said["l2"]["shards"].as_array().into_iter().flatten() {
+        let state = match (shard["connected"] == true, shard["open"] == true) {
+            (true, false) => "well",
+            (true, true) => "failing, not asked for the moment",
+            (false, _) => "not connected",
+        };
+        let address = shard["address"].as_str().unwrap_or_default();
+        let _ = writeln!(words, "L2 {address}: {} slots, {state}", shard["slots"]);
+    }
+    if let Some(problem) = said["l2"]["problem"].as_str() {
+        let _ = writeln!(words, "L2: {problem}");
     }
     words
 }
 
 fn purged(said: &Value) -> String {
     let mut words = format!("{} entries dropped from L1\n", said["l1_entries"]);
+    match said["cluster"]["state"].as_str() {
+        None => {}
+        Some("done") => words += "every edge of the cluster is told\n",
+        Some(state) => {
+            let why = said["cluster"]["why"].as_str().unwrap_or_default();
+            let _ = writeln!(words, "the other edges: {state}: {why}");
+        }
+    }
     for (pod, told) in said["pods"].as_object().into_iter().flatten() {
         let _ = match told.get("error").and_then(Value::as_str) {
             Some(error) => writeln!(words, "{pod}: not told: {error}"),

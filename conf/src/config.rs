@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration
 
 use ipnet::IpNet;
 
-use crate::{Access, ByteSize, Dns, Health, Region};
+use crate::{Access, ByteSize, Dns, Health, L2, Region};
 
 /// A whole configuration file: the roles it describes and what they share.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,6 +152,8 @@ pub struct Edge {
     pub pods: Vec<Pod>,
     /// The in-process completion cache.
     pub l1: L1,
+    /// The shared completion cache, where there is one.
+    pub l2: Option<L2>,
     /// What may be answered without a model.
     pub reuse: Reuse,
     /// A pod of the edge's own, in a process beside it.
@@ -280,7 +282,7 @@ pub struct LocalPod {
 pub struct L1 {
     /// Keys and answers together, bytes.
     pub bytes: ByteSize,
-    /// How long an answer may be served.
+    /// How long an answer may be served, from here or from the shared cache.
     pub ttl: Duration,
 }
 
@@ -289,6 +291,19 @@ pub struct L1 {
 pub struct Reuse {
     /// The rules by which an earlier answer may serve.
     pub rules: Vec<ReuseRule>,
+    /// How rules are watched.
+    pub audit: Audit,
+}
+
+/// How rules of reuse are watched: a share of what they serve is generated again while pods are
+/// idle, and compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Audit {
+    /// The share that is generated again, 0 to 1.
+    pub share: f64,
+    /// A rule switches itself off where its answers differ, for certain, by so much more often than
+    /// exact repetitions do, 0 to 1.
+    pub limit: f64,
 }
 
 /// A rule by which an earlier answer may serve.

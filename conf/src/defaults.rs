@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::{
-    ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Reuse, ReuseRule, Upstream,
+    Audit, ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Reuse, ReuseRule,
+    Upstream,
 };
 
 /// The commented default file that `nearhop config default` prints.
@@ -159,7 +160,19 @@ impl Default for L1 {
 
 impl Default for Reuse {
     fn default() -> Self {
-        Self { rules: ReuseRule::ALL.to_vec() }
+        Self { rules: ReuseRule::ALL.to_vec(), audit: Audit::default() }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            // Enough to know a busy rule within a day, too little to be felt by pods.
+            share: 0.01,
+            // What is served after typing is one way to go on, and the model may well choose
+            // another when it sees more; what must not happen is that most of it differs.
+            limit: 0.5,
+        }
     }
 }
 

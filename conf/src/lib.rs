@@ -17,6 +17,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod l2;
 mod loaded;
 mod reader;
 mod schema;
@@ -26,7 +27,7 @@ mod units;
 
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 pub use config::{
-    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
+    Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
     MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Reuse, ReuseRule,
     Secret, Tls, TlsVersion, Traces, UnknownRole, Upstream,
 };
@@ -35,6 +36,7 @@ pub use dns::{AllDown, CookieSecret, Dns, Dnssec, Override, RateLimit, Region};
 pub use error::{ConfigError, Problem};
 pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;
+pub use l2::{L2, L2Tls};
 pub use loaded::{Change, Loaded};
 pub use schema::schema;
 pub use units::{ByteSize, NO_MODEL_NAME, is_model_name};

@@ -416,6 +416,20 @@ pub(crate) fn read_secret(
     name: &'static str,
     file: &'static str,
 ) -> Option<Secret> {
+    let Secret(text) = read_given(section, name, file)?;
+    if text.len() < 16 {
+        section.problem(name, "is shorter than 16 characters", "Use `openssl rand -hex 32`");
+        return None;
+    }
+    Some(Secret(text))
+}
+
+/// A secret that somebody else made, of whatever length.
+pub(crate) fn read_given(
+    section: &mut Section<'_>,
+    name: &'static str,
+    file: &'static str,
+) -> Option<Secret> {
     let given: Option<String> = section.optional(name);
     let path: Option<PathBuf> = section.optional(file);
     let text = match (given, path) {
@@ -434,10 +448,6 @@ pub(crate) fn read_secret(
             }
         },
     };
-    if text.len() < 16 {
-        section.problem(name, "is shorter than 16 characters", "Use `openssl rand -hex 32`");
-        return None;
-    }
     Some(Secret(text))
 }
 

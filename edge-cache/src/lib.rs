@@ -8,13 +8,18 @@
 //! Absent on purpose: Pingora, clocks and embeddings.
 
 pub mod admission;
+pub mod audit;
 pub mod cluster;
 mod digest;
 mod entry;
 mod fit;
+pub mod l2;
 pub mod memory;
 mod normal;
+mod pack;
 mod question;
+mod seal;
+pub mod snapshot;
 mod tags;
 #[cfg(test)]
 mod testing;

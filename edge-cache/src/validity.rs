@@ -66,6 +66,11 @@ impl Validity {
         self.purges().take_own(purge, now)
     }
 
+    /// Counts on from there.
+    pub fn reached(&self, generation: Generation) {
+        self.purges().reached(generation);
+    }
+
     /// Takes a purge of the common log.
     pub fn learn(&self, purge: Purge, generation: Generation, now: Duration) {
         self.purges().take(purge, generation, now);

@@ -5,7 +5,11 @@ use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use nearhop_admin::{Question, ServeLimits, Trust, clock, fetch, serve, tls::Files};
 use nearhop_admission::KEY_SET_BYTES_MAX;
-use tokio::time::interval;
+use nearhop_edge_cache::{
+    cluster::Trouble,
+    l2::{self, Applied},
+};
+use tokio::{sync::mpsc, time::interval};
 
 use crate::{
     phase::{Shared, places},
@@ -105,4 +109,53 @@ pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
 pub(crate) async fn reload(reloader: Arc<Reloader>) {
     // What went wrong was logged, counted and kept for the operator.
     let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+}
+
+/// What the shared cache has to have done beside requests: writes, and the log of purges.
+pub(crate) async fn serve_l2(shared: Arc<Shared>, writes: mpsc::Receiver<l2::Write>) {
+    let Some(tier) = shared.l2.clone() else { return };
+    let stores = shared.metrics.stores.clone();
+    let done = move |written: Result<(), Trouble>| {
+        let result = written.map_or_else(|trouble| trouble.name(), |()| "stored");
+        stores.with_label_values(&["l2", result]).inc();
+    };
+    let swept = Arc::clone(&shared);
+    let apply = move |Applied { purge, gap }: Applied| {
+        if gap {
+            tracing::warn!("the log of purges lost records: everything older is dropped");
+        }
+        let swept = Arc::clone(&swept);
+        tokio::spawn(async move { crate::purge::sweep(&swept, &purge).await });
+    };
+    tokio::join!(
+        tier.write_behind(writes, done),
+        Arc::clone(&tier).follow(clock::since_epoch, apply),
+        tell_trouble(Arc::clone(&tier)),
+        forget(shared),
+    );
+}
+
+/// Says when the shared cache cannot be used, and why, whenever that changes.
+async fn tell_trouble(tier: Arc<l2::Shared>) {
+    let (mut tick, mut told) = (interval(Duration::from_secs(5)), None);
+    loop {
+        tick.tick().await;
+        let problem = tier.cluster().problem();
+        match &problem {
+            _ if problem == told => {}
+            Some(problem) => tracing::warn!(problem, "the shared cache cannot be used"),
+            None => tracing::info!("the shared cache can be used again"),
+        }
+        told = problem;
+    }
+}
+
+/// Purges that are older than any entry are of no use.
+async fn forget(shared: Arc<Shared>) {
+    const OLDEST: Duration = Duration::from_secs(8 * 24 * 3600);
+    let mut tick = interval(Duration::from_secs(3600));
+    loop {
+        tick.tick().await;
+        shared.validity.forget(OLDEST, clock::since_epoch());
+    }
 }

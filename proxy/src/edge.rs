@@ -18,24 +18,29 @@ use nearhop_admin::{
 };
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
 use nearhop_conf::{Loaded, Probes};
-use nearhop_edge_cache::{Memory, Namer, Validity};
+use nearhop_edge_cache::{
+    Memory, Namer, Rule, Validity,
+    cluster::{Cluster, ClusterError, Password, Settings, Tls},
+    l2, snapshot,
+};
 use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
 };
 
 use crate::{
-    background::{fetch_keys, reload, serve_admin, size_gate, watch_files},
+    auditor::{self, Auditor},
+    background::{fetch_keys, reload, serve_admin, serve_l2, size_gate, watch_files},
     buffer::Budget,
     client::Side,
     export::Exporter,
     gateway::Gateway,
-    handover::{self, Inherited, Successor},
+    handover::{self, Inherited, Remember, Successor},
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
     live::Live,
     local::Local,
@@ -66,6 +71,9 @@ pub enum EdgeError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The shared cache cannot be spoken to as it is configured.
+    #[error("edge.l2: {0}")]
+    L2(#[from] ClusterError),
     /// The file of the accounts cannot be used.
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -116,6 +124,9 @@ pub struct Edge {
     successor: Successor,
     exporting: Option<Background>,
     local: Option<Arc<Local>>,
+    operations: Arc<Runtime>,
+    l2_writes: Option<mpsc::Receiver<l2::Write>>,
+    audits: mpsc::Receiver<auditor::Job>,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -185,6 +196,17 @@ impl Edge {
         });
         let vantage = post.map(|post| Vantage::new(post, &VantageMetrics::new(&metrics)));
         let validity = Arc::new(Validity::new(edge.l1.ttl));
+        let (auditor, audits) = Auditor::new(edge.reuse.audit.clone());
+        let operations = runtime("operations", 1)?;
+        // Its connections live beside requests, as checks and files do.
+        let entered = operations.enter();
+        let (l2, l2_writes) =
+            edge.l2.as_ref().map(|l2| open_l2(l2, &validity)).transpose()?.unzip();
+        drop(entered);
+        let namer = edge
+            .l2
+            .as_ref()
+            .map_or_else(Namer::default, |l2| Namer::new(l2.secret.reveal().as_bytes()));
         let shared = Arc::new(Shared {
             region,
             live: Arc::clone(&live),
@@ -194,9 +216,12 @@ impl Edge {
             gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
             buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, Arc::clone(&validity)),
+            l2,
+            l2_start_after: edge.l2.as_ref().map_or(Duration::ZERO, |l2| l2.start_after),
             validity,
-            namer: Namer::default(),
+            namer,
             rules: Rules::new(&edge.reuse.rules),
+            auditor,
             flights: Arc::default(),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
@@ -208,6 +233,17 @@ impl Edge {
             vantage: vantage.map(Arc::new),
             exporter,
         });
+        for (rule, serves) in Rule::ALL.iter().zip(shared.rules.allowed()) {
+            edge_metrics.rule_serves.with_label_values(&[rule.name()]).set(i64::from(serves));
+        }
+        let mut taker = snapshot::Taker::default();
+        let now = clock::since_epoch();
+        inherited.remember(|message| {
+            taker.take(message, (&shared.l1, &shared.validity, &shared.namer), now)
+        });
+        if taker.taken() > 0 {
+            tracing::info!(entries = taker.taken(), "the old process had these cached");
+        }
         let (draining, drained) = watch::channel(false);
         let pods = Arc::clone(&shared.pods);
         let checks = Checks {
@@ -244,6 +280,9 @@ impl Edge {
             successor,
             exporting: exporting.map(|exporting| -> Background { Box::pin(exporting) }),
             local,
+            operations: Arc::new(operations),
+            l2_writes,
+            audits,
         })
     }
 
@@ -255,11 +294,12 @@ impl Edge {
     /// [`EdgeError::System`].
     pub fn run(self, on_ready: impl FnOnce(Ready) + Send + 'static) -> Result<(), EdgeError> {
         let requests = runtime("edge", self.threads)?;
-        let operations = runtime("operations", 1)?;
-        let shared = Arc::clone(&self.shared);
+        let (shared, operations) = (Arc::clone(&self.shared), Arc::clone(&self.operations));
         let stopped = requests.block_on(self.serve(&operations, on_ready));
         shared.usage.close();
-        operations.shutdown_timeout(Duration::from_millis(200));
+        if let Ok(operations) = Arc::try_unwrap(operations) {
+            operations.shutdown_timeout(Duration::from_millis(200));
+        }
         requests.shutdown_timeout(Duration::from_secs(1));
         stopped
     }
@@ -320,6 +360,11 @@ impl Edge {
         if let Some(vantage) = &self.shared.vantage {
             operations.spawn(Arc::clone(vantage).run(|| {}));
         }
+        if let Some(writes) = self.l2_writes.take() {
+            operations.spawn(serve_l2(Arc::clone(&self.shared), writes));
+        }
+        // With the requests: it talks to pods as they do.
+        tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
@@ -342,7 +387,7 @@ impl Edge {
                     Heard::Stop => break Leaving::Stop,
                     Heard::StopNow => return Ok(()),
                     Heard::Reload => reload(Arc::clone(&self.reloader)).await,
-                    Heard::HandOver => match hand_over(&self.successor, &handles).await {
+                    Heard::HandOver => match hand_over(&self.shared, &self.successor, &handles).await {
                         Some(pid) => break Leaving::HandedOver(pid),
                         None => continue,
                     },
@@ -400,6 +445,25 @@ enum Leaving {
     HandedOver(u32),
 }
 
+/// The cache that edges share, and what is to be written to it. That Redis is away is no reason not
+/// to start.
+fn open_l2(
+    l2: &nearhop_conf::L2,
+    validity: &Arc<Validity>,
+) -> Result<(Arc<l2::Shared>, mpsc::Receiver<l2::Write>), ClusterError> {
+    let cluster = Cluster::new(&Settings {
+        nodes: l2.nodes.clone(),
+        username: l2.username.clone(),
+        password: l2.password.as_ref().map(|password| Password::new(password.reveal())),
+        tls: l2.tls.clone().map(|tls| Tls { ca: tls.ca }),
+        prefix: l2.prefix.clone(),
+        patience: l2.patience,
+    })?;
+    let secret = l2.secret.reveal().as_bytes();
+    let (shared, writes) = l2::Shared::new(cluster, secret, l2.keep, Arc::clone(validity));
+    Ok((Arc::new(shared), writes))
+}
+
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
@@ -424,14 +488,21 @@ async fn idle(shared: &Shared, keeper: &Doorkeeper) {
 }
 
 /// Starts the successor; `None` where it does not serve, and this process goes on.
-async fn hand_over(successor: &Successor, handles: &[(&'static str, TcpListener)]) -> Option<u32> {
+async fn hand_over(
+    shared: &Arc<Shared>,
+    successor: &Successor,
+    handles: &[(&'static str, TcpListener)],
+) -> Option<u32> {
     let listeners: std::io::Result<Vec<_>> = handles
         .iter()
         .map(|(name, listener)| listener.try_clone().map(|listener| (*name, listener)))
         .collect();
     let successor = successor.clone();
     tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
-    let started = tokio::task::spawn_blocking(move || successor.start(listeners?)).await;
+    let shared = Arc::clone(shared);
+    let remember: Remember =
+        Box::new(move |send| snapshot::send(&shared.l1, (&shared.validity, &shared.namer), send));
+    let started = tokio::task::spawn_blocking(move || successor.start(listeners?, remember)).await;
     match started {
         Ok(Ok(pid)) => {
             tracing::info!(pid, "the new process serves; this one finishes what runs");

@@ -36,6 +36,15 @@ impl From<Reject> for End {
     }
 }
 
+/// Where an answer comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A pod, of that name.
+    Pod(String),
+    /// The shared cache, by a rule.
+    L2(Rule),
+}
+
 /// A generation under way.
 pub(crate) struct Flight {
     /// Where it was asked; `None` where nobody may join.
@@ -50,8 +59,8 @@ pub(crate) struct Flight {
 
 #[derive(Default)]
 struct State {
-    /// What its answer begins with, and the pod that gives it.
-    begun: Option<(AnswerHead, String)>,
+    /// What its answer begins with, and where it comes from.
+    begun: Option<(AnswerHead, Origin)>,
     /// Pieces without their token ids.
     events: Vec<Event>,
     /// The first choice, so far.
@@ -132,8 +141,13 @@ impl Flight {
     }
 
     /// The answer begins.
-    pub(crate) fn begin(&self, head: AnswerHead, pod: &str) {
-        self.state().begun = Some((head, pod.to_owned()));
+    pub(crate) fn begin(&self, head: AnswerHead, origin: Origin) {
+        self.state().begun = Some((head, origin));
+    }
+
+    /// Whether anything came yet.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.state().begun.is_some()
     }
 
     /// A piece came; [`Flight::tell`] says so to the readers.
@@ -235,9 +249,9 @@ impl Reader {
         self.joined
     }
 
-    /// The pod that answers.
-    pub(crate) fn pod(&self) -> Option<String> {
-        self.flight.state().begun.as_ref().map(|(_, pod)| pod.clone())
+    /// Where the answer comes from.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.flight.state().begun.as_ref().map(|(_, origin)| origin.clone())
     }
 
     /// Waits for pieces and gives them to `take`, each with what the answer begins with; `sent` is

@@ -20,18 +20,30 @@ use std::{
 use command_fds::{CommandFdExt as _, FdMapping};
 use listenfd::ListenFd;
 use nearhop_conf::source::process_env;
+use nearhop_edge_cache::snapshot::More;
 
 /// What a listener's name is in `LISTEN_FDNAMES`.
 pub(crate) const PUBLIC: &str = "public";
 pub(crate) const ADMIN: &str = "admin";
 pub(crate) const PEER: &str = "peer";
 const READY: &str = "ready";
+/// In whose environment it stands, what the predecessor remembers comes on the socket `ready`.
+const MEMORY: &str = "NEARHOP_MEMORY";
 
 /// The first descriptor that is handed over (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
 
 /// A successor loads its configuration and waits for a pod; longer is no start.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A cache that is not there by then is not worth waiting for.
+const REMEMBER_WITHIN: Duration = Duration::from_secs(20);
+/// Longer than any message.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Sends what this process remembers, to whom is given how to send a message.
+pub(crate) type Remember =
+    Box<dyn FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> + Send>;
 
 /// Listeners that were open before this process.
 #[derive(Debug, Default)]
@@ -77,6 +89,26 @@ impl Inherited {
         Some(socket)
     }
 
+    /// What the predecessor remembers, message by message, for as long as `take` wants more; it
+    /// has to be fast.
+    pub(crate) fn remember(&self, mut take: impl FnMut(&[u8]) -> More) {
+        let Some(socket) = self.ready.as_ref().filter(|_| process_env(MEMORY).is_some()) else {
+            return;
+        };
+        if socket.set_read_timeout(Some(Duration::from_secs(2))).is_err() {
+            return;
+        }
+        let until = nearhop_admin::clock::now() + REMEMBER_WITHIN;
+        let mut message = vec![0; MESSAGE_BYTES_MAX];
+        while nearhop_admin::clock::now() < until {
+            match socket.recv(&mut message) {
+                Ok(length) if take(&message[..length]) == More::Yes => {}
+                // The rest is not waited for: a cache that is half full is no failure.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
     /// Tells the predecessor, where there is one, that it may stop.
     pub(crate) fn ready(&mut self) {
         if let Some(ready) = self.ready.take()
@@ -97,11 +129,16 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Starts it with `listeners` and waits until it serves; its process id.
+    /// Starts it with `listeners`, tells it what this process remembers and waits until it serves;
+    /// its process id.
     ///
     /// # Errors
     /// Where it cannot be started, ends, or does not serve within a minute; it is gone then.
-    pub(crate) fn start(&self, listeners: Vec<(&'static str, TcpListener)>) -> io::Result<u32> {
+    pub(crate) fn start(
+        &self,
+        listeners: Vec<(&'static str, TcpListener)>,
+        remember: Remember,
+    ) -> io::Result<u32> {
         let (ours, theirs) = UnixDatagram::pair()?;
         ours.set_read_timeout(Some(Duration::from_millis(100)))?;
         let mut names = Vec::new();
@@ -123,12 +160,14 @@ impl Successor {
             .args(&self.arguments)
             .env("LISTEN_FDS", count.to_string())
             .env("LISTEN_FDNAMES", names.join(":"))
+            .env(MEMORY, "1")
             .env_remove("LISTEN_PID")
             .fd_mappings(mappings.collect())
             .map_err(|error| io::Error::other(error.to_string()))?;
         let mut child = command.spawn()?;
         // Ours of the descriptors close with it.
         drop(command);
+        tell(ours.try_clone()?, remember);
         let waited = wait(&mut child, &ours);
         if waited.is_err() {
             let _ = child.kill();
@@ -136,6 +175,20 @@ impl Successor {
         }
         waited.map(|()| child.id())
     }
+}
+
+/// Tells the successor what this process remembers, beside waiting for it: one that does not listen
+/// is not told.
+fn tell(socket: UnixDatagram, remember: Remember) {
+    std::thread::spawn(move || {
+        let told = socket
+            .set_write_timeout(Some(REMEMBER_WITHIN))
+            .and_then(|()| remember(&mut |message| socket.send(message).map(|_sent| ())));
+        match told {
+            Ok(entries) => tracing::info!(entries, "the new process has what is cached"),
+            Err(error) => tracing::warn!(%error, "the new process has not all of what is cached"),
+        }
+    });
 }
 
 fn wait(child: &mut Child, ready: &UnixDatagram) -> io::Result<()> {

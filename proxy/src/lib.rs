@@ -15,6 +15,7 @@
 //!
 //! Absent on purpose: tokenizers and models. The edge counts bytes.
 
+mod auditor;
 mod background;
 mod buffer;
 pub mod child;

@@ -23,6 +23,9 @@ pub(crate) struct EdgeMetrics {
     pub(crate) warm_ups: IntCounterVec,
     pub(crate) lookups: IntCounterVec,
     pub(crate) stores: IntCounterVec,
+    pub(crate) audits: IntCounterVec,
+    pub(crate) audit_bound: GaugeVec,
+    pub(crate) rule_serves: IntGaugeVec,
     pub(crate) l1_bytes: IntGauge,
     pub(crate) l1_places: IntGauge,
     pub(crate) attempts: IntCounterVec,
@@ -114,6 +117,21 @@ impl EdgeMetrics {
                 "nearhop_cache_stores_total",
                 "Complete answers by the tier they were to enter and what became of that.",
                 &["tier", "result"],
+            ),
+            audits: metrics.counters(
+                "nearhop_reuse_audits_total",
+                "Served answers that were generated again, by rule and result.",
+                &["rule", "result"],
+            ),
+            audit_bound: metrics.real_gauges(
+                "nearhop_reuse_differing_bound",
+                "The most, with a confidence of 95 %, of what a rule serves that differs from a fresh answer.",
+                &["rule"],
+            ),
+            rule_serves: metrics.gauges(
+                "nearhop_reuse_rule_serves",
+                "Whether a rule of reuse may serve.",
+                &["rule"],
             ),
             l1_bytes: metrics.gauge("nearhop_l1_bytes", "Bytes held by the in-process cache."),
             l1_places: metrics.gauge(

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, Seat, Usage};
-use nearhop_edge_cache::{Memory, Namer, Validity};
+use nearhop_edge_cache::{Memory, Namer, Validity, l2};
 use nearhop_geo::Vantage;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -44,6 +44,7 @@ use self::{
     respond::Next,
 };
 use crate::{
+    auditor::Auditor,
     buffer::Budget,
     client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
@@ -67,12 +68,18 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) buffered: Arc<Budget>,
     pub(crate) l1: Memory,
+    /// The cache that edges share, where there is one.
+    pub(crate) l2: Option<Arc<l2::Shared>>,
+    /// After how long without its answer a pod is asked as well.
+    pub(crate) l2_start_after: Duration,
     /// How long what is stored may be served.
     pub(crate) validity: Arc<Validity>,
     /// Names of what is stored, to purge it by.
     pub(crate) namer: Namer,
     /// What may be reused, by rule.
     pub(crate) rules: Rules,
+    /// What watches the rules.
+    pub(crate) auditor: Auditor,
     /// Generations under way.
     pub(crate) flights: Arc<Flights>,
     pub(crate) pods: Arc<Pods>,
@@ -181,7 +188,7 @@ async fn completion(
         Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
             respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
         }
-        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted) {
+        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted).await {
             Some(hit) => {
                 respond::hit(client, record, &admitted, (&hit, Source::CacheFallback)).await
             }
@@ -203,6 +210,11 @@ async fn answer(
             // A hit uses no tokens, and is a request like any other.
             record.reserved(limit::reserve(shared, admitted, 0)?);
             let source = Source::of_l1(hit.rule());
+            if let [choice] = &hit.answer().choices[..] {
+                let served = (hit.rule(), choice.text.as_str(), choice.finish);
+                let asked = (admitted, record.live, &record.trace);
+                shared.auditor.served(asked, served, fastrand::f64());
+            }
             return respond::hit(client, record, admitted, (&hit, source)).await;
         }
         Lookup::Join(reader, ticket) => {

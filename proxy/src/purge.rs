@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use nearhop_admin::clock;
-use nearhop_edge_cache::{Purge, TagKind};
+use nearhop_edge_cache::{Purge, TagKind, l2::Published};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -70,13 +70,50 @@ impl Wanted {
 /// Purges, and says what became of it where.
 pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value, String> {
     let purge = wanted.purge(shared)?;
-    let generation = shared.validity.purge(purge.clone(), clock::since_epoch());
-    let (sweeping, memory) = (purge.clone(), Arc::clone(shared));
-    // A sweep looks at every entry: not on a thread that answers operators.
-    let swept = tokio::task::spawn_blocking(move || memory.l1.sweep(&sweeping)).await;
+    let published = match &shared.l2 {
+        Some(l2) => Some(l2.publish(&purge).await),
+        None => None,
+    };
+    let now = clock::since_epoch();
+    let cluster = match published {
+        Some(Published::Done { generation, replicas }) => {
+            shared.validity.learn(purge.clone(), generation, now);
+            json!({ "state": "done", "replicas": replicas })
+        }
+        other => {
+            shared.validity.purge(purge.clone(), now);
+            match other {
+                None => Value::Null,
+                Some(Published::Refused) => json!({ "state": "refused", "why": TOO_MANY }),
+                Some(_) => json!({ "state": "pending", "why": PENDING }),
+            }
+        }
+    };
+    let key = match (&shared.l2, &purge) {
+        (Some(l2), Purge::Tenant(tenant)) => Some(match l2.forget(*tenant).await {
+            Ok(()) => json!("dropped"),
+            Err(trouble) => json!({ "error": trouble.to_string() }),
+        }),
+        _ => None,
+    };
+    let dropped = sweep(shared, &purge).await;
     let pods = tell_pods(shared, &wanted.for_pods()).await;
-    tracing::info!(?purge, generation, "purged");
-    Ok(json!({ "generation": generation, "l1_entries": swept.unwrap_or(0), "pods": pods }))
+    tracing::info!(?purge, dropped, "purged");
+    let mut said = json!({ "l1_entries": dropped, "cluster": cluster, "pods": pods });
+    if let Some(key) = key {
+        said["tenant_key"] = key;
+    }
+    Ok(said)
+}
+
+const PENDING: &str = "Redis does not answer; other edges learn of it when it does";
+const TOO_MANY: &str = "Redis does not answer, and too many purges wait for it already";
+
+/// Drops what a purge covers from this process. A sweep looks at every entry: not on a thread that
+/// answers.
+pub(crate) async fn sweep(shared: &Arc<Shared>, purge: &Purge) -> usize {
+    let (purge, shared) = (purge.clone(), Arc::clone(shared));
+    tokio::task::spawn_blocking(move || shared.l1.sweep(&purge)).await.unwrap_or(0)
 }
 
 async fn tell_pods(shared: &Arc<Shared>, what: &Value) -> Map<String, Value> {

@@ -24,6 +24,11 @@ impl Rules {
         let off = self.off.load(Ordering::Acquire);
         Rule::ALL.map(|rule| off & bit(rule) == 0)
     }
+
+    /// Switches a rule off until the process ends; whether it was on.
+    pub(crate) fn switch_off(&self, rule: Rule) -> bool {
+        self.off.fetch_or(bit(rule), Ordering::AcqRel) & bit(rule) == 0
+    }
 }
 
 const fn of(rule: ReuseRule) -> Rule {

@@ -237,6 +237,33 @@ async fn hand_overs_under_load_fail_no_request() {
     eventually("the last process is gone", LIMIT, || async { (!alive(pid)).then_some(()) }).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_process_has_what_the_old_one_had_cached() {
+    let pod = FakePod::start(Act::Answer("return sum(values)"));
+    let mut edge = Edge::start(&[pod.address], |_| {});
+    let body = |n: usize, line: &str| {
+        let prompt = format!("def mean_{n}(values):\n    {line}");
+        json!({"model": "fake", "prompt": prompt, "suffix": "\n"})
+    };
+    for n in 0..200 {
+        complete(&edge.address, &body(n, "")).await;
+    }
+    let purged = edge.order("/cache/purge", &json!({"model": "fake@0"})).await;
+    assert_eq!(purged.status, StatusCode::OK);
+    signal(edge.pid(), "USR2");
+    let successor = edge.next_ready()["pid"].as_u64().unwrap();
+    eventually("the old process is gone", LIMIT, || async { (!alive(edge.pid())).then_some(()) })
+        .await;
+    for n in 0..200 {
+        let answer = complete(&edge.address, &body(n, "return")).await;
+        let told = (answer.header("x-nearhop-source"), answer.text());
+        assert_eq!(told, ("l1-typeahead", " sum(values)".to_owned()), "{n}");
+    }
+    assert_eq!(pod.seen().len(), 200);
+    signal(successor, "TERM");
+    eventually("it is gone", LIMIT, || async { (!alive(successor)).then_some(()) }).await;
+}
+
 /// RFC 9113, section 6.8.
 #[tokio::test]
 async fn over_http2_a_stopping_edge_says_goaway_and_finishes_what_runs() {

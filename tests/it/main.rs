@@ -23,6 +23,7 @@ mod observed;
 mod purging;
 mod regions;
 mod reuse;
+mod shared_cache;
 mod sharing;
 mod smuggling;
 mod soak;

@@ -6,7 +6,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{complete, post},
+    client::{LIMIT, complete, post},
+    eventually,
     fake_pod::{Act, FakePod},
     process::{ADMIN_TOKEN, BINARY, Edge, KEY_SECRET, Origin, has_ort, key, root},
 };
@@ -165,4 +166,38 @@ async fn a_real_pod_drops_the_prompts_of_the_tenant() {
     let said = purge(&edge, json!({"tenant": "dev"})).await;
     let pods = said["pods"].as_object().unwrap();
     assert!(pods.values().all(|pod| pod["dropped_blocks"].as_u64() > Some(0)), "{said}");
+}
+
+#[tokio::test]
+async fn a_rule_whose_answers_differ_from_fresh_ones_switches_itself_off() {
+    let pod = FakePod::start(Act::Answer("return sum(values)"));
+    let edge = Edge::start(&[pod.address], |edge| {
+        edge["reuse"] = json!({"audit": {"share": 1.0, "limit": 0.2}});
+    });
+    assert_eq!(source(&edge, &body("", json!({}))).await, "origin");
+    let bytes = pod.seen()[0].bytes;
+    // The model has changed its mind since; its weights say they are the same.
+    pod.act(Act::Answer("raise NotImplementedError"));
+    eventually("the rule is off", LIMIT, || async {
+        (source(&edge, &body("return", json!({}))).await == "origin").then_some(())
+    })
+    .await;
+    assert_eq!(edge.metric("nearhop_reuse_rule_serves{rule=\"type_ahead\"}").await, 0.0);
+    assert_eq!(edge.metric("nearhop_reuse_rule_serves{rule=\"exact\"}").await, 1.0);
+    let differing = "nearhop_reuse_audits_total{result=\"differs\",rule=\"type_ahead\"}";
+    assert!(edge.metric(differing).await >= 50.0);
+    assert!(edge.log().contains("a rule of reuse differs too often"));
+    let said = edge.admin("/cache").await;
+    assert_eq!(said["rules"]["type_ahead"]["serves"], false, "{said}");
+    // The exact rule serves on, and its audits say how it compares.
+    assert_eq!(source(&edge, &body("return", json!({}))).await, "l1");
+    eventually("it is audited too", LIMIT, || async {
+        source(&edge, &body("return", json!({}))).await;
+        let equal = "nearhop_reuse_audits_total{result=\"equal\",rule=\"exact\"}";
+        (edge.metric(equal).await >= 1.0).then_some(())
+    })
+    .await;
+    // They were generated for nobody: no key pays, and the lowest class waits for them.
+    let audited = pod.seen().into_iter().filter(|seen| seen.head.contains("x-nearhop-kind: agent"));
+    assert!(audited.count() >= 50 && bytes > 0);
 }

@@ -5,11 +5,11 @@ use std::{collections::HashSet, net::SocketAddr, num::NonZeroUsize, time::Durati
 use serde_json::Value;
 
 use super::{
-    Admin, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
+    Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
     Origin, OriginModel, Peer, Pod, Probes, Reuse, Tls, TlsVersion, Traces, Upstream,
 };
 use crate::{
-    Access, ByteSize, ConfigError, Dns, Health, defaults,
+    Access, ByteSize, ConfigError, Dns, Health, L2, defaults,
     dns::read_regions,
     reader::{Problems, Section, expand, flatten, parse_yaml, read_secret},
     shape::Shapes,
@@ -184,6 +184,7 @@ impl Edge {
         let upstream = Upstream::from_section(section.section("upstream"));
         let probes = Probes::from_section(section.section("probes"));
         let l1 = L1::from_section(section.section("l1"));
+        let l2 = section.has("l2").then(|| L2::from_section(section.section("l2")));
         let reuse = Reuse::from_section(section.section("reuse"));
         let local = section.has("local").then(|| LocalPod::from_section(section.section("local")));
         let pods = read_pods(&mut section);
@@ -204,6 +205,7 @@ impl Edge {
             probes,
             pods: pods?,
             l1,
+            l2: flatten(l2)?,
             reuse,
             local: flatten(local)?,
         })
@@ -456,8 +458,26 @@ impl L1 {
 impl Reuse {
     fn from_section(mut section: Section<'_>) -> Self {
         let rules = section.or("rules", Self::default().rules);
+        let audit = Audit::from_section(section.section("audit"));
         section.finish();
-        Self { rules }
+        Self { rules, audit }
+    }
+}
+
+impl Audit {
+    fn from_section(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let audit = Self {
+            share: section.or("share", default.share),
+            limit: section.or("limit", default.limit),
+        };
+        for (name, value) in [("share", audit.share), ("limit", audit.limit)] {
+            if !(0.0..=1.0).contains(&value) {
+                section.problem(name, "is not within 0 and 1", "0.01 is one in a hundred");
+            }
+        }
+        section.finish();
+        audit
     }
 }
 

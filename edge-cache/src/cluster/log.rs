@@ -33,6 +33,15 @@ impl LogId {
     /// Before every record.
     pub const START: Self = Self { milliseconds: 0, sequence: 0 };
 
+    /// One number in the same order. What a process counts on by itself, where Redis is away, stays
+    /// far below the next record's: there are four million numbers to a millisecond.
+    #[must_use]
+    pub fn generation(self) -> u64 {
+        const WITHIN: u32 = 22;
+        let within = (self.sequence << 2).min((1 << WITHIN) - 1);
+        (self.milliseconds << WITHIN) | within
+    }
+
     fn next(self) -> Self {
         match self.sequence.checked_add(1) {
             Some(sequence) => Self { sequence, ..self },

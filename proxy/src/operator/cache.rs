@@ -51,6 +51,8 @@ pub(super) fn stats(shared: &Shared) -> Value {
                 "serves": allowed[*rule as usize],
                 "l1": count("l1", name),
                 "joined": count("joined", name),
+                "l2": count("l2", name),
+                "audited": audited(shared, *rule),
             });
             (name.to_owned(), said)
         })
@@ -64,8 +66,31 @@ pub(super) fn stats(shared: &Shared) -> Value {
             "bypass": count("l1", "bypass"),
         },
         "rules": rules,
+        "l2": l2(shared),
         "generation": shared.validity.generation(),
     })
+}
+
+/// How a rule's answers compare with fresh ones.
+fn audited(shared: &Shared, rule: Rule) -> Value {
+    let tally = shared.auditor.tally(rule);
+    let (least, most) = tally.bounds();
+    json!({ "compared": tally.compared, "differing": tally.differing, "bounds": [least, most] })
+}
+
+/// How the shared cache is.
+fn l2(shared: &Shared) -> Value {
+    let Some(l2) = &shared.l2 else { return Value::Null };
+    let shards: Vec<Value> = l2
+        .cluster()
+        .shards()
+        .into_iter()
+        .map(|shard| {
+            json!({ "address": shard.address, "slots": shard.slots,
+                "connected": shard.connected, "open": shard.open })
+        })
+        .collect();
+    json!({ "shards": shards, "problem": l2.cluster().problem(), "purges_pending": l2.pending() })
 }
 
 /// Whose request is to be explained; what it asks, as its client sends it.

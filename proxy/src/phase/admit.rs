@@ -35,7 +35,7 @@ pub(crate) enum Target {
 }
 
 /// The head of a completion request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) caller: Arc<Caller>,
     endpoint: Endpoint,
@@ -61,6 +61,14 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// The same request, asked by nobody who waits for it.
+    pub(crate) fn for_later(&self, now: Instant) -> Self {
+        const TIME: Duration = Duration::from_secs(60);
+        let (request, body) = (self.request.clone(), self.body.clone());
+        let (head, model) = (self.head.clone(), Arc::clone(&self.model));
+        Self { head, request, body, kind: Kind::Agent, deadline: now + TIME, hurried: true, model }
+    }
+
     /// Whether the client asked for this revision, and not only for the model.
     pub(crate) fn pinned(&self) -> bool {
         self.request.model.as_deref() == Some(self.model.fingerprint().as_str())

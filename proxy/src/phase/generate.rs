@@ -1,13 +1,16 @@
-//! A generation, apart from whoever waits for it: a place at the pods, attempts until one answers,
-//! and its text to the readers and, after the terminator, into the cache.
+//! A generation, apart from whoever waits for it: the shared cache, a place at the pods, attempts
+//! until one answers, and its text to the readers and, after the terminator, into the cache.
 //!
 //! It is a task of its own. When the last reader leaves, the task is dropped, and with it the
 //! connection to the pod, which stops.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nearhop_admin::clock;
 use nearhop_admission::{Caller, NoPlace, Permit, Reservation, Served};
-use nearhop_wire::{Answer, Usage};
+use nearhop_edge_cache::{Around, Found, Need};
+use nearhop_wire::{Answer, Delta, Usage};
+use tokio::time::timeout;
 
 use super::{
     Shared,
@@ -20,7 +23,7 @@ use super::{
 };
 use crate::{
     buffer::Held,
-    flight::{End, Flight},
+    flight::{End, Flight, Origin},
     live::Live,
     reject::Reject,
     trace::Trace,
@@ -54,6 +57,7 @@ pub(super) fn drive(
             guess: 0,
             seen: 0,
             usage: None,
+            cached: None,
         },
         held: Held::new(&shared.buffered, record.live.limits.buffered.0),
         live: Arc::clone(record.live),
@@ -109,9 +113,75 @@ impl Drop for Landing {
 
 impl Job {
     async fn run(mut self) {
-        if let Err(end) = self.generate().await {
+        if let Err(end) = self.answer().await {
             self.landing.flight.end(end);
         }
+    }
+
+    /// From the shared cache, or by a pod: where the cache does not answer soon, both are asked, and
+    /// the faster wins.
+    async fn answer(&mut self) -> Result<(), End> {
+        let shared = Arc::clone(&self.landing.shared);
+        let (Some(l2), true) = (&shared.l2, self.ticket.sought().is_some()) else {
+            return self.generate().await;
+        };
+        let (ticket, admitted) = (Arc::clone(&self.ticket), Arc::clone(&self.admitted));
+        let flight = Arc::clone(&self.landing.flight);
+        let looking = async {
+            let question = ticket.sought()?;
+            let asking = (question, Around::of(&admitted.request));
+            let need = Need::Fresh(shared.rules.allowed());
+            let found = l2.find(asking, need, clock::since_epoch()).await;
+            let result = match &found {
+                Ok(Some(found)) => found.fit.rule.name(),
+                Ok(None) => "miss",
+                Err(trouble) => trouble.name(),
+            };
+            shared.metrics.lookups.with_label_values(&["l2", result]).inc();
+            // What a pod has begun to say is there sooner.
+            found.ok().flatten().filter(|_| !flight.has_begun())
+        };
+        tokio::pin!(looking);
+        match timeout(shared.l2_start_after, &mut looking).await {
+            Ok(Some(found)) => return self.found(&found),
+            Ok(None) => return self.generate().await,
+            Err(_not_yet) => {}
+        }
+        let found = {
+            let generating = self.generate();
+            tokio::pin!(generating);
+            tokio::select! {
+                biased;
+                Some(found) = &mut looking => found,
+                done = &mut generating => return done,
+            }
+        };
+        self.found(&found)
+    }
+
+    /// The shared cache has it.
+    fn found(&mut self, found: &Found) -> Result<(), End> {
+        let (admitted, flight) = (&self.admitted, &self.landing.flight);
+        let model = &admitted.model;
+        let head = (admitted.request.endpoint, model.name.as_str(), model.fingerprint());
+        let answer = found.entry.answer(found.fit.typed, head);
+        self.ticket.keep(&self.landing.shared, &found.entry);
+        self.account.guess = 0;
+        self.account.cached = Some(answer.usage);
+        flight.begin(answer.head.clone(), Origin::L2(found.fit.rule));
+        for (index, choice) in answer.choices.iter().enumerate() {
+            let finish = Some(choice.finish);
+            flight.push(Event::Delta(Delta {
+                index,
+                text: choice.text.clone(),
+                finish,
+                ..Delta::default()
+            }));
+        }
+        flight.push(Event::Usage(answer.usage));
+        self.landing.land();
+        flight.end(End::Done(Arc::new(answer)));
+        Ok(())
     }
 
     /// Attempts pods until one has answered. What is lost before anybody sent any of it is tried
@@ -152,7 +222,7 @@ impl Job {
         let flight = Arc::clone(&self.landing.flight);
         let head = generation.head(&self.admitted);
         let mut collector = Collector::new(head.clone(), self.admitted.request.sampling.n);
-        flight.begin(head, generation.pod());
+        flight.begin(head, Origin::Pod(generation.pod().to_owned()));
         let mut next = generation.next(|| flight.is_taken()).await?;
         loop {
             collector.take(&next)?;
@@ -211,18 +281,20 @@ struct Account {
     guess: u64,
     seen: u64,
     usage: Option<Usage>,
+    /// Of an answer that the shared cache had.
+    cached: Option<Usage>,
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         let Some(reservation) = self.reservation.take() else { return };
-        let tokens = match self.usage {
-            Some(usage) => record::count(usage),
+        let served = match (self.usage, self.cached) {
+            (Some(usage), _) => (Served::Generated, record::count(usage)),
+            (None, Some(usage)) => (Served::Cached, record::count(usage)),
             // Given up half-way: a pod worked for it all the same.
-            None if self.guess > 0 => (self.guess, self.seen),
-            None => return,
+            (None, None) if self.guess > 0 => (Served::Generated, (self.guess, self.seen)),
+            (None, None) => return,
         };
-        let served = (Served::Generated, tokens);
         limit::settle(&self.shared, &self.caller, reservation, served);
     }
 }

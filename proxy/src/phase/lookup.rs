@@ -65,6 +65,12 @@ impl Hit {
     }
 }
 
+/// RFC 9211, section 2, of what the shared cache had.
+pub(crate) fn l2_status(rule: Rule) -> HeaderValue {
+    let value = format!("nearhop; hit; detail=\"l2 {}\"", rule.name());
+    HeaderValue::try_from(value).expect("plain ASCII")
+}
+
 /// What happens to the answer that will be generated.
 #[derive(Debug)]
 pub(crate) struct Ticket {
@@ -113,6 +119,19 @@ impl Ticket {
         self.place.as_ref().map_or(&[], |stored| &stored.places)
     }
 
+    /// What may be looked for in the shared cache, where anything may.
+    pub(crate) fn sought(&self) -> Option<&Question> {
+        let stored = self.place.as_ref().filter(|_| self.why == Why::Miss)?;
+        Some(&stored.question)
+    }
+
+    /// Stores what the shared cache had.
+    pub(crate) fn keep(&self, shared: &Shared, entry: &Arc<Entry>) {
+        if shared.l1.put(self.places(), entry, clock::since_epoch()).is_ok() {
+            shared.metrics.stores.with_label_values(&["l1", "promoted"]).inc();
+        }
+    }
+
     /// Stores a complete answer of the weights that were asked. Nothing else ever enters: a pod may
     /// have changed its weights since it was last asked what it serves.
     pub(crate) fn store(&self, shared: &Shared, model: &ModelReport, answer: &Answer) {
@@ -132,8 +151,14 @@ impl Stored {
         }
         let born = (self.generation, self.question.tags);
         let now = clock::since_epoch();
-        let entry = Entry::new(self.asked.clone(), answer, born, now)?;
-        shared.l1.put(&self.places, &Arc::new(entry), now)
+        let entry = Arc::new(Entry::new(self.asked.clone(), answer, born, now)?);
+        shared.l1.put(&self.places, &entry, now)?;
+        if let Some(l2) = &shared.l2
+            && !l2.put(&self.places, &entry)
+        {
+            shared.metrics.stores.with_label_values(&["l2", "dropped"]).inc();
+        }
+        Ok(())
     }
 }
 
@@ -222,18 +247,23 @@ fn all_fields_known(request: &CompletionRequest) -> bool {
 
 /// What may be served where nothing else answers: for code whatever the user types into, up to an
 /// age; for a conversation the same question, of any age.
-pub(crate) fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit> {
+pub(crate) async fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit> {
     if !matches!(judge(admitted), Verdict::Reuse) {
         return None;
     }
     let caller = &admitted.head.caller;
     let asker = Asker { tenant: &caller.tenant, key: &caller.key };
     let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
-    let around = Around::of(&admitted.request);
+    let asking = (&question, Around::of(&admitted.request));
     let age = if admitted.kind.is_code() { STALE_CODE_MAX } else { Duration::MAX };
-    let found = shared.l1.find((&question, around), Need::Anything(age), clock::since_epoch())?;
-    Some(Hit::new(found, admitted))
+    let (need, now) = (Need::Anything(age), clock::since_epoch());
+    let found = match (shared.l1.find(asking, need, now), &shared.l2) {
+        (Some(found), _) => Some(found),
+        (None, Some(l2)) => l2.find(asking, need, now).await.ok().flatten(),
+        (None, None) => None,
+    };
+    Some(Hit::new(found?, admitted))
 }
 
-/// Code that is older than a working day was asked for by somebody else, or of other files.
+/// Code that is older than a day was asked for by somebody else, or of other files.
 const STALE_CODE_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -31,6 +31,8 @@ pub(crate) enum Source {
     L1,
     /// The same, for who typed into it or sees it through another window.
     L1TypeAhead,
+    /// The cache that edges share had it.
+    L2,
     /// Another request's generation was shared.
     Joined,
     /// Nothing else answered, and the cache had something like it.
@@ -55,6 +57,7 @@ impl Source {
             Self::Origin => "origin",
             Self::L1 => "l1",
             Self::L1TypeAhead => "l1-typeahead",
+            Self::L2 => "l2",
             Self::Joined => "joined",
             Self::CacheFallback => "cache_fallback",
             Self::Superseded => "superseded",

@@ -20,12 +20,12 @@ use self::headers::{
 use super::{
     admit::Admitted,
     attempt::Event,
-    lookup::{Hit, Ticket},
+    lookup::{self, Hit, Ticket},
     record::{Record, Source},
 };
 use crate::{
     client::{Client, Gone, ResponseHead},
-    flight::{Reader, Step},
+    flight::{Origin, Reader, Step},
     reject::Reject,
     upstream::outcome::{Failed, Outcome},
 };
@@ -295,12 +295,17 @@ fn generated_headers(
     (ticket, reader): (&Ticket, &Reader),
     content_type: HeaderValue,
 ) -> Headers {
-    let joined = reader.joined();
-    let source = if joined.is_some() { Source::Joined } else { Source::Origin };
+    let (joined, origin) = (reader.joined(), reader.origin());
+    let (source, status) = match (&origin, joined) {
+        (_, Some(_)) => (Source::Joined, ticket.cache_status(joined)),
+        (Some(Origin::L2(rule)), None) => (Source::L2, lookup::l2_status(*rule)),
+        (_, None) => (Source::Origin, ticket.cache_status(None)),
+    };
     record.content(source, clock::now());
-    let status = ticket.cache_status(joined);
     let mut headers = answer_headers(record, source, content_type, status);
-    headers.extend(pod_header(reader.pod()));
+    if let Some(Origin::Pod(pod)) = origin {
+        headers.extend(pod_header(&pod));
+    }
     headers.push(timing(record, source.name()));
     headers
 }

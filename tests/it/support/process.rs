@@ -251,6 +251,8 @@ impl Edge {
                 "admin": {"listen": "127.0.0.1:0", "token": ADMIN_TOKEN},
                 "threads": 1,
                 "pods": pods,
+                // Tests count what pods are asked.
+                "reuse": {"audit": {"share": 0.0}},
             },
         });
         let folder = tempfile::tempdir().unwrap();

@@ -82,8 +82,8 @@ fn short_time(time: Duration) -> String {
 }
 
 /// The pod that generates.
-pub(super) fn pod_header(pod: Option<String>) -> Option<(HeaderName, HeaderValue)> {
-    HeaderValue::try_from(pod?).ok().map(|pod| (POD, pod))
+pub(super) fn pod_header(pod: &str) -> Option<(HeaderName, HeaderValue)> {
+    HeaderValue::try_from(pod).ok().map(|pod| (POD, pod))
 }
 
 /// Time since the request's header, under the name of what it was spent on (W3C Server Timing).

@@ -1,0 +1,235 @@
+//! Two edges that share a cache in a real Redis Cluster, and what happens when it fails.
+
+use http::StatusCode;
+use nearhop_test_redis::{Options, PASSWORD, Redis, USER, start_or_skip};
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::{LIMIT, Whole, complete, post},
+    eventually,
+    fake_pod::{Act, FakePod},
+    process::{Edge, key, soaking},
+};
+
+const SECRET: &str = "a-secret-of-all-edges-0123";
+const PATH: &str = "/v1/completions";
+
+/// One cluster at a time: six servers are enough for two cores.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn edge(pod: &FakePod, redis: &Redis, change: impl FnOnce(&mut Value)) -> Edge {
+    let nodes: Vec<String> =
+        redis.nodes().iter().take(2).map(|(host, port)| format!("{host}:{port}")).collect();
+    Edge::with(&[pod.address], |config, _| {
+        let mut l2 = json!({
+            "nodes": nodes, "username": USER, "password": PASSWORD, "secret": SECRET,
+            // The machine of the tests is slow; what is asserted is never how fast.
+            "start_after": "500ms", "patience": "2s",
+        });
+        if let Some(ca) = redis.authority() {
+            l2["tls"] = json!({ "ca": ca });
+        }
+        config["edge"]["l2"] = l2;
+        let keys = [key("dev", "dev", "nh-dev"), key("other", "other", "nh-other")];
+        config["access"]["keys"] = json!(keys);
+        change(config);
+    })
+}
+
+fn start(options: Options) -> Option<(FakePod, Redis)> {
+    let redis = start_or_skip(options)?;
+    Some((FakePod::start(Act::Answer("return sum(values)")), redis))
+}
+
+fn secured() -> Options {
+    Options { users: true, ..Options::default() }
+}
+
+fn body(name: &str, line: &str) -> Value {
+    let prompt = format!("def {name}(values):\n    {line}");
+    json!({"model": "fake", "prompt": prompt, "suffix": "\n", "nearhop": {"repo": "r"}})
+}
+
+fn source(answer: &Whole) -> &str {
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.header("x-nearhop-source")
+}
+
+/// Until an edge's writes have arrived.
+async fn stored(edge: &Edge, entries: f64) {
+    let metric = "nearhop_cache_stores_total{result=\"stored\",tier=\"l2\"}";
+    eventually("the entries are written", LIMIT, || async {
+        (edge.metric(metric).await >= entries).then_some(())
+    })
+    .await;
+}
+
+/// Until an edge is connected to its cluster: what it stores arrives.
+async fn connected(edge: &Edge) {
+    let mut asked = 0;
+    eventually("the edge writes to the cluster", LIMIT, || {
+        asked += 1;
+        let body = body(&format!("warm_{asked}"), "");
+        async move {
+            complete(&edge.address, &body).await;
+            let metric = "nearhop_cache_stores_total{result=\"stored\",tier=\"l2\"}";
+            (edge.metric(metric).await >= 1.0).then_some(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn edges_share_what_one_of_them_had_generated() {
+    let _turn = TURN.lock().await;
+    let Some((pod, redis)) = start(Options { tls: true, ..secured() }) else { return };
+    let edges = [edge(&pod, &redis, |_| {}), edge(&pod, &redis, |_| {})];
+    for edge in &edges {
+        connected(edge).await;
+    }
+    let asked = pod.seen().len();
+    assert_eq!(source(&complete(&edges[0].address, &body("mean", "")).await), "origin");
+    let shared = eventually("the other edge finds it", LIMIT, || async {
+        let answer = complete(&edges[1].address, &body("mean", "return")).await;
+        (source(&answer) == "l2").then_some(answer)
+    });
+    // Every look that comes too early is a generation of its own; the answer to it is another.
+    pod.act(Act::Answer("-x"));
+    let shared = shared.await;
+    assert_eq!(shared.text(), " sum(values)");
+    assert_eq!(shared.header("cache-status"), "nearhop; hit; detail=\"l2 type_ahead\"");
+    assert!(pod.seen().len() > asked);
+    let mut streamed = body("mean", "");
+    streamed["stream"] = json!(true);
+    let again = complete(&edges[1].address, &streamed).await;
+    assert_eq!(again.streamed(), ("return sum(values)".to_owned(), true));
+    assert_eq!(source(&again), "l1", "it was kept");
+    // Another tenant, and an edge with another secret, find nothing.
+    let other = [("authorization", "Bearer nh-other")];
+    let mut request = crate::support::client::request(PATH, &body("mean", ""), &[]);
+    request.headers_mut().insert("authorization", other[0].1.parse().unwrap());
+    let sent = crate::support::client::send(&edges[1].address, request).await.unwrap();
+    assert_eq!(source(&sent.whole().await.unwrap()), "origin");
+    let stranger = edge(&pod, &redis, |config| {
+        config["edge"]["l2"]["secret"] = json!("another-secret-0123456789");
+    });
+    let metric = "nearhop_cache_lookups_total{result=\"miss\",tier=\"l2\"}";
+    eventually("the stranger looks, and finds nothing", LIMIT, || async {
+        let answer = complete(&stranger.address, &body("mean", &"# ".repeat(3))).await;
+        assert_ne!(source(&answer), "l2");
+        (stranger.metric(metric).await >= 1.0).then_some(())
+    })
+    .await;
+    let dump = redis.dump().unwrap();
+    for secret in ["return", "values", "mean", "fake", "dev", SECRET, "def "] {
+        let secret = secret.as_bytes();
+        assert!(!dump.windows(secret.len()).any(|window| window == secret), "{secret:?}");
+    }
+    assert!(dump.windows(8).any(|window| window == b"nearhop:"), "the dump has keys");
+}
+
+#[tokio::test]
+async fn a_purge_reaches_every_edge_and_a_tenants_key_goes_with_it() {
+    let _turn = TURN.lock().await;
+    let Some((pod, redis)) = start(secured()) else { return };
+    let edges = [edge(&pod, &redis, |_| {}), edge(&pod, &redis, |_| {})];
+    for edge in &edges {
+        connected(edge).await;
+    }
+    let check = async |name: &str, what: Value, key: Value| {
+        for edge in &edges {
+            complete(&edge.address, &body(name, "")).await;
+            assert_ne!(source(&complete(&edge.address, &body(name, "")).await), "origin");
+        }
+        let said = eventually("the log takes it", LIMIT, || async {
+            let said = edges[0].order("/cache/purge", &what).await.json();
+            (said["cluster"]["state"] == "done").then_some(said)
+        })
+        .await;
+        assert!(said["cluster"]["replicas"].as_u64() >= Some(0), "{said}");
+        assert_eq!(said["tenant_key"], key, "{said}");
+        pod.act(Act::Answer("newer text"));
+        for edge in &edges {
+            eventually("it is gone", LIMIT, || async {
+                let answer = complete(&edge.address, &body(name, "")).await;
+                (answer.text() == "newer text").then_some(())
+            })
+            .await;
+        }
+        pod.act(Act::Answer("return sum(values)"));
+    };
+    check("a", json!({"tenant": "dev", "repo": "r"}), Value::Null).await;
+    check("b", json!({"model": "fake@1"}), Value::Null).await;
+    check("c", json!({"tenant": "dev"}), json!("dropped")).await;
+    // A new edge knows of the purges before it serves anything older.
+    let newcomer = edge(&pod, &redis, |_| {});
+    connected(&newcomer).await;
+}
+
+/// Asks two edges again and again while `fault` happens; every request must be answered.
+async fn none_fails(pod: &FakePod, edges: &[Edge], fault: impl FnOnce() + Send + 'static) -> usize {
+    let fault = tokio::task::spawn_blocking(fault);
+    let (mut asked, mut after) = (0, 0);
+    let rounds = if soaking() { 400 } else { 60 };
+    while after < rounds {
+        if fault.is_finished() {
+            after += 1;
+        }
+        for edge in edges {
+            asked += 1;
+            let answer = complete(&edge.address, &body(&format!("f_{}", asked / 3), "")).await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            assert_eq!(answer.text(), "return sum(values)");
+        }
+    }
+    fault.await.unwrap();
+    assert!(!pod.seen().is_empty());
+    asked
+}
+
+fn impatient(config: &mut Value) {
+    config["edge"]["l2"]["start_after"] = json!("5ms");
+    config["edge"]["l2"]["patience"] = json!("50ms");
+}
+
+#[tokio::test]
+async fn no_request_fails_while_redis_does() {
+    let _turn = TURN.lock().await;
+    let Some((pod, redis)) = start(secured()) else { return };
+    let edges = [edge(&pod, &redis, impatient), edge(&pod, &redis, impatient)];
+    for edge in &edges {
+        connected(edge).await;
+    }
+    let redis = std::sync::Arc::new(redis);
+    let fault = |act: fn(&Redis)| {
+        let redis = std::sync::Arc::clone(&redis);
+        move || act(&redis)
+    };
+    none_fails(&pod, &edges, fault(|redis| redis.pause(0).unwrap())).await;
+    none_fails(&pod, &edges, fault(|redis| redis.resume(0).unwrap())).await;
+    none_fails(&pod, &edges, fault(|redis| redis.kill(1).unwrap())).await;
+    none_fails(&pod, &edges, fault(|redis| redis.stop_all().unwrap())).await;
+    // A purge is taken here, waits for Redis, and reaches the other edge when that is back.
+    complete(&edges[0].address, &body("p", "")).await;
+    complete(&edges[1].address, &body("p", "")).await;
+    let said = edges[0].order("/cache/purge", &json!({"tenant": "dev", "repo": "r"})).await.json();
+    assert_eq!(said["cluster"]["state"], "pending", "{said}");
+    pod.act(Act::Answer("newer text"));
+    assert_eq!(complete(&edges[0].address, &body("p", "")).await.text(), "newer text");
+    assert_eq!(complete(&edges[1].address, &body("p", "")).await.text(), "return sum(values)");
+    let restarted = std::sync::Arc::clone(&redis);
+    tokio::task::spawn_blocking(move || restarted.start_all().unwrap()).await.unwrap();
+    eventually("the purge arrives", LIMIT, || async {
+        let answer = complete(&edges[1].address, &body("p", "")).await;
+        (answer.text() == "newer text").then_some(())
+    })
+    .await;
+    eventually("entries are shared again", LIMIT, || async {
+        let name = format!("again_{}", pod.seen().len());
+        complete(&edges[0].address, &body(&name, "")).await;
+        stored(&edges[0], 1.0).await;
+        let answer = post(&edges[1].address, PATH, &body(&name, ""), &[]).await;
+        (source(&answer) == "l2").then_some(())
+    })
+    .await;
+}
