@@ -130,6 +130,10 @@ impl Suggest for Doubter {
                 });
                 assert!(from, "{said:?} contradicts what was answered: {moment:?}");
                 let fresh = self.fresh(&moment).await;
+                let next = &moment.rest[..moment.rest.len().min(STEP)];
+                for (right, said) in self.right.iter_mut().zip([&said, &fresh]) {
+                    *right += usize::from(said.text.starts_with(next));
+                }
                 let share = if source == "l1" { &mut self.again } else { &mut self.typed_ahead };
                 share.add(said.is_like(&fresh));
             }

@@ -75,7 +75,7 @@ pub(crate) fn may_hit() -> Vec<Edit> {
 
 /// Edits after which the words of the rules say hit, and a careful reader would not.
 pub(crate) fn open() -> Vec<Edit> {
-    texts::OPEN.to_vec()
+    [texts::OPEN, window::OPEN].concat()
 }
 
 impl Edit {

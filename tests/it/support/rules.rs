@@ -38,10 +38,36 @@ pub(crate) const BYTE_FOR_BYTE: &[Rule] = &[Rule::Exact, Rule::TypeAhead, Rule::
 
 /// The rules for files of these languages, or of this path.
 pub(crate) fn of_file(language: &str, path: &str) -> &'static [Rule] {
-    const LANGUAGES: [&str; 8] =
-        ["markdown", "restructuredtext", "plaintext", "text", "yaml", "toml", "diff", "makefile"];
-    const ENDINGS: [&str; 9] =
-        [".md", ".markdown", ".rst", ".txt", ".yaml", ".yml", ".toml", ".diff", ".patch"];
+    const LANGUAGES: &[&str] = &[
+        "markdown",
+        "md",
+        "restructuredtext",
+        "rst",
+        "plaintext",
+        "text",
+        "yaml",
+        "toml",
+        "diff",
+        "makefile",
+        "make",
+        "latex",
+        "ini",
+    ];
+    const ENDINGS: &[&str] = &[
+        ".md",
+        ".markdown",
+        ".mdx",
+        ".rst",
+        ".txt",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".diff",
+        ".patch",
+        ".tex",
+        ".mk",
+        ".ini",
+    ];
     let path = path.to_lowercase();
     let prose = LANGUAGES.contains(&language.to_lowercase().as_str())
         || ENDINGS.iter().any(|ending| path.ends_with(ending))

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::support::{
     dice::Dice,
+    rules::may_end_in_text,
     scene::{Scene, Shape},
 };
 
@@ -177,6 +178,7 @@ pub(crate) const OPEN: &[Edit] = &[
         blank_goes(first, then, dice, text)
     }),
     text("a blank line in a text that has begun, and a mark in a comment", |first, then, _| {
+        // Seen as well: `so quoted' in a docstring, and the cursor in a text of backticks.
         in_docstring(first, then, "# All begin with \"\"\"\n    note = \"\"\"One\n    one\n\ntwo\n")
     }),
     text("a blank line in a text, the window begins in another", |first, then, _| {
@@ -199,23 +201,48 @@ pub(crate) const OPEN: &[Edit] = &[
         }
         add_blank_line(then, dice, "")
     }),
+    text("a blank line, where Tabby says that the file is prose", |first, then, dice| {
+        for scene in [&mut *first, &mut *then] {
+            scene.shape = Shape::Tabby;
+            scene.say("segments", json!({"filepath": "README.md"}));
+        }
+        add_blank_line(then, dice, "")
+    }),
     text("a blank line, where the language is nearly prose", |first, then, dice| {
-        let language = *dice.pick(&["latex", "tex", "html", "asciidoc", "org", "git-commit"])?;
+        let language = *dice.pick(&["git-commit", "html", "haml", "pug", "po", "jinja"])?;
         both_say(first, then, &json!({"language": language}));
         add_blank_line(then, dice, "")
     }),
     text("a blank line, where the file is nearly prose", |first, then, dice| {
-        let file =
-            *dice.pick(&["README", "a.tex", "a.adoc", "a.html", "a.org", "a.ini", "a.po"])?;
+        let file = *dice.pick(&[
+            "README",
+            "CHANGELOG",
+            "COMMIT_EDITMSG",
+            "GNUmakefile",
+            "Makefile.am",
+            "a.Rmd",
+            "a.yml.j2",
+            ".env",
+            "a.html",
+            "a.haml",
+            "a.pug",
+            "a.po",
+            "a.cfg",
+        ])?;
         both_say(first, then, &json!({"file": file}));
         add_blank_line(then, dice, "")
     }),
 ];
 
 fn language(dice: &mut Dice) -> Option<Value> {
-    const LANGUAGES: [&str; 8] = [
+    const LANGUAGES: [&str; 13] = [
         "markdown",
         "Markdown",
+        "md",
+        "rst",
+        "latex",
+        "make",
+        "ini",
         "restructuredtext",
         "plaintext",
         "yaml",
@@ -227,8 +254,12 @@ fn language(dice: &mut Dice) -> Option<Value> {
 }
 
 fn file(dice: &mut Dice) -> Option<Value> {
-    const FILES: [&str; 10] = [
+    const FILES: [&str; 14] = [
         "README.md",
+        "a.mdx",
+        "a.tex",
+        "a.mk",
+        "a.ini",
         "docs/a.MD",
         "a.b.rst",
         "notes.txt",
@@ -272,6 +303,10 @@ fn changed(
 
 fn right_above(first: &mut Scene, then: &mut Scene, dice: &mut Dice, text: &str) -> Option<()> {
     let (from, to) = change(dice, text)?;
+    // Else this mark would seem to end what a lone one above has begun: that is one of `OPEN`.
+    if may_end_in_text(&first.prefix) {
+        return None;
+    }
     let at = cursor_line(&first.prefix).0;
     put(&mut first.prefix, at..at, text)?;
     put(&mut then.prefix, at..at, &text.replacen(from, to, 1))

@@ -2,8 +2,14 @@
 
 use serde_json::json;
 
-use super::{Edit, asker::declare, cursor, text::add_space, window_of};
-use crate::support::{dice::Dice, scene::Scene};
+use super::{
+    Edit,
+    asker::declare,
+    cursor,
+    text::{add_blank_line, add_space},
+    window_of,
+};
+use crate::support::{dice::Dice, rules::may_end_in_text, scene::Scene};
 
 const LOST: &str =
     "class Ledger:\n    limit = 12\n    # Who may read it\n    readers = ['a', 'b']\n\n";
@@ -238,6 +244,49 @@ pub(crate) const MAY_HIT: &[Edit] = &[
         add_space(then, dice)
     }),
     cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
+];
+
+/// By the words of the rules these are windows that slid.
+pub(crate) const OPEN: &[Edit] = &[
+    cursor("the first lines are blank now", |first, then, dice| {
+        first.top = format!("debug = True\nlimit = 12\n{LOST}");
+        // A docstring keeps what is above it from being normalised.
+        first.prefix = first.prefix.replace("\"\"\"", "# ").replace("'''", "# ");
+        if may_end_in_text(&first.prefix) {
+            return None;
+        }
+        *then = first.clone();
+        then.type_into(dice)?;
+        let lines = 1 + dice.below(2);
+        let end: usize = first.top.split_inclusive('\n').take(lines).map(str::len).sum();
+        then.top.replace_range(..end, &"\n".repeat(lines));
+        Some(())
+    }),
+    cursor("the first lines deleted, and as many blank ones added", |first, then, dice| {
+        first.top = format!("debug = True\n{LOST}");
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.top = LOST.to_owned();
+        add_blank_line(then, dice, "")
+    }),
+    cursor("a line typed, and a longer first line deleted", |first, then, _| {
+        slide_lines(first, then)?;
+        first.lost = 0;
+        then.lost = 0;
+        first.top = format!("debug = True  # And whatever else makes this line long\n{LOST}");
+        then.top = LOST.to_owned();
+        (then.top.len() + then.typed.len() != first.top.len()).then_some(())
+    }),
+    cursor(
+        "a window that lost the name that is served, its parts stand elsewhere",
+        |first, then, _| {
+            const LOSES: &str = "(defvar ledger-limit 12)\n";
+            first.top = format!("{LOSES}; The ledger has no limit\n{}", LOST.repeat(8));
+            serve_the_name(first, then, "ledger-limit");
+            then.lost = LOSES.len();
+            Some(())
+        },
+    ),
 ];
 
 /// Enough text in front that a window loses some of it, and keeps the mark.
