@@ -40,5 +40,5 @@ bench: ## measure the edge beside nginx, DNS beside gdnsd and knot, the decoder 
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test
-	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: floods:: under_load regions::
+	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: floods:: under_load regions:: typing must_miss leaks
 	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked -p nearhop-geo

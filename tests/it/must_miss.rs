@@ -147,7 +147,7 @@ fn report(title: &str, counts: &BTreeMap<&'static str, Count>) -> Count {
 fn the_plain_reading_of_the_rules_agrees_with_the_names_of_the_edits() {
     let check = |edits: Vec<Edit>, expected: bool| {
         let edits: Vec<_> = edits.into_iter().filter(Edit::is_by_text).collect();
-        for (_, case) in made(&edits, 60, 0) {
+        for (_, case) in made(&edits, if soaking() { 60 } else { 20 }, 0) {
             let [first, then] = [&case.first, &case.then];
             assert_eq!(case.may_hit_by_text(), expected, "{}: {first:?} {then:?}", case.edit);
         }

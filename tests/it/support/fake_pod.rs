@@ -50,15 +50,17 @@ pub(crate) enum Act {
     ErrorEvent,
     /// Answers with this text, of weights that its report does not name.
     OtherRevision(&'static str),
+    /// These events, and the proper end of a body.
+    Events(&'static [&'static str]),
     /// Answers by the request.
     Script(Script),
 }
 
-/// What a scripted pod says to a request's body.
+/// What a scripted pod says to a request's head, in lower case, and body.
 #[derive(Clone)]
 pub(crate) struct Script(Arc<Answering>);
 
-type Answering = dyn Fn(&Value) -> Reply + Send + Sync;
+type Answering = dyn Fn(&str, &Value) -> Reply + Send + Sync;
 
 /// A scripted answer, and why it ends there.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +71,11 @@ pub(crate) struct Reply {
 
 impl Script {
     pub(crate) fn new(answer: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self::of_whole(move |_, body| answer(body))
+    }
+
+    /// The head counts as well.
+    pub(crate) fn of_whole(answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
 }
@@ -227,7 +234,9 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             let act = state.act.lock().unwrap().clone();
             let sha256 = Sha256::digest(&body).to_vec();
             let reply = match &act {
-                Act::Script(script) => Some(script.0(&serde_json::from_slice(&body).unwrap())),
+                Act::Script(script) => {
+                    Some(script.0(&head, &serde_json::from_slice(&body).unwrap()))
+                }
                 _ => None,
             };
             state.seen.lock().unwrap().push(Seen { head, bytes: body.len(), sha256, body });
@@ -293,6 +302,13 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             let pause = Duration::from_millis(if matches!(act, Act::Slow(_)) { 100 } else { 0 });
             let reply = Reply { text: (*text).to_owned(), finish: "stop" };
             say(stream, revision, &reply, pause).await
+        }
+        Act::Events(events) => {
+            begin(stream).await?;
+            for data in *events {
+                event(stream, data).await?;
+            }
+            chunk(stream, "").await
         }
         Act::Script(_) => unreachable!("its reply is said at once"),
         Act::Long(pieces) => {

@@ -5,12 +5,13 @@
 
 pub(crate) mod asker;
 pub(crate) mod text;
+pub(crate) mod texts;
 pub(crate) mod typing;
 pub(crate) mod window;
 
 use super::{
     dice::Dice,
-    rules::{ALL, Entry, serves},
+    rules::{Entry, of_file, serves},
     scene::Scene,
     tasks::Task,
 };
@@ -63,7 +64,8 @@ pub(crate) const fn window_of(name: &'static str, change: Change) -> Edit {
 
 /// All edits that must miss.
 pub(crate) fn must_miss() -> Vec<Edit> {
-    [text::MUST_MISS, typing::MUST_MISS, asker::MUST_MISS, window::MUST_MISS].concat()
+    [text::MUST_MISS, texts::MUST_MISS, typing::MUST_MISS, asker::MUST_MISS, window::MUST_MISS]
+        .concat()
 }
 
 /// All edits that the rules allow to hit.
@@ -73,7 +75,7 @@ pub(crate) fn may_hit() -> Vec<Edit> {
 
 /// Edits after which the words of the rules say hit, and a careful reader would not.
 pub(crate) fn open() -> Vec<Edit> {
-    [text::OPEN, window::OPEN].concat()
+    [texts::OPEN, window::OPEN].concat()
 }
 
 impl Edit {
@@ -104,7 +106,14 @@ impl Case {
             suffix: text(&self.first.suffix),
             answer: self.first.answer.clone(),
         };
-        self.first.suffix.is_some() == self.then.suffix.is_some()
-            && serves(ALL, &entry, (&self.then.before(), &text(&self.then.suffix))).is_some()
+        let (before, suffix) = (self.then.before(), text(&self.then.suffix));
+        // Where one of the two says that blank lines mean something, they do.
+        let rules = [&self.first, &self.then].map(|scene| {
+            let said =
+                |field: &str| scene.more.get("nearhop").and_then(|said| said[field].as_str());
+            of_file(said("language").unwrap_or_default(), said("file").unwrap_or_default())
+        });
+        let hits = |rules: &[_]| serves(rules, &entry, (&before, &suffix)).is_some();
+        self.first.suffix.is_some() == self.then.suffix.is_some() && rules.into_iter().all(hits)
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Edit, text};
-use crate::support::{dice::Dice, scene::Scene};
+use crate::support::{dice::Dice, rules::may_end_in_text, scene::Scene};
 
 pub(crate) const MUST_MISS: &[Edit] = &[
     text("a number", |_, then, dice| {
@@ -190,24 +190,39 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         suffix.clear();
         Some(())
     }),
-];
-
-pub(crate) const MAY_HIT: &[Edit] = &[
-    text("a blank line added", |_, then, dice| insert_line(then, dice, "")),
-    text("a line of space added", |_, then, dice| insert_line(then, dice, "        ")),
-    text("space added at a line's end", |_, then, dice| add_space(then, dice)),
-    text("a blank line deleted", |first, then, dice| {
-        insert_line(first, dice, "")?;
-        then.prefix.clone_from(&first.prefix);
-        let lines = lines(&then.prefix, |line| line == "\n");
-        let line = outside_of_strings(&then.prefix, &lines, dice)?;
-        put(&mut then.prefix, line, "")
+    text("line ends of another system", |_, then, _| {
+        then.prefix = then.prefix.replace('\n', "\r\n");
+        Some(())
     }),
-    text("a blank line added to the suffix", |_, then, _| {
-        let suffix = then.suffix.as_mut()?;
-        let at = suffix.trim_start_matches('\n').find('\n')? + suffix.len()
-            - suffix.trim_start_matches('\n').len();
-        put(suffix, at..at, "\n")
+    text("one line end of another system", |_, then, dice| {
+        let at = dice.pick(&lines(&then.prefix, |_| true))?.end - 1;
+        put(&mut then.prefix, at..at, "\r")
+    }),
+    text("a line of space of another kind added", |_, then, dice| {
+        let space = *dice.pick(&OTHER_SPACE)?;
+        let at = dice.pick(&free_lines(&then.prefix))?.start;
+        put(&mut then.prefix, at..at, &format!("{space}\n"))
+    }),
+    text("space of another kind at a line's end", |_, then, dice| {
+        let space = *dice.pick(&OTHER_SPACE)?;
+        let at = dice.pick(&free_lines(&then.prefix))?.end - 1;
+        put(&mut then.prefix, at..at, space)
+    }),
+    text("a blank line right above", |_, then, dice| {
+        let blank = *dice.pick(&["\n", "\n\n", "    \n", "\t\n"])?;
+        let at = cursor_line(&then.prefix).0;
+        put(&mut then.prefix, at..at, blank)
+    }),
+    text("one blank line less right above", |first, then, dice| {
+        let blank = *dice.pick(&["\n", "\n\n", "\n\n\n"])?;
+        let at = cursor_line(&first.prefix).0;
+        put(&mut first.prefix, at..at, blank)?;
+        put(&mut then.prefix, at..at, &blank[1..])
+    }),
+    text("space in the blank line right above", |first, then, _| {
+        let at = cursor_line(&first.prefix).0;
+        put(&mut first.prefix, at..at, "\n")?;
+        put(&mut then.prefix, at..at, "    \n")
     }),
     text("space added at the end of the suffix's first line", |_, then, _| {
         let suffix = then.suffix.as_mut()?;
@@ -216,37 +231,25 @@ pub(crate) const MAY_HIT: &[Edit] = &[
     }),
 ];
 
-/// By the words of the rules blank lines and space at line ends do not count, and literals do.
-pub(crate) const OPEN: &[Edit] = &[
-    text("a blank line in a string", |_, then, _| {
-        let start = then.prefix.find("\"\"\"")?;
-        let at = start + then.prefix[start..].find('\n')? + 1;
-        put(&mut then.prefix, at..at, "\n")
+/// Blank lines and space at line ends, where they are only for the eye.
+pub(crate) const MAY_HIT: &[Edit] = &[
+    text("a blank line added", |_, then, dice| add_blank_line(then, dice, "")),
+    text("a line of space added", |_, then, dice| add_blank_line(then, dice, "        ")),
+    text("space added at a line's end", |_, then, dice| add_space(then, dice)),
+    text("a tab added at a line's end", |_, then, dice| {
+        let at = dice.pick(&free_lines(&then.prefix))?.end - 1;
+        put(&mut then.prefix, at..at, "\t")
     }),
-    text("space at a line's end in a string", |_, then, _| {
-        let start = then.prefix.find("\"\"\"")?;
-        let at = start + then.prefix[start..].find('\n')?;
-        put(&mut then.prefix, at..at, "  ")
-    }),
-    text("space behind a backslash", |first, then, dice| {
-        insert_line(first, dice, "total = 1 + \\\n    2")?;
-        then.prefix = first.prefix.replace("+ \\\n", "+ \\ \n");
-        Some(())
-    }),
-    text("a no-break space at a line's end", |_, then, dice| {
-        let lines = lines(&then.prefix, |line| !line.trim().is_empty());
-        let at = dice.pick(&lines)?.end - 1;
-        put(&mut then.prefix, at..at, "\u{a0}")
-    }),
-    text("line ends of another system", |_, then, _| {
-        then.prefix = then.prefix.replace('\n', "\r\n");
-        Some(())
-    }),
-    text("two blank lines right above", |_, then, _| {
-        let at = cursor_line(&then.prefix).0;
-        put(&mut then.prefix, at..at, "\n\n")
+    text("a blank line deleted", |first, _, dice| add_blank_line(first, dice, "")),
+    text("a blank line added to the suffix", |_, then, _| {
+        let suffix = then.suffix.as_mut()?;
+        let line = suffix.find('\n')? + 1;
+        put(suffix, line..line, "\n")
     }),
 ];
+
+/// What is not blank to everybody.
+const OTHER_SPACE: [&str; 6] = ["\u{c}", "\u{b}", "\u{a0}", "\u{2003}", "\u{85}", "\r"];
 
 /// Something else in place of what is there.
 pub(crate) fn put(text: &mut String, place: Range<usize>, with: &str) -> Option<()> {
@@ -287,7 +290,7 @@ fn letter(text: &str, dice: &mut Dice, wanted: impl Fn(&u8) -> bool) -> Option<u
 }
 
 /// Whole lines, with their ends; the cursor's line is none.
-fn lines(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
+pub(crate) fn lines(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut at = 0;
     let lines = text.split_inclusive('\n').map(|line| {
         at += line.len();
@@ -296,20 +299,46 @@ fn lines(text: &str, wanted: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     lines.filter(|line| text[line.clone()].ends_with('\n') && wanted(&text[line.clone()])).collect()
 }
 
-fn outside_of_strings(text: &str, lines: &[Range<usize>], dice: &mut Dice) -> Option<Range<usize>> {
+pub(crate) fn outside_of_strings(
+    text: &str,
+    lines: &[Range<usize>],
+    dice: &mut Dice,
+) -> Option<Range<usize>> {
     let outside = |at: usize| text[..at].matches("\"\"\"").count().is_multiple_of(2);
     let lines: Vec<_> = lines.iter().filter(|line| outside(line.end)).collect();
     dice.pick(&lines).copied().cloned()
 }
 
 /// Where the cursor's line starts, and its indentation.
-fn cursor_line(prefix: &str) -> (usize, String) {
+pub(crate) fn cursor_line(prefix: &str) -> (usize, String) {
     let at = prefix.rfind('\n').map_or(0, |at| at + 1);
     let line = &prefix[at..];
     (at, line[..line.len() - line.trim_start().len()].to_owned())
 }
 
-fn insert_line(scene: &mut Scene, dice: &mut Dice, line: &str) -> Option<()> {
+/// Lines of what is normalised: behind the last text over several lines, if none may be open.
+pub(crate) fn free_lines(prefix: &str) -> Vec<Range<usize>> {
+    if may_end_in_text(prefix) {
+        return Vec::new();
+    }
+    let text = |line: &str| {
+        ["\"\"\"", "'''", "`"].iter().any(|mark| line.contains(mark))
+            || line.trim_end().ends_with('\\')
+    };
+    let all = lines(prefix, |_| true);
+    let end = lines(prefix, text).last().map_or(0, |line| line.end);
+    let free = all.into_iter().filter(|line| line.start >= end);
+    let last = lines(prefix, |line| !line.trim().is_empty()).last().map_or(0, |line| line.end);
+    free.filter(|line| line.end <= last).collect()
+}
+
+/// Not right above the cursor's line.
+pub(crate) fn add_blank_line(scene: &mut Scene, dice: &mut Dice, blank: &str) -> Option<()> {
+    let at = dice.pick(&free_lines(&scene.prefix))?.start;
+    put(&mut scene.prefix, at..at, &format!("{blank}\n"))
+}
+
+pub(crate) fn insert_line(scene: &mut Scene, dice: &mut Dice, line: &str) -> Option<()> {
     let lines = lines(&scene.prefix, |_| true);
     let at = outside_of_strings(&scene.prefix, &lines, dice)?.end;
     put(&mut scene.prefix, at..at, &format!("{line}\n"))
@@ -317,9 +346,8 @@ fn insert_line(scene: &mut Scene, dice: &mut Dice, line: &str) -> Option<()> {
 
 /// At a line's end.
 pub(crate) fn add_space(scene: &mut Scene, dice: &mut Dice) -> Option<()> {
-    let lines = lines(&scene.prefix, |_| true);
-    let line = outside_of_strings(&scene.prefix, &lines, dice)?;
-    put(&mut scene.prefix, line.end - 1..line.end - 1, "  ")
+    let at = dice.pick(&free_lines(&scene.prefix))?.end - 1;
+    put(&mut scene.prefix, at..at, "  ")
 }
 
 fn first_line(suffix: &str) -> &str {

@@ -1,7 +1,7 @@
 //! What a user does at the cursor.
 
 use super::{Edit, cursor, text::put};
-use crate::support::scene::visible;
+use crate::support::scene::{Scene, visible};
 
 pub(crate) const MUST_MISS: &[Edit] = &[
     cursor("something else is typed", |_, then, dice| {
@@ -85,6 +85,7 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         then.prefix.truncate(at + 1);
         Some(())
     }),
+    cursor("nine lines are typed", |first, then, _| type_lines(first, then, 9)),
 ];
 
 pub(crate) const MAY_HIT: &[Edit] = &[
@@ -96,4 +97,13 @@ pub(crate) const MAY_HIT: &[Edit] = &[
         then.typed = format!("{line}\n{}", rest.get(..into)?);
         (visible(&rest[into..]) >= 2).then_some(())
     }),
+    cursor("eight lines are typed", |first, then, _| type_lines(first, then, 8)),
 ];
+
+fn type_lines(first: &mut Scene, then: &mut Scene, typed: usize) -> Option<()> {
+    let line = |number: usize| format!("value_{number} = {number}\n");
+    first.answer = (0..12).map(line).collect();
+    then.answer.clone_from(&first.answer);
+    then.typed = (0..typed).map(line).collect();
+    Some(())
+}

@@ -2,8 +2,14 @@
 
 use serde_json::json;
 
-use super::{Edit, asker::declare, cursor, text::add_space, window_of};
-use crate::support::{dice::Dice, scene::Scene};
+use super::{
+    Edit,
+    asker::declare,
+    cursor,
+    text::{add_blank_line, add_space},
+    window_of,
+};
+use crate::support::{dice::Dice, rules::may_end_in_text, scene::Scene};
 
 const LOST: &str =
     "class Ledger:\n    limit = 12\n    # Who may read it\n    readers = ['a', 'b']\n\n";
@@ -103,6 +109,81 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         lose_the_name(first, then)?;
         add_space(then, dice)
     }),
+    cursor("a window that lost the name that is served", |first, then, _| {
+        lose_the_name(first, then)
+    }),
+    cursor("a window that lost the name that is half typed", |first, then, _| {
+        lose_the_name(first, then)?;
+        then.typed += "print(led";
+        Some(())
+    }),
+    cursor("the window's front cuts the name that is served", |first, then, dice| {
+        let cut = 1 + dice.below("ledger_limit".len() - 1);
+        let filler = " ".repeat(TYPED.len() - cut);
+        first.top = format!("{filler}{LINE}{}", LOST.repeat(8));
+        serve_the_name(first, then, "ledger_limit");
+        then.lost = TYPED.len();
+        Some(())
+    }),
+    cursor("the name that is served stands only as the rest of a word", |first, then, _| {
+        const FRONT: &str = "quota = 1; # o stock_";
+        assert_eq!(FRONT.len(), TYPED.len());
+        first.top = format!("{FRONT}quota = 12\n{}", LOST.repeat(8));
+        serve_the_name(first, then, "quota");
+        then.lost = TYPED.len();
+        Some(())
+    }),
+    cursor("as many bytes lost as were typed, and fewer characters", |first, then, dice| {
+        first.top = "\u{fc}".repeat(300);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = then.typed.len() / 2;
+        then.typed.len().is_multiple_of(2).then_some(())
+    }),
+    cursor("256 bytes in common, and most of them blank", |first, then, dice| {
+        let at = first.prefix.rfind('\n')? + 1;
+        let blank = dice.pick(&["\n", " \n", "\t\n"])?.repeat(300);
+        let above = format!("# {}\n{blank}    x = 1\n", first.mark);
+        first.prefix.replace_range(..at, &above);
+        pad(first);
+        *then = first.clone();
+        then.type_into(dice)?;
+        let size = blank.len() + 100;
+        resize(first, size);
+        resize(then, size);
+        Some(())
+    }),
+    cursor("a line lost, and none typed", |first, then, dice| {
+        pad(first);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = first.top.find('\n')? + 1;
+        (then.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("more lines lost than typed", |first, then, _| {
+        slide_lines(first, then)?;
+        then.lost += then.top[then.lost..].find('\n')? + 1;
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("a line typed, and half of one lost", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.lost -= 1 + dice.below(3);
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("a line typed, and one and a half lost", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.lost += 1 + dice.below(3);
+        (then.lost - first.lost != then.typed.chars().count()).then_some(())
+    }),
+    cursor("space added, and a window of characters slid", |first, then, dice| {
+        slid(first, then, dice)?;
+        add_space(then, dice)
+    }),
+    window_of("space added, a colleague's window", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.key = "nh-colleague";
+        add_space(then, dice)
+    }),
     // As many lines, and text lost at the front; and yet it is the first line that was edited.
     cursor("the first line loses its first word", |first, then, _| {
         first.top = format!("not {LOST}");
@@ -122,19 +203,34 @@ pub(crate) const MUST_MISS: &[Edit] = &[
 ];
 
 pub(crate) const MAY_HIT: &[Edit] = &[
-    cursor("a window of characters slid", slid),
-    cursor("a window of lines slid", |first, then, _| {
-        pad(first);
-        let (line, rest) = first.answer.split_once('\n')?;
-        let typed = format!("{line}\n{}", &rest[..rest.len() - rest.trim_start().len()]);
-        *then = Scene { typed, ..first.clone() };
-        // Both begin where a line does.
-        first.lost = first.top[..first.top[..40].rfind('\n')? + 1].len();
-        then.lost = first.lost + first.top[first.lost..].find('\n')? + 1;
+    cursor("a window of characters slid", |first, then, dice| {
+        slid(first, then, dice)?;
+        // What the front has left of a word may be a name of the answer.
+        let before = first.before();
+        let front = before.split(|character: char| !character.is_alphanumeric()).next()?;
+        (front.is_empty() || !first.answer.contains(front)).then_some(())
+    }),
+    cursor("a window of wide characters slid", |first, then, dice| {
+        first.top = "\u{fc}".repeat(300);
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.lost = then.typed.chars().count();
         Some(())
     }),
-    window_of("a colleague's window of the same repository", |first, then, dice| {
-        slid(first, then, dice)?;
+    cursor("a window of lines slid", |first, then, _| slide_lines(first, then)),
+    cursor("space added, and a window of lines slid", |first, then, dice| {
+        slide_lines(first, then)?;
+        add_space(then, dice)
+    }),
+    window_of("space added, a colleague's window of the same repository", |first, then, dice| {
+        slide_lines(first, then)?;
+        then.key = "nh-colleague";
+        declare(first, &json!({"repo": "r"}));
+        declare(then, &json!({"repo": "r"}));
+        add_space(then, dice)
+    }),
+    window_of("a colleague's window of the same repository", |first, then, _| {
+        slide_lines(first, then)?;
         then.key = "nh-colleague";
         declare(first, &json!({"repo": "r"}));
         declare(then, &json!({"repo": "r"}));
@@ -150,11 +246,48 @@ pub(crate) const MAY_HIT: &[Edit] = &[
     cursor("the same window again", |first, then, dice| slide(first, then, dice).map(|_| ())),
 ];
 
-/// `normalised` asks for the names of what is served, `window` alone does not.
-pub(crate) const OPEN: &[Edit] =
-    &[cursor("a window that lost the name that is served", |first, then, _| {
-        lose_the_name(first, then)
-    })];
+/// By the words of the rules these are windows that slid.
+pub(crate) const OPEN: &[Edit] = &[
+    cursor("the first lines are blank now", |first, then, dice| {
+        first.top = format!("debug = True\nlimit = 12\n{LOST}");
+        // A docstring keeps what is above it from being normalised.
+        first.prefix = first.prefix.replace("\"\"\"", "# ").replace("'''", "# ");
+        if may_end_in_text(&first.prefix) {
+            return None;
+        }
+        *then = first.clone();
+        then.type_into(dice)?;
+        let lines = 1 + dice.below(2);
+        let end: usize = first.top.split_inclusive('\n').take(lines).map(str::len).sum();
+        then.top.replace_range(..end, &"\n".repeat(lines));
+        Some(())
+    }),
+    cursor("the first lines deleted, and as many blank ones added", |first, then, dice| {
+        first.top = format!("debug = True\n{LOST}");
+        *then = first.clone();
+        then.type_into(dice)?;
+        then.top = LOST.to_owned();
+        add_blank_line(then, dice, "")
+    }),
+    cursor("a line typed, and a longer first line deleted", |first, then, _| {
+        slide_lines(first, then)?;
+        first.lost = 0;
+        then.lost = 0;
+        first.top = format!("debug = True  # And whatever else makes this line long\n{LOST}");
+        then.top = LOST.to_owned();
+        (then.top.len() + then.typed.len() != first.top.len()).then_some(())
+    }),
+    cursor(
+        "a window that lost the name that is served, its parts stand elsewhere",
+        |first, then, _| {
+            const LOSES: &str = "(defvar ledger-limit 12)\n";
+            first.top = format!("{LOSES}; The ledger has no limit\n{}", LOST.repeat(8));
+            serve_the_name(first, then, "ledger-limit");
+            then.lost = LOSES.len();
+            Some(())
+        },
+    ),
+];
 
 /// Enough text in front that a window loses some of it, and keeps the mark.
 fn pad(scene: &mut Scene) {
@@ -189,15 +322,32 @@ fn lines(scene: &Scene) -> usize {
     scene.before().split('\n').count()
 }
 
+/// A line is typed, and one has left the window.
+fn slide_lines(first: &mut Scene, then: &mut Scene) -> Option<()> {
+    pad(first);
+    let (line, rest) = first.answer.split_once('\n')?;
+    let typed = format!("{line}\n{}", &rest[..rest.len() - rest.trim_start().len()]);
+    *then = Scene { typed, ..first.clone() };
+    // Both begin where a line does.
+    first.lost = first.top[..first.top[..40].rfind('\n')? + 1].len();
+    then.lost = first.lost + first.top[first.lost..].find('\n')? + 1;
+    Some(())
+}
+
+const LINE: &str = "ledger_limit = 12\n";
+const TYPED: &str = "value_of_it = 20\n    ";
+
 /// The answer ends with a name that has left the window, in the line that it lost.
 fn lose_the_name(first: &mut Scene, then: &mut Scene) -> Option<()> {
-    const LINE: &str = "ledger_limit = 12\n";
-    const TYPED: &str = "value_of_it = 20\n    ";
-    for scene in [&mut *first, &mut *then] {
-        scene.top = format!("{LINE}{}", LOST.repeat(8));
-        scene.answer = format!("{TYPED}print(ledger_limit)");
-    }
-    TYPED.clone_into(&mut then.typed);
+    first.top = format!("{LINE}{}", LOST.repeat(8));
+    serve_the_name(first, then, "ledger_limit");
     then.lost = LINE.len();
     Some(())
+}
+
+fn serve_the_name(first: &mut Scene, then: &mut Scene, name: &str) {
+    first.answer = format!("{TYPED}print({name})");
+    then.top.clone_from(&first.top);
+    then.answer.clone_from(&first.answer);
+    TYPED.clone_into(&mut then.typed);
 }
