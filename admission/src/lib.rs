@@ -14,6 +14,7 @@
 
 mod bucket;
 mod caller;
+mod common;
 mod crowd;
 mod directory;
 mod fair;
@@ -24,6 +25,7 @@ mod usage;
 
 pub use bucket::{Bucket, Refused as BucketRefused};
 pub use caller::Caller;
+pub use common::{Others, Owner, Used};
 pub use crowd::{Crowd, Seat};
 pub use directory::{Denied, Directory, credential, hash_key};
 pub use fair::{Gate, NoPlace, Permit};

@@ -2,8 +2,8 @@
 //!
 //! A request takes what it may use before it is dispatched, from its key and its tenant, all or
 //! nothing; when it ends, what it did not use is given back. [`Limiter::reserve`] and the
-//! reservation are the whole interface, and synchronous on purpose: a counter that edges share
-//! will lease shares of a limit beforehand, so that no request waits for it.
+//! reservation are the whole interface, and synchronous on purpose: edges that share a limit tell
+//! each other afterwards what was used ([`Limiter::tell`]), so that no request waits for it.
 
 use std::{
     collections::HashMap,
@@ -13,11 +13,11 @@ use std::{
 
 use nearhop_conf::Rates;
 
-use crate::{Bucket, BucketRefused, Caller};
+use crate::{Bucket, BucketRefused, Caller, Owner, Used};
 
 /// Keys that are counted by themselves; the subjects of tokens are not ours to number. Beyond, the
 /// rest of a tenant's share one count.
-const OWNERS_MAX: usize = 65_536;
+pub(crate) const OWNERS_MAX: usize = 65_536;
 
 /// What there is too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +87,10 @@ struct Meter {
     requests: Bucket,
     tokens: Bucket,
     in_progress: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Owner {
-    tenant: String,
-    /// `None` is the tenant itself.
-    key: Option<String>,
+    /// What other edges were not told of yet.
+    untold: Used,
+    /// Whether tokens and requests have a limit here, as it was last asked for.
+    limited: (bool, bool),
 }
 
 /// The counters of this edge.
@@ -128,6 +125,8 @@ impl Meter {
             return Err(refused(why, What::Requests));
         }
         self.in_progress += 1;
+        self.untold.requests += 1;
+        self.limited = (rates.tokens_per_minute.is_some(), rates.requests_per_minute.is_some());
         Ok(())
     }
 
@@ -181,6 +180,28 @@ impl Limiter {
         Arc::clone(meters.entry(asked).or_default())
     }
 
+    /// What was used since the last call, for other edges. Given out once.
+    pub fn tell(&self) -> Vec<(Owner, Used)> {
+        let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = meters.iter().filter_map(|(owner, meter)| {
+            let used = locked(meter, |meter| std::mem::take(&mut meter.untold));
+            (!used.is_nothing()).then(|| (owner.clone(), used))
+        });
+        told.collect()
+    }
+
+    /// Other edges have used so much of an owner's limits.
+    pub fn charge(&self, owner: &Owner, used: Used) {
+        let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.get(owner) {
+            locked(meter, |meter| {
+                let (tokens, requests) = meter.limited;
+                meter.tokens.charge(if tokens { used.tokens } else { 0 });
+                meter.requests.charge(if requests { used.requests } else { 0 });
+            });
+        }
+    }
+
     /// Takes a request of `caller` that may use `tokens`. `spent` is what its tenant has used this
     /// month, `until_next` the time to the next one; `now` counts from any fixed moment.
     ///
@@ -222,6 +243,7 @@ impl Limiter {
             locked(&key, |meter| {
                 // As if it had never asked.
                 meter.in_progress -= 1;
+                meter.untold.requests = meter.untold.requests.saturating_sub(1);
                 meter.tokens.give_back(if plan.key.tokens_per_minute.is_some() {
                     tokens
                 } else {
@@ -250,12 +272,15 @@ impl Reservation {
     /// So many tokens were used: the rest is given back, or what is over charged.
     pub fn settle(mut self, used: u64) {
         for (meter, rates) in self.meters.iter().flatten() {
-            if rates.tokens_per_minute.is_some() {
-                locked(meter, |meter| match used.checked_sub(self.tokens) {
-                    Some(over) => meter.tokens.charge(over),
-                    None => meter.tokens.give_back(self.tokens - used),
-                });
-            }
+            locked(meter, |meter| {
+                meter.untold.tokens += used;
+                if rates.tokens_per_minute.is_some() {
+                    match used.checked_sub(self.tokens) {
+                        Some(over) => meter.tokens.charge(over),
+                        None => meter.tokens.give_back(self.tokens - used),
+                    }
+                }
+            });
         }
         self.tokens = 0;
     }

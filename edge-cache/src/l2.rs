@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 pub use self::purges::{Applied, Published};
 use crate::{
     cluster::{self, Cluster, Tenant, Trouble},
+    digest::Digest,
     entry::Entry,
     fit::fit,
     memory::{Found, Need, best},
@@ -156,6 +157,29 @@ impl Shared {
                 drop(slot);
             });
         }
+    }
+
+    /// Adds what was used of a limit in a minute, and gives what all edges have used in it.
+    ///
+    /// # Errors
+    /// No answer: what was added may count or not.
+    pub async fn count(
+        &self,
+        owner: &[&str],
+        minute: u64,
+        used: [u64; 2],
+    ) -> Result<[u64; 2], Trouble> {
+        const TTL: Duration = Duration::from_secs(180);
+        let mut name = Digest::new("nearhop limits");
+        name.list(owner.iter().copied());
+        name.number(minute);
+        let name = self.secret.name(&name.finish());
+        let mut totals = [0; 2];
+        for (kind, (total, used)) in (0u8..).zip(totals.iter_mut().zip(used)) {
+            let key: Vec<u8> = name.iter().copied().chain([kind]).collect();
+            *total = self.cluster.count(&key, used, TTL).await?;
+        }
+        Ok(totals)
     }
 
     async fn write(&self, Write { places, entry }: Write) -> Result<(), Trouble> {

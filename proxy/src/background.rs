@@ -3,8 +3,9 @@
 
 use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use nearhop_admin::{Question, ServeLimits, Trust, clock, fetch, serve, tls::Files};
-use nearhop_admission::KEY_SET_BYTES_MAX;
+use nearhop_admission::{KEY_SET_BYTES_MAX, Others, Used};
 use nearhop_edge_cache::{
     cluster::Trouble,
     l2::{self, Applied},
@@ -133,6 +134,41 @@ pub(crate) async fn serve_l2(shared: Arc<Shared>, writes: mpsc::Receiver<l2::Wri
         tell_trouble(Arc::clone(&tier)),
         forget(shared),
     );
+}
+
+/// How often edges tell each other what was used of limits.
+const TELL: Duration = Duration::from_millis(500);
+/// Owners told of at once; the rest is told with the next.
+const TELLING: usize = 32;
+
+/// Tells other edges what was used of limits here, and charges what they used.
+pub(crate) async fn share_limits(shared: Arc<Shared>) {
+    let Some(tier) = shared.l2.clone() else { return };
+    let (mut tick, mut others) = (interval(TELL), Others::default());
+    loop {
+        tick.tick().await;
+        let minute = clock::since_epoch().as_secs() / 60;
+        others.forget(minute);
+        for owners in shared.limiter.tell().chunks(TELLING) {
+            let telling = owners.iter().map(|(owner, used)| {
+                let tier = Arc::clone(&tier);
+                async move {
+                    let whose: Vec<&str> = std::iter::once(owner.tenant.as_str())
+                        .chain(owner.key.as_deref())
+                        .collect();
+                    let added = [used.tokens, used.requests];
+                    (owner, *used, tier.count(&whose, minute, added).await)
+                }
+            });
+            for (owner, used, total) in join_all(telling).await {
+                // Where nobody answers, each edge counts alone.
+                if let Ok([tokens, requests]) = total {
+                    let total = Used { tokens, requests };
+                    shared.limiter.charge(owner, others.learn(owner, minute, used, total));
+                }
+            }
+        }
+    }
 }
 
 /// Says when the shared cache cannot be used, and why, whenever that changes.

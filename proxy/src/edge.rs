@@ -35,7 +35,7 @@ use tokio::{
 
 use crate::{
     auditor::{self, Auditor},
-    background::{fetch_keys, reload, serve_admin, serve_l2, size_gate, watch_files},
+    background::{fetch_keys, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files},
     buffer::Budget,
     client::Side,
     export::Exporter,
@@ -127,6 +127,7 @@ pub struct Edge {
     operations: Arc<Runtime>,
     l2_writes: Option<mpsc::Receiver<l2::Write>>,
     audits: mpsc::Receiver<auditor::Job>,
+    share_limits: bool,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -233,8 +234,8 @@ impl Edge {
             vantage: vantage.map(Arc::new),
             exporter,
         });
-        for (rule, serves) in Rule::ALL.iter().zip(shared.rules.allowed()) {
-            edge_metrics.rule_serves.with_label_values(&[rule.name()]).set(i64::from(serves));
+        for (rule, _) in Rule::ALL.iter().zip(shared.rules.allowed()).filter(|(_, serves)| *serves) {
+            edge_metrics.rule_serves.with_label_values(&[rule.name()]).set(1);
         }
         let mut taker = snapshot::Taker::default();
         let now = clock::since_epoch();
@@ -257,6 +258,7 @@ impl Edge {
         let security = acceptor.clone().map_or(Security::Plain, Security::Tls);
         let (lame_duck, drain) = (edge.lame_duck.unwrap_or_default(), edge.drain);
         let (threads, probes) = (edge.threads.get(), edge.probes.clone());
+        let share_limits = edge.l2.as_ref().is_some_and(|l2| l2.share_limits);
         let token = edge.admin.token.clone();
         let reloader = Reloader::new(loaded, live, acceptor, set_level, edge_metrics);
         let reloader = Arc::new(reloader);
@@ -283,6 +285,7 @@ impl Edge {
             operations: Arc::new(operations),
             l2_writes,
             audits,
+            share_limits,
         })
     }
 
@@ -362,6 +365,9 @@ impl Edge {
         }
         if let Some(writes) = self.l2_writes.take() {
             operations.spawn(serve_l2(Arc::clone(&self.shared), writes));
+            if self.share_limits {
+                operations.spawn(share_limits(Arc::clone(&self.shared)));
+            }
         }
         // With the requests: it talks to pods as they do.
         tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));

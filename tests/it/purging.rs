@@ -76,6 +76,26 @@ async fn a_purge_drops_what_has_the_tag_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_session_may_be_named_by_a_header() {
+    let (_pod, edge) = start();
+    let here = body("", json!({}));
+    let ask = async || {
+        let session = [("x-nearhop-session", "editor-7")];
+        let answer = post(&edge.address, "/v1/completions", &here, &session).await;
+        answer.header("x-nearhop-source").to_owned()
+    };
+    assert_eq!((ask().await, ask().await), ("origin".to_owned(), "l1".to_owned()));
+    let said = purge(&edge, json!({"tenant": "dev", "session": "editor-7"})).await;
+    assert_eq!(said["l1_entries"], 1, "{said}");
+    assert_eq!(ask().await, "origin");
+    let long = "x".repeat(257);
+    let wrong = [("x-nearhop-session", long.as_str())];
+    let answer = post(&edge.address, "/v1/completions", &here, &wrong).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.json()["error"]["param"], "x-nearhop-session");
+}
+
+#[tokio::test]
 async fn a_careless_purge_is_told_what_to_name() {
     let (_pod, edge) = start();
     let check = async |what: Value, fix: &str| {

@@ -166,6 +166,41 @@ async fn a_purge_reaches_every_edge_and_a_tenants_key_goes_with_it() {
     connected(&newcomer).await;
 }
 
+#[tokio::test]
+async fn edges_count_a_limit_together() {
+    let _turn = TURN.lock().await;
+    let Some((pod, redis)) = start(secured()) else { return };
+    let limited = |config: &mut Value| {
+        config["edge"]["l2"]["share_limits"] = json!(true);
+        config["access"]["plans"] = json!([{"name": "p", "tenant": {"requests_per_minute": 600}}]);
+        config["access"]["tenants"] = json!([{"name": "dev", "plan": "p"}]);
+        config["access"]["keys"] = json!([key("dev", "dev", "nh-dev")]);
+    };
+    let edges = [edge(&pod, &redis, limited), edge(&pod, &redis, limited)];
+    for edge in &edges {
+        connected(edge).await;
+    }
+    let left = |answer: &Whole| -> u64 {
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.header("x-ratelimit-remaining-requests").parse().unwrap()
+    };
+    // Ten a second leak away; forty times as many are used at one edge.
+    let before = left(&complete(&edges[1].address, &body("limited", "")).await);
+    for _ in 0..400 {
+        complete(&edges[0].address, &body("limited", "")).await;
+    }
+    let mut looks = 0;
+    eventually("the other edge counts them", LIMIT, || {
+        looks += 1;
+        let edge = &edges[1];
+        async move {
+            let now = left(&complete(&edge.address, &body("limited", "")).await);
+            (now + 200 + looks < before).then_some(())
+        }
+    })
+    .await;
+}
+
 /// Asks two edges again and again while `fault` happens; every request must be answered.
 async fn none_fails(pod: &FakePod, edges: &[Edge], fault: impl FnOnce() + Send + 'static) -> usize {
     let fault = tokio::task::spawn_blocking(fault);

@@ -138,3 +138,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_other_edges_use_counts_here_and_is_told_once() {
+    let (here, there) = (Limiter::default(), Limiter::default());
+    let limits = Rates { tokens_per_minute: Some(1000), requests_per_minute: Some(10), ..NONE };
+    let plan = plan(limits, NONE);
+    let alice = caller("alice", "acme", &plan);
+    for limiter in [&here, &there] {
+        limiter.reserve(&alice, 400, FRESH, seconds(0)).unwrap().settle(300);
+    }
+    let told = there.tell();
+    assert!(there.tell().is_empty());
+    let used = Used { tokens: 300, requests: 1 };
+    assert!(told.iter().all(|(_, told)| *told == used) && told.len() == 2, "{told:?}");
+    for (owner, used) in &told {
+        here.charge(owner, *used);
+    }
+    let standing = here.reserve(&alice, 400, FRESH, seconds(0)).unwrap().standing;
+    assert_eq!(standing.tokens.unwrap().remaining, 0);
+    assert_eq!(standing.requests.unwrap().remaining, 7);
+    let limited = here.reserve(&alice, 1, FRESH, seconds(0));
+    assert!(limited.is_ok(), "the last reservation was given back");
+    // Nobody is charged where nobody asked.
+    there.charge(&Owner { tenant: "other".into(), key: None }, used);
+    assert!(there.tell().is_empty());
+}

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::{Appended, Cluster, Password, Place, Settings, Tenant, Tls};
 
 /// Six servers at a time are enough for a small machine.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
 
 /// For what happens in seconds, on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(60);

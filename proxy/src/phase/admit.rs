@@ -43,6 +43,8 @@ pub(crate) struct Head {
     pub(crate) no_cache: bool,
     kind: Option<Kind>,
     timeout: Option<Duration>,
+    /// The editor's session, where a header says so.
+    session: Option<String>,
 }
 
 /// A request that may be answered: read once, trusted after.
@@ -185,6 +187,7 @@ pub(crate) fn target(
         no_cache,
         kind: asked_kind(headers),
         timeout: asked_timeout(headers)?,
+        session: asked_session(headers)?,
     }))
 }
 
@@ -220,6 +223,16 @@ fn asked_kind(headers: &HeaderMap) -> Option<Kind> {
     kinds.into_iter().find(|kind| asked == kind.name())
 }
 
+fn asked_session(headers: &HeaderMap) -> Result<Option<String>, Reject> {
+    const BYTES_MAX: usize = 256;
+    let Some(asked) = headers.get("x-nearhop-session") else { return Ok(None) };
+    let session = asked.to_str().ok().filter(|text| (1..=BYTES_MAX).contains(&text.len()));
+    session.map(|session| Some(session.to_owned())).ok_or_else(|| {
+        let message = format!("x-nearhop-session must be 1 to {BYTES_MAX} visible characters");
+        Reject::Invalid(ApiError::invalid("x-nearhop-session", message))
+    })
+}
+
 fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Reject> {
     let Some(asked) = headers.get("x-nearhop-timeout-ms") else { return Ok(None) };
     let millis = asked.to_str().ok().and_then(|text| text.parse().ok()).filter(|ms| *ms > 0);
@@ -237,7 +250,10 @@ pub(crate) fn request(
     live: &Live,
     arrived: Instant,
 ) -> Result<Admitted, Reject> {
-    let request = CompletionRequest::parse(head.endpoint, &body).map_err(Reject::Invalid)?;
+    let mut request = CompletionRequest::parse(head.endpoint, &body).map_err(Reject::Invalid)?;
+    if request.declared.session.is_none() {
+        request.declared.session.clone_from(&head.session);
+    }
     let (bytes, limit) = (request.input.bytes(), live.limits.prompt.0);
     if bytes > limit {
         return Err(Reject::PromptTooLarge { limit, bytes });
