@@ -25,6 +25,8 @@ use crate::support::{
 
 const SEED: u64 = 20_261_126;
 
+const BEGINS: &str = "say(<";
+
 /// Who asks: a key or a token.
 #[derive(Debug, Clone, PartialEq)]
 struct Asker {
@@ -152,7 +154,7 @@ fn answer(said: &Said, head: &str, body: &Value) -> Reply {
     let asked = format!("{tenant}\0{}\0{}\0{}", body["prompt"], body["suffix"], said.len());
     let hash = Sha256::digest(asked.as_bytes());
     let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let text = format!("say(<{tenant}|{hash}>)\n").repeat(5);
+    let text = format!("{BEGINS}{tenant}|{hash}>)\n").repeat(5);
     let number = said.len();
     said.insert(hash, Told { tenant, id, number });
     Reply { text, finish: "stop" }
@@ -203,6 +205,12 @@ impl Attacker {
             if let (true, Some(first)) = (same, asks.first()) {
                 (ask.prefix, ask.suffix) = (first.prefix.clone(), first.suffix.clone());
                 ask.repository = first.repository;
+                // So every answer begins, which lets one type into what is still under way.
+                let typed = &BEGINS[..self.dice.below(BEGINS.len() + 1)];
+                if self.dice.percent(50) {
+                    ask.prefix.drain(..typed.len().min(ask.prefix.len()));
+                }
+                ask.prefix.push_str(typed);
             }
             // A key's own newer request would supersede its older one.
             if let Some(at) = left.iter().position(|asker| *asker == ask.asker) {

@@ -11,7 +11,9 @@ use http::StatusCode;
 use serde_json::json;
 
 use crate::support::{
+    client::{LIMIT, request},
     dice::Dice,
+    eventually,
     fake_pod::{Act, FakePod, Reply, Script},
     keep_alive::KeepAlive,
     mutator::{self, Case, Edit},
@@ -35,7 +37,7 @@ struct Count {
 /// An edge whose pod gives every case its own answer.
 struct World {
     edge: Edge,
-    _pod: FakePod,
+    pod: FakePod,
     answers: Arc<Mutex<BTreeMap<usize, String>>>,
 }
 
@@ -54,7 +56,7 @@ impl World {
                 key("other", "other", "nh-other"),
             ]);
         });
-        Self { edge, _pod: pod, answers }
+        Self { edge, pod, answers }
     }
 
     /// Asks both requests of each case, and the first again.
@@ -180,4 +182,57 @@ async fn edits_that_change_nothing_that_counts_are_answered_from_the_cache() {
     }
     let open = world.try_all(&mutator::open(), cases, 1_000_000).await;
     report("left open", &open);
+}
+
+/// What joins an answer under way is held to the same rules, of which some can only be known at
+/// its end.
+#[tokio::test]
+async fn a_window_joins_what_is_under_way_by_the_same_rules() {
+    const LOST: &str = "ledger_limit = 12\n";
+    const TYPED: &str = "value_of_it = 20\n    ";
+    const ANSWER: &str = "value_of_it = 20\n    print(ledger_limit)";
+    let rest = "class Ledger:\n    # Who may read it\n    readers = ['a', 'b']\n".repeat(8);
+    let check = async |key: &str, suffix: &str, expected: (&str, &str)| {
+        let world = World::start();
+        let pod = &world.pod;
+        pod.act(Act::StallThen(ANSWER));
+        let ask = |key: &str, prompt: String| {
+            let body = json!({"model": "fake", "prompt": prompt, "suffix": suffix});
+            let mut request = request("/v1/completions", &body, &[]);
+            let key = format!("Bearer {key}").parse().unwrap();
+            request.headers_mut().insert(http::header::AUTHORIZATION, key);
+            let mut client = KeepAlive::new(&world.edge.address);
+            tokio::spawn(async move { client.send(request).await.unwrap() })
+        };
+        let first = ask("nh-dev", format!("{LOST}{rest}"));
+        eventually("the pod is asked", LIMIT, || async { (pod.seen().len() == 1).then_some(()) })
+            .await;
+        let then = ask(key, format!("{rest}{TYPED}"));
+        eventually("both wait", LIMIT, || async {
+            let waiting = world.edge.metric("nearhop_requests_in_progress").await;
+            (waiting >= 2.0).then_some(())
+        })
+        .await;
+        pod.act(Act::Answer("another answer"));
+        eventually("they are answered", LIMIT, || async {
+            pod.hang_up();
+            (first.is_finished() && then.is_finished()).then_some(())
+        })
+        .await;
+        assert_eq!(first.await.unwrap().text(), ANSWER);
+        let then = then.await.unwrap();
+        let told = (then.header("x-nearhop-source").to_owned(), then.text());
+        // Asked before the pod had anything else to say, it has the whole answer again.
+        let own = told.0 == "origin" && ["another answer", ANSWER].contains(&told.1.as_str());
+        let is_expected = (told.0.as_str(), told.1.as_str()) == expected;
+        assert!(
+            if expected.0 == "origin" { own } else { is_expected },
+            "{key} {suffix:?} {told:?}"
+        );
+    };
+    check("nh-dev", "\nprint(ledger_limit)\n", ("joined", "print(ledger_limit)")).await;
+    check("nh-colleague", "\nprint(ledger_limit)\n", ("origin", "")).await;
+    check("nh-other", "\nprint(ledger_limit)\n", ("origin", "")).await;
+    // The name that comes is only in the line that was lost.
+    check("nh-dev", "\n", ("origin", "")).await;
 }
