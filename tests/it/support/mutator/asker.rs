@@ -95,7 +95,9 @@ pub(crate) const MUST_MISS: &[Edit] = &[
         // Seen: to a pod snippets stand before the prefix, and a window loses text at its front.
         const FRAME: usize = "# Path: b.py\n\n\n".len();
         then.type_into(dice)?;
-        let text = format!("{}\n", "#".repeat(then.typed.len().checked_sub(FRAME)?));
+        // One without text would be left out.
+        let length = then.typed.len().checked_sub(FRAME).filter(|&length| length > 0)?;
+        let text = format!("{}\n", "#".repeat(length));
         let extra = json!([{"filename": "b.py", "text": text}]);
         snippets(first, then, Shape::LlamaCpp, "input_extra", [extra, json!([])])
     }),

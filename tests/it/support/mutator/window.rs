@@ -249,7 +249,7 @@ pub(crate) const MAY_HIT: &[Edit] = &[
 /// By the words of the rules these are windows that slid.
 pub(crate) const OPEN: &[Edit] = &[
     cursor("the first lines are blank now", |first, then, dice| {
-        first.top = format!("debug = True\nlimit = 12\n{LOST}");
+        first.top = format!("debug_mode = 1\nlimit = 12\n{LOST}");
         // A docstring keeps what is above it from being normalised.
         first.prefix = first.prefix.replace("\"\"\"", "# ").replace("'''", "# ");
         if may_end_in_text(&first.prefix) {
@@ -263,7 +263,7 @@ pub(crate) const OPEN: &[Edit] = &[
         Some(())
     }),
     cursor("the first lines deleted, and as many blank ones added", |first, then, dice| {
-        first.top = format!("debug = True\n{LOST}");
+        first.top = format!("debug_mode = 1\n{LOST}");
         *then = first.clone();
         then.type_into(dice)?;
         then.top = LOST.to_owned();
@@ -273,7 +273,7 @@ pub(crate) const OPEN: &[Edit] = &[
         slide_lines(first, then)?;
         first.lost = 0;
         then.lost = 0;
-        first.top = format!("debug = True  # And whatever else makes this line long\n{LOST}");
+        first.top = format!("debug_mode = 1  # And whatever else makes this line long\n{LOST}");
         then.top = LOST.to_owned();
         (then.top.len() + then.typed.len() != first.top.len()).then_some(())
     }),
