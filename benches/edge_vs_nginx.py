@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """CPU per request of the edge beside nginx, in one run.
 
-Four rows, each the edge against nginx doing the nearest thing it can:
+Five rows, each the edge against nginx doing the nearest thing it can:
 
   L1 hit             a stored answer as JSON      nginx: proxy_cache of a POST, keyed by its body
   L1 hit, streamed   the same as an event stream  nginx: the same
+  L1 hit, typed into the rest of a stored answer  nginx: the same
   miss, streamed     a pod's stream passed on     nginx: proxy_pass of the same upstream
   miss, assembled    the stream as one JSON body  nginx: the same proxy_pass
 
@@ -32,7 +33,8 @@ import time
 KEY = "nh-bench"
 KEY_SECRET = "a-secret-of-this-bench"
 TEXT = "return total / len(values)"
-GOALS = {"L1 hit": 0.8, "L1 hit, streamed": 0.8, "miss, streamed": 2.5, "miss, assembled": 2.5}
+TYPED = "return "  # what the user has typed of TEXT in the row of type-ahead
+GOALS = {"L1 hit": 0.6, "L1 hit, streamed": 0.6, "L1 hit, typed into": 0.6, "miss, streamed": 2.5, "miss, assembled": 2.5}
 TICK = os.sysconf("SC_CLK_TCK")
 SERVER_CORE, LOAD_CORE = "0", "1"
 START_DEADLINE_S = 20
@@ -66,10 +68,10 @@ def answer_stream():
     return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
 
 
-def request_body(stream):
+def request_body(stream, typed=""):
     """About 2.6 kB, as an editor's fill-in-the-middle request is."""
     prefix = "".join(f"def helper_{n}(values):\n    return sum(values) / {n + 1}\n\n" for n in range(40))
-    body = {"model": "bench", "prompt": prefix[:2000], "suffix": "\n\nif __name__ == '__main__':\n    main()\n" * 12,
+    body = {"model": "bench", "prompt": prefix[:2000] + typed, "suffix": "\n\nif __name__ == '__main__':\n    main()\n" * 12,
             "max_tokens": 64, "temperature": 0, "stop": ["\n\n"], "stream": stream}
     return json.dumps(body)
 
@@ -198,13 +200,13 @@ def check(condition, what):
         sys.exit(f"bench: {what}")
 
 
-def check_contract(port, headers, stream, source):
-    status, got, body = ask(port, "/v1/completions", request_body(stream), headers)
+def check_contract(port, headers, stream, source, typed=""):
+    status, got, body = ask(port, "/v1/completions", request_body(stream, typed), headers)
     check(status == 200, f"the edge answers {status}: {body[:200]}")
     for name in ("x-request-id", "x-nearhop-region", "cache-status", "server-timing"):
         check(got.get(name), f"the edge's answer has no {name}")
     check(got.get("x-nearhop-source") == source, f"source {got.get('x-nearhop-source')}, expected {source}")
-    check(text_of(body) == TEXT, f"the edge's text is {text_of(body)!r}")
+    check(text_of(body) == TEXT.removeprefix(typed), f"the edge's text is {text_of(body)!r}")
 
 
 def load(folder, port, path, body, headers, arguments):
@@ -256,6 +258,7 @@ def rows(arguments, folder, peer, peer_port, edge, edge_port):
     ask(edge_port, "/v1/completions", request_body(False), plain)
     check_contract(edge_port, plain, False, "l1")
     check_contract(edge_port, plain, True, "l1")
+    check_contract(edge_port, plain, False, "l1-typeahead", TYPED)
     check_contract(edge_port, fresh, False, "origin")
     check_contract(edge_port, fresh, True, "origin")
     ask(peer_port, "/hit", request_body(False), plain)
@@ -268,12 +271,13 @@ def rows(arguments, folder, peer, peer_port, edge, edge_port):
     hit = (peer, folder, peer_port, "/hit", request_body(False), plain, arguments)
     miss = (peer, folder, peer_port, "/v1/completions", request_body(True), plain, arguments)
 
-    def ours(stream, headers):
-        return (edge, folder, edge_port, "/v1/completions", request_body(stream), headers, arguments)
+    def ours(stream, headers, typed=""):
+        return (edge, folder, edge_port, "/v1/completions", request_body(stream, typed), headers, arguments)
 
     pairs = {
         "L1 hit": (ours(False, plain), hit),
         "L1 hit, streamed": (ours(True, plain), hit),
+        "L1 hit, typed into": (ours(False, plain, TYPED), hit),
         "miss, streamed": (ours(True, fresh), miss),
         "miss, assembled": (ours(False, fresh), miss),
     }

@@ -88,7 +88,7 @@ impl Asked {
                 before: of_pieces([site.before.as_bytes()]),
                 plain: of_pieces(normal::before(site.before).map(str::as_bytes)),
                 suffix: question.suffix,
-                plain_suffix: question.plain_suffix,
+                plain_suffix: of_pieces(normal::suffix(around.suffix).map(str::as_bytes)),
                 before_bytes: short(site.before.len())?,
                 plain_bytes: short(plain_bytes(site.before))?,
                 lines: short(lines)?,

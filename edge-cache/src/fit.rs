@@ -132,7 +132,11 @@ pub(crate) fn rule(
             };
         }
     }
-    if !question.is_code || asked.plain_suffix != question.plain_suffix {
+    if !question.is_code {
+        return Err(Unfit::Before);
+    }
+    let plain_suffix = || of_pieces(normal::suffix(around.suffix).map(str::as_bytes));
+    if !same_suffix && asked.plain_suffix != plain_suffix() {
         return Err(Unfit::Before);
     }
     if plain_bytes(site.before) == asked.plain_bytes as usize && plain(site.before) == asked.plain {
@@ -216,11 +220,11 @@ pub fn may_join(
         let typed = site.typed.strip_prefix(&*asked.lead)?;
         let agrees = so_far.starts_with(typed) || typed.starts_with(so_far);
         let single = typed.is_empty() || question.single;
-        // What the normalised rule asks of the text can only be asked when it is there.
+        // What the other rules ask of the text can only be asked when it is there.
         let rule = (agrees && single)
             .then(|| rule((asked, typed), (question, around), &site, "").ok())
             .flatten()
-            .filter(|rule| *rule != Rule::Normalised)?;
+            .filter(|rule| matches!(rule, Rule::Exact | Rule::TypeAhead))?;
         Some((typed.len(), rule))
     })
 }

@@ -9,7 +9,6 @@ use crate::{
     entry::Entry,
     fit::{Fit, Rule, Unfit, fit},
     question::{Around, Place, Question},
-    tags::Purge,
     validity::{Standing, Validity},
 };
 
@@ -121,13 +120,13 @@ impl Memory {
         Ok(())
     }
 
-    /// Drops what a purge covers; how many entries that were. [`Validity`] has been told of it
-    /// already, so that nothing of it is served meanwhile.
-    pub fn sweep(&self, purge: &Purge) -> usize {
+    /// Drops what must not be served any more, so that it is not only hidden; how many entries that
+    /// were.
+    pub fn sweep(&self, now: Duration) -> usize {
         let mut dropped = 0;
         for (place, bucket) in self.buckets.iter() {
-            let left: Bucket =
-                bucket.iter().filter(|entry| !purge.covers(entry.tags())).cloned().collect();
+            let stays = |entry: &&Arc<Entry>| self.validity.judge(entry, now) != Standing::Gone;
+            let left: Bucket = bucket.iter().filter(stays).cloned().collect();
             dropped += bucket.len() - left.len();
             if left.is_empty() {
                 self.buckets.remove(&place);
@@ -191,19 +190,16 @@ pub fn best<'e>(
     fit: impl Fn(&Entry) -> Result<Fit, Unfit>,
 ) -> Option<Found> {
     let found = entries.filter_map(|entry| {
+        // First what is cheap: most entries of a place have another text.
+        let fit = fit(entry).ok()?;
         let standing = validity.judge(entry, now);
         let served = match (standing, need) {
-            (Standing::Gone, _) => false,
+            (Standing::Gone, _) | (Standing::Stale(_), Need::Fresh(_)) => false,
             (Standing::Stale(age), Need::Anything(limit)) => age <= limit,
-            (Standing::Stale(_), Need::Fresh(_)) => false,
-            (Standing::Fresh(_), _) => true,
+            (Standing::Fresh(_), Need::Anything(_)) => true,
+            (Standing::Fresh(_), Need::Fresh(rules)) => rules[fit.rule as usize],
         };
-        let fit = served.then(|| fit(entry).ok()).flatten()?;
-        let allowed = match need {
-            Need::Fresh(rules) => rules[fit.rule as usize],
-            Need::Anything(_) => true,
-        };
-        allowed.then(|| Found { entry: Arc::clone(entry), fit, standing })
+        served.then(|| Found { entry: Arc::clone(entry), fit, standing })
     });
     // The first of equals: they come newest first.
     found.min_by_key(|found| found.fit.rule)

@@ -36,9 +36,8 @@ pub struct Asker<'a> {
 pub struct Question {
     /// A digest of all that must be equal, and of the suffix's lines.
     class: [u8; 32],
-    /// Digests of the suffix as it is, and normalised.
+    /// A digest of the suffix as it is.
     pub(crate) suffix: Short,
-    pub(crate) plain_suffix: Short,
     /// Whether blank lines mean nothing in it.
     pub(crate) is_code: bool,
     /// Who may share windows: everybody of a declared repository, else one key.
@@ -139,7 +138,6 @@ impl Question {
         Self {
             class: class.finish(),
             suffix: of_pieces([around.suffix.as_bytes()]),
-            plain_suffix: of_pieces(normal::suffix(around.suffix).map(str::as_bytes)),
             is_code: normal::is_code(declared.language.as_deref(), declared.file.as_deref()),
             circle,
             tags: Tags::of(asker.tenant, declared, model, namer),

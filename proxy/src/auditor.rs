@@ -40,6 +40,8 @@ pub(crate) struct Job {
     cut: bool,
 }
 
+/// A longer request would hold much while it waits.
+const BODY_BYTES_MAX: usize = 256 << 10;
 /// What waits to be generated again; more is not audited.
 const WAITING_MAX: usize = 64;
 
@@ -66,7 +68,7 @@ impl Auditor {
         (rule, text, finish): (Rule, &str, Finish),
         draw: f64,
     ) {
-        if draw >= self.settings.share {
+        if draw >= self.settings.share || admitted.body.len() > BODY_BYTES_MAX {
             return;
         }
         let job = Job {

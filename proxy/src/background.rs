@@ -10,7 +10,10 @@ use nearhop_edge_cache::{
     cluster::Trouble,
     l2::{self, Applied},
 };
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::interval,
+};
 
 use crate::{
     phase::{Shared, places},
@@ -120,18 +123,26 @@ pub(crate) async fn serve_l2(shared: Arc<Shared>, writes: mpsc::Receiver<l2::Wri
         let result = written.map_or_else(|trouble| trouble.name(), |()| "stored");
         stores.with_label_values(&["l2", result]).inc();
     };
-    let swept = Arc::clone(&shared);
-    let apply = move |Applied { purge, gap }: Applied| {
+    let (purged, sweeping) = (Arc::new(Notify::new()), Arc::clone(&shared));
+    let told = Arc::clone(&purged);
+    let apply = move |Applied { gap, .. }: Applied| {
         if gap {
             tracing::warn!("the log of purges lost records: everything older is dropped");
         }
-        let swept = Arc::clone(&swept);
-        tokio::spawn(async move { crate::purge::sweep(&swept, &purge).await });
+        told.notify_one();
+    };
+    // However many purges come at once, one sweep drops them all.
+    let sweep = async move {
+        loop {
+            purged.notified().await;
+            crate::purge::sweep(&sweeping).await;
+        }
     };
     tokio::join!(
         tier.write_behind(writes, done),
         Arc::clone(&tier).follow(clock::since_epoch, apply),
         tell_trouble(Arc::clone(&tier)),
+        sweep,
         forget(shared),
     );
 }

@@ -234,7 +234,8 @@ impl Edge {
             vantage: vantage.map(Arc::new),
             exporter,
         });
-        for (rule, _) in Rule::ALL.iter().zip(shared.rules.allowed()).filter(|(_, serves)| *serves) {
+        for (rule, _) in Rule::ALL.iter().zip(shared.rules.allowed()).filter(|(_, serves)| *serves)
+        {
             edge_metrics.rule_serves.with_label_values(&[rule.name()]).set(1);
         }
         let mut taker = snapshot::Taker::default();

@@ -86,6 +86,9 @@ impl Flights {
 
     /// A flight is over, or nobody drives it any more.
     pub(crate) fn land(&self, flight: &Arc<Flight>, places: &[Place]) {
+        if places.is_empty() {
+            return;
+        }
         let mut under_way = locked(&self.under_way);
         self.landed.fetch_add(1, Ordering::AcqRel);
         for place in places {

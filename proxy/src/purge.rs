@@ -96,7 +96,7 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
         }),
         _ => None,
     };
-    let dropped = sweep(shared, &purge).await;
+    let dropped = sweep(shared).await;
     let pods = tell_pods(shared, &wanted.for_pods()).await;
     tracing::info!(?purge, dropped, "purged");
     let mut said = json!({ "l1_entries": dropped, "cluster": cluster, "pods": pods });
@@ -109,11 +109,12 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
 const PENDING: &str = "Redis does not answer; other edges learn of it when it does";
 const TOO_MANY: &str = "Redis does not answer, and too many purges wait for it already";
 
-/// Drops what a purge covers from this process. A sweep looks at every entry: not on a thread that
+/// Drops what was purged from this process. A sweep looks at every entry: not on a thread that
 /// answers.
-pub(crate) async fn sweep(shared: &Arc<Shared>, purge: &Purge) -> usize {
-    let (purge, shared) = (purge.clone(), Arc::clone(shared));
-    tokio::task::spawn_blocking(move || shared.l1.sweep(&purge)).await.unwrap_or(0)
+pub(crate) async fn sweep(shared: &Arc<Shared>) -> usize {
+    let shared = Arc::clone(shared);
+    let swept = tokio::task::spawn_blocking(move || shared.l1.sweep(clock::since_epoch()));
+    swept.await.unwrap_or(0)
 }
 
 async fn tell_pods(shared: &Arc<Shared>, what: &Value) -> Map<String, Value> {

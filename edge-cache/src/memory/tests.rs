@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Asked, Namer,
+    Asked, Namer, Purge,
     testing::{answer, ask, model, tenant},
 };
 
@@ -91,9 +91,9 @@ fn what_is_purged_is_gone_and_dropped() {
         rig.put(name, "b\na = ", "total", SECOND).unwrap();
     }
     let purge = Purge::named(Some("t"), None, &Namer::default()).unwrap();
-    rig.validity.purge(purge.clone(), SECOND);
+    rig.validity.purge(purge, SECOND);
     assert_eq!(rig.find("t", "a\na = ", Need::Anything(SECOND), SECOND), None, "before the sweep");
-    assert_eq!(rig.memory.sweep(&purge), 2);
+    assert_eq!(rig.memory.sweep(SECOND), 2);
     assert_eq!(rig.memory.places(), 2);
     assert_eq!(rig.find("u", "a\na = ", ALL, SECOND).as_deref(), Some("total"));
     rig.put("t", "a = ", "new", SECOND).unwrap();

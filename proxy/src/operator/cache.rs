@@ -22,15 +22,15 @@ fn refused(message: String) -> Response {
     api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("body", message))
 }
 
-fn read<T: for<'a> Deserialize<'a>>(body: &str) -> Result<T, Response> {
-    serde_json::from_str(body).map_err(|error| refused(error.to_string()))
+fn read<T: for<'a> Deserialize<'a>>(body: &str) -> Result<T, String> {
+    serde_json::from_str(body).map_err(|error| error.to_string())
 }
 
 /// Drops what is named.
 pub(super) async fn purge(shared: Arc<Shared>, body: String) -> Response {
     let wanted: Wanted = match read(&body) {
         Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+        Err(message) => return refused(message),
     };
     match purge::purge(&shared, &wanted).await {
         Ok(said) => Json(said).into_response(),
@@ -112,7 +112,7 @@ fn completions() -> String {
 pub(super) fn explain(shared: &Shared, body: &str) -> Response {
     let Explained { tenant, key, path, request } = match read(body) {
         Ok(explained) => explained,
-        Err(refusal) => return refusal,
+        Err(message) => return refused(message),
     };
     let endpoint = match path.as_str() {
         "/v1/completions" => Endpoint::Completions,

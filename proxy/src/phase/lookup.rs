@@ -177,6 +177,18 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     let around = Around::of(&admitted.request);
     shared.validity.heard_of(&question.tags, clock::since_epoch());
     let generation = shared.validity.generation();
+    let hit = || {
+        let need = Need::Fresh(shared.rules.allowed());
+        let found = shared.l1.find((&question, around), need, clock::since_epoch())?;
+        count("l1", found.fit.rule.name());
+        Some(Lookup::Hit(Hit::new(found, admitted)))
+    };
+    let mut landed = shared.flights.landed();
+    if verdict == Verdict::Reuse
+        && let Some(hit) = hit()
+    {
+        return hit;
+    }
     let (places, asked) = match Asked::of(&question, around) {
         Ok(at) => at,
         Err(skip) => {
@@ -194,14 +206,13 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
         return Lookup::Miss(Flight::alone(), place(Why::Asked));
     }
     loop {
-        let landed = shared.flights.landed();
-        let need = Need::Fresh(shared.rules.allowed());
-        if let Some(found) = shared.l1.find((&question, around), need, clock::since_epoch()) {
-            count("l1", found.fit.rule.name());
-            return Lookup::Hit(Hit::new(found, admitted));
-        }
         match shared.flights.board((&question, around), (&places, &asked), landed) {
-            Boarded::LookAgain => {}
+            Boarded::LookAgain => {
+                landed = shared.flights.landed();
+                if let Some(hit) = hit() {
+                    return hit;
+                }
+            }
             Boarded::Joined(reader) => {
                 count("joined", reader.joined().map_or("exact", Rule::name));
                 return Lookup::Join(reader, place(Why::Miss));
