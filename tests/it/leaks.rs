@@ -529,6 +529,6 @@ async fn no_text_reaches_one_whom_it_was_not_made_for() {
         }
     }
     say(&format!("leaks: none; {count:?}"));
-    assert!(count.served * 8 > count.asked, "nothing is proved where little is served");
+    assert!(count.served * 10 > count.asked, "nothing is proved where little is served");
     assert!(count.shared > 0 && count.slid > 0 && count.slid_shared > 0);
 }
