@@ -65,7 +65,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Command::Purge(args) => {
             let operator = Operator::of_edge(args.asked.config.as_deref())?;
             let said = operator.ask_json("/cache/purge", Some(&wanted(args)))?;
-            show(&said, args.asked.json, purged)
+            show(&said, args.asked.json, purged)?;
+            match said["cluster"]["state"].as_str() {
+                None | Some("done") => Ok(()),
+                // Whoever deletes data has to know that it is not done.
+                Some(state) => anyhow::bail!("the purge is {state} in Redis"),
+            }
         }
     }
 }
@@ -124,6 +129,9 @@ fn stats(said: &Value) -> String {
         let address = shard["address"].as_str().unwrap_or_default();
         let _ = writeln!(words, "L2 {address}: {} slots, {state}", shard["slots"]);
     }
+    if said["l2"]["purges_pending"].as_u64() > Some(0) {
+        let _ = writeln!(words, "L2: {} purges wait for Redis", said["l2"]["purges_pending"]);
+    }
     if let Some(problem) = said["l2"]["problem"].as_str() {
         let _ = writeln!(words, "L2: {problem}");
     }
@@ -134,7 +142,10 @@ fn purged(said: &Value) -> String {
     let mut words = format!("{} entries dropped from L1\n", said["l1_entries"]);
     match said["cluster"]["state"].as_str() {
         None => {}
-        Some("done") => words += "every edge of the cluster is told\n",
+        Some("done") if said["cluster"]["replicas"] == 0 => {
+            words += "every edge is told; no replica of Redis has confirmed it\n";
+        }
+        Some("done") => words += "every edge is told, and what Redis has is dropped\n",
         Some(state) => {
             let why = said["cluster"]["why"].as_str().unwrap_or_default();
             let _ = writeln!(words, "the other edges: {state}: {why}");

@@ -68,15 +68,21 @@ impl Others {
         if self.windows.len() > 2 * crate::limits::OWNERS_MAX {
             self.windows.clear();
         }
+        self.lost(owner, minute, own);
+        let window = self.windows.entry(owner.clone()).or_default();
+        let others = total.less(window.own);
+        let new = others.less(window.charged);
+        window.charged = window.charged.plus(new);
+        new
+    }
+
+    /// What this edge added, and may or may not have arrived: it must not come back as others' use.
+    pub fn lost(&mut self, owner: &Owner, minute: u64, own: Used) {
         let window = self.windows.entry(owner.clone()).or_default();
         if window.minute != minute {
             *window = Window { minute, ..Window::default() };
         }
         window.own = window.own.plus(own);
-        let others = total.less(window.own);
-        let new = others.less(window.charged);
-        window.charged = window.charged.plus(new);
-        new
     }
 
     /// Forgets minutes before this one.

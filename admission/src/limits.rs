@@ -286,6 +286,18 @@ impl Reservation {
     }
 }
 
+impl Reservation {
+    /// As if it had never been asked for: its request does not count either.
+    pub fn withdraw(self) {
+        for (meter, rates) in self.meters.iter().flatten() {
+            locked(meter, |meter| {
+                meter.untold.requests = meter.untold.requests.saturating_sub(1);
+                meter.requests.give_back(u64::from(rates.requests_per_minute.is_some()));
+            });
+        }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         for (meter, rates) in self.meters.iter().flatten() {

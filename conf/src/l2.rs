@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    Secret,
+    Secret, defaults,
     reader::{Section, read_given, read_secret},
 };
 
@@ -66,6 +66,9 @@ impl L2 {
             section.problem("prefix", "is no key prefix", "Write a word such as nearhop");
         }
         let keep = section.or("keep", Duration::from_secs(24 * 3600));
+        if keep > defaults::KEPT_MAX {
+            section.problem("keep", "is over 7 days", "Purges are remembered for so long");
+        }
         let start_after = section.or("start_after", Duration::from_millis(5));
         let patience = section.or("patience", Duration::from_millis(50));
         if start_after > patience {

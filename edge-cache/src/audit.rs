@@ -74,14 +74,13 @@ impl Audit {
     pub fn is_bad(&self, rule: Rule, limit: f64) -> bool {
         let tally = self.tally(rule);
         let (least, _) = tally.bounds();
-        // Exact repetitions have nothing to be held against but the limit itself.
+        // Exact repetitions have nothing to be held against but the limit itself, and neither has a
+        // rule as long as there are few of them.
+        let exact = self.tally(Rule::Exact);
         let usual = match rule {
             Rule::Exact => 0.0,
-            _ => {
-                let exact = self.tally(Rule::Exact);
-                let share = exact.differing as f64 / exact.compared.max(1) as f64;
-                share.min(1.0)
-            }
+            _ if exact.compared < COMPARED_MIN => 0.0,
+            _ => exact.bounds().1,
         };
         tally.compared >= COMPARED_MIN && least > usual + limit
     }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     admission::Skip,
     digest::{Short, of_pieces},
-    fit::plain_bytes,
     normal,
     question::{Around, Place, Question},
     tags::{Generation, Tags},
@@ -41,13 +40,13 @@ pub struct Asked {
     pub(crate) before_bytes: u32,
     /// The same, normalised.
     pub(crate) plain_bytes: u32,
-    /// Newlines before the cursor.
-    pub(crate) lines: u32,
     /// The front of the window, which may slide out of a later one.
     pub(crate) front: Box<str>,
     /// The cursor's line, up to the cursor.
     pub(crate) lead: Box<str>,
     pub(crate) circle: u64,
+    /// Whether one choice was asked for.
+    pub(crate) single: bool,
 }
 
 /// When and for whom it was made.
@@ -59,6 +58,9 @@ pub(crate) struct Born {
     pub(crate) generation: Generation,
     pub(crate) tags: Tags,
 }
+
+/// Of a text that is not normalised: no text has so many bytes.
+const NOT_PLAIN: Short = [0; 16];
 
 /// A cursor's line longer than that is no line that somebody types.
 const LEAD_BYTES_MAX: usize = 8 << 10;
@@ -79,22 +81,22 @@ impl Asked {
             return Err(Skip::TooLarge);
         }
         let short = |number| u32::try_from(number).map_err(|_too_long| Skip::TooLarge);
-        let lines = site.before.bytes().filter(|byte| *byte == b'\n').count();
+        let plain = question.is_code.then(|| site.plain()).flatten();
         // Without a whole anchor nothing slides.
         let front = if site.slides { front(site.before) } else { "" };
         Ok((
             sites.iter().map(|site| site.place).collect(),
             Self {
-                before: of_pieces([site.before.as_bytes()]),
-                plain: of_pieces(normal::before(site.before).map(str::as_bytes)),
+                before: site.digest(),
+                plain: plain.map_or(NOT_PLAIN, |plain| plain.digest),
                 suffix: question.suffix,
                 plain_suffix: of_pieces(normal::suffix(around.suffix).map(str::as_bytes)),
                 before_bytes: short(site.before.len())?,
-                plain_bytes: short(plain_bytes(site.before))?,
-                lines: short(lines)?,
+                plain_bytes: plain.map_or(u32::MAX, |plain| plain.bytes),
                 front: front.into(),
                 lead: site.typed.into(),
                 circle: question.circle,
+                single: question.single,
             },
         ))
     }

@@ -1,7 +1,7 @@
 //! Whether an entry answers a request, and by which rule. Pure; `docs/caching.md` has the rules.
 
 use crate::{
-    digest::{Short, of_pieces},
+    digest::of_pieces,
     entry::Asked,
     normal,
     question::{Around, Question, Site},
@@ -119,8 +119,11 @@ pub(crate) fn rule(
 ) -> Result<Rule, Unfit> {
     let same_suffix = asked.suffix == question.suffix;
     if same_suffix && let Some(lost) = lost(asked, site) {
-        let before = [lost.as_bytes(), site.before.as_bytes()];
-        if of_pieces(before) == asked.before {
+        let before = match lost {
+            "" => site.digest(),
+            lost => of_pieces([lost.as_bytes(), site.before.as_bytes()]),
+        };
+        if before == asked.before {
             return match (lost.is_empty(), typed.is_empty()) {
                 (true, true) => Ok(Rule::Exact),
                 (true, false) => Ok(Rule::TypeAhead),
@@ -135,28 +138,33 @@ pub(crate) fn rule(
     if !question.is_code {
         return Err(Unfit::Before);
     }
-    let plain_suffix = || of_pieces(normal::suffix(around.suffix).map(str::as_bytes));
-    if !same_suffix && asked.plain_suffix != plain_suffix() {
+    let same_plain = || {
+        let plain = of_pieces(normal::suffix(around.suffix).map(str::as_bytes));
+        asked.plain_suffix == plain && !normal::is_open(site.before)
+    };
+    if !same_suffix && !same_plain() {
         return Err(Unfit::Before);
     }
-    if plain_bytes(site.before) == asked.plain_bytes as usize && plain(site.before) == asked.plain {
+    let plain = site.plain().ok_or(Unfit::Before)?;
+    if (plain.bytes, plain.digest) == (asked.plain_bytes, asked.plain) {
         return Ok(Rule::Normalised);
     }
-    let lost = lost_lines(asked, around.prefix, site).ok_or(Unfit::Before)?;
-    may_slide(asked, question, site)?;
-    names_stand((lost, rest), site, around).map(|()| Rule::Normalised)
+    Err(Unfit::Before)
 }
 
-/// Whether what would be served names nothing that stood only in the lost text. A word of which
-/// the window has lost the beginning stood there as a whole.
+/// Whether what would be served names nothing that stood only in the lost text. A word that was
+/// typed half stands in it as a whole, and so does one of which the window has lost the beginning;
+/// what is left of that is no word.
 fn names_stand(
     (lost, rest): (&str, &str),
     site: &Site<'_>,
     around: Around<'_>,
 ) -> Result<(), Unfit> {
-    let word = site.before.find(|c: char| !words::is_part(c)).unwrap_or(site.before.len());
-    let lost = format!("{lost}{}", &site.before[..word]);
-    match words::still_stand(rest, &lost, [around.prefix, around.suffix]) {
+    let served = format!("{}{rest}", words::last_part(site.typed));
+    let cut = if lost.ends_with(words::is_part) { words::first_part(around.prefix) } else { "" };
+    let lost = format!("{lost}{cut}");
+    let kept = [&around.prefix[cut.len()..], around.suffix];
+    match words::still_stand(&served, &lost, kept) {
         true => Ok(()),
         false => Err(Unfit::Names),
     }
@@ -186,47 +194,22 @@ fn may_slide(asked: &Asked, question: &Question, site: &Site<'_>) -> Result<(), 
     }
 }
 
-/// The whole lines at its front that a window of as many lines has lost, where all else means the
-/// same.
-fn lost_lines<'a>(asked: &'a Asked, prefix: &str, site: &Site<'_>) -> Option<&'a str> {
-    let lines = prefix.bytes().filter(|byte| *byte == b'\n').count();
-    if lines != asked.lines as usize || !site.slides {
+/// Whether an answer that is still being written may come to answer a request at the same cursor's
+/// line: what was typed is what came so far, or begins with it. What was typed and the rule, where it
+/// may. Whole prompts only: what else the rules ask can only be asked when the text is there.
+#[must_use]
+pub fn may_join<'a>((asked, so_far): (&Asked, &str), asking: &'a Asked) -> Option<(&'a str, Rule)> {
+    let around = |asked: &Asked| (asked.before, asked.before_bytes, asked.suffix);
+    if around(asked) != around(asking) {
         return None;
     }
-    let fronts = asked.front.match_indices('\n').map(|(at, _)| &asked.front[..=at]);
-    fronts.into_iter().find(|front| {
-        let whole = format!("{front}{}", site.before);
-        plain_bytes(&whole) == asked.plain_bytes as usize && plain(&whole) == asked.plain
-    })
-}
-
-fn plain(before: &str) -> Short {
-    of_pieces(normal::before(before).map(str::as_bytes))
-}
-
-/// Bytes of a normalised text.
-pub(crate) fn plain_bytes(before: &str) -> usize {
-    normal::before(before).map(str::len).sum()
-}
-
-/// Whether an answer that is still being written may come to answer a request: what was typed is
-/// what came so far, or begins with it. The bytes that were typed and the rule, where it may.
-#[must_use]
-pub fn may_join(
-    (asked, so_far): (&Asked, &str),
-    (question, around): (&Question, Around<'_>),
-) -> Option<(usize, Rule)> {
-    question.sites(around.prefix).find_map(|site| {
-        let typed = site.typed.strip_prefix(&*asked.lead)?;
-        let agrees = so_far.starts_with(typed) || typed.starts_with(so_far);
-        let single = typed.is_empty() || question.single;
-        // What the other rules ask of the text can only be asked when it is there.
-        let rule = (agrees && single)
-            .then(|| rule((asked, typed), (question, around), &site, "").ok())
-            .flatten()
-            .filter(|rule| matches!(rule, Rule::Exact | Rule::TypeAhead))?;
-        Some((typed.len(), rule))
-    })
+    let typed = asking.lead.strip_prefix(&*asked.lead)?;
+    let agrees = so_far.starts_with(typed) || typed.starts_with(so_far);
+    match (typed.is_empty(), agrees && asking.single) {
+        (true, _) => Some((typed, Rule::Exact)),
+        (false, true) => Some((typed, Rule::TypeAhead)),
+        (false, false) => None,
+    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ mod purges;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use nearhop_admin::clock;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, mpsc};
 
@@ -25,7 +26,7 @@ use crate::{
     question::{Around, Place, Question},
     seal::Key,
     tags::Purge,
-    validity::Validity,
+    validity::{Standing, Validity},
 };
 
 /// The shared tier of one edge.
@@ -48,7 +49,12 @@ pub struct Shared {
 struct Keys {
     places: Key,
     values: Key,
+    /// When Redis said so: it may have dropped them since.
+    read: Instant,
 }
+
+/// How long a tenant's keys are believed to be those in Redis.
+const KEYS_TTL: Duration = Duration::from_secs(60);
 
 /// An entry on its way to Redis.
 pub struct Write {
@@ -183,6 +189,10 @@ impl Shared {
     }
 
     async fn write(&self, Write { places, entry }: Write) -> Result<(), Trouble> {
+        if self.validity.judge(&entry, clock::since_epoch()) == Standing::Gone {
+            // Purged while it waited: it would make a new key for a tenant that has none any more.
+            return Ok(());
+        }
         let tenant = Tenant(entry.tags().tenant.to_le_bytes());
         let keys = self.keys(tenant, Create::Yes).await?;
         let keys = keys.ok_or_else(|| Trouble::Failed("the tenant's key does not open".into()))?;
@@ -200,7 +210,8 @@ impl Shared {
     /// A tenant's keys; `None` where it has none yet and none is to be made, or where they were
     /// sealed with another secret.
     async fn keys(&self, tenant: Tenant, create: Create) -> Result<Option<Arc<Keys>>, Trouble> {
-        if let Some(keys) = self.keys.get(&tenant) {
+        let now = clock::now();
+        if let Some(keys) = self.keys.get(&tenant).filter(|keys| now < keys.read + KEYS_TTL) {
             return Ok(Some(keys));
         }
         let name = key_name(tenant);
@@ -215,7 +226,8 @@ impl Shared {
             }
         };
         let keys = Key::unwrap(&wrapped, &self.secret, &tenant.0).map(|key| {
-            Arc::new(Keys { places: key.derive("places"), values: key.derive("values") })
+            let (places, values) = (key.derive("places"), key.derive("values"));
+            Arc::new(Keys { places, values, read: now })
         });
         if let Some(keys) = &keys {
             self.keys.insert(tenant, Arc::clone(keys));

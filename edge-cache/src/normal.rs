@@ -27,11 +27,11 @@ pub(crate) fn before(text: &str) -> impl Iterator<Item = &str> {
     std::iter::once(kept).chain(plain).chain(std::iter::once(blank))
 }
 
-/// What follows the cursor, likewise. The rest of the cursor's line stays even where it is empty.
+/// What follows the cursor, likewise. The rest of the cursor's line stays as it is.
 pub(crate) fn suffix(text: &str) -> impl Iterator<Item = &str> {
     let (plain, kept) = text.split_at(meaningful_suffix(text));
     let (rest, following) = plain.split_once('\n').unwrap_or((plain, ""));
-    [trimmed(rest), "\n"]
+    [rest, "\n"]
         .into_iter()
         .chain(lines(following).flat_map(|line| [line, "\n"]))
         .chain(std::iter::once(kept))
@@ -43,63 +43,117 @@ pub(crate) fn suffix_lines(text: &str) -> impl Iterator<Item = &str> {
     std::iter::once(trimmed(rest)).chain(lines(following))
 }
 
+/// Whether the cursor may be in a text over several lines.
+pub(crate) fn is_open(before: &str) -> bool {
+    !before.is_empty() && meaningful_before(before) == before.len()
+}
+
 /// How far space may mean something in what stands before the cursor.
 fn meaningful_before(text: &str) -> usize {
-    let (mut at, mut end, mut marks, mut continued) = (0, 0, 0, false);
+    let (mut at, mut end, mut open, mut continued) = (0, 0, 0, false);
     for line in text.split_inclusive('\n') {
         at += line.len();
-        let here = marks_in(line);
-        marks += here;
-        let continues = trimmed(line.trim_end_matches('\n')).ends_with('\\');
-        if begins_document(line) {
+        let marks = Marks::of(line);
+        open ^= marks.odd;
+        if marks.begins_document {
             // Where it ends, only its language knows.
             return text.len();
         }
-        if here > 0 || continues || continued {
+        if marks.any || marks.continues || continued {
             end = at;
         }
-        continued = continues;
+        continued = marks.continues;
     }
-    if marks % 2 == 1 { text.len() } else { end }
+    if open == 0 { end } else { text.len() }
 }
 
 /// From where on it may in what follows it.
 fn meaningful_suffix(text: &str) -> usize {
-    let mut at = 0;
+    let (mut at, mut first, mut open) = (0, text.len(), 0);
     for line in text.split_inclusive('\n') {
-        let continues = trimmed(line.trim_end_matches('\n')).ends_with('\\');
-        if marks_in(line) > 0 || continues || begins_document(line) {
-            return at;
+        let marks = Marks::of(line);
+        open ^= marks.odd;
+        if marks.any || marks.continues || marks.begins_document {
+            first = first.min(at);
         }
         at += line.len();
     }
-    at
+    // Where a text ends that has not begun, the cursor may be in it.
+    if open == 0 { first } else { 0 }
 }
 
-/// What begins or ends a text over several lines, in one of the languages that have such texts.
-fn marks_in(line: &str) -> usize {
-    let of = |mark| line.matches(mark).count();
-    of("\"\"\"") + of("'''") + of("`")
+/// What in a line may begin, end or continue a text over several lines, in one of the languages that
+/// have such texts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks {
+    /// A bit for each kind that the line has an odd number of.
+    odd: u8,
+    any: bool,
+    /// Whether it ends in a backslash.
+    continues: bool,
+    /// Whether a here-document may begin, as shells, Ruby, Perl and PHP have it.
+    begins_document: bool,
 }
 
-/// Whether a here-document may begin in that line, as shells, Ruby, Perl and PHP have it.
+impl Marks {
+    fn of(line: &str) -> Self {
+        let bytes = line.as_bytes();
+        let has = |byte| bytes.contains(&byte);
+        let mut marks = Self::default();
+        if has(b'"') {
+            let triple = line.matches("\"\"\"").count();
+            let single = bytes.iter().filter(|byte| **byte == b'"').count() - 3 * triple;
+            marks.odd |= u8::from(triple % 2 == 1) | (u8::from(single % 2 == 1) << 1);
+            marks.any |= triple > 0 || single % 2 == 1;
+        }
+        if has(b'\'') {
+            let triple = line.matches("\'\'\'").count();
+            marks.odd |= u8::from(triple % 2 == 1) << 2;
+            marks.any |= triple > 0;
+        }
+        if has(b'`') {
+            let ticks = bytes.iter().filter(|byte| **byte == b'`').count();
+            marks.odd |= u8::from(ticks % 2 == 1) << 3;
+            marks.any = true;
+        }
+        marks.continues = trimmed(line.trim_end_matches('\n')).ends_with('\\');
+        marks.begins_document = has(b'<') && begins_document(line);
+        marks
+    }
+}
+
 fn begins_document(line: &str) -> bool {
     line.match_indices("<<").any(|(at, _)| {
-        let next = line[at + 2..].chars().next();
-        next.is_some_and(|c| c.is_alphabetic() || "_-~'\"\\".contains(c))
+        let next = line[at..].trim_start_matches('<');
+        let next = next.trim_start_matches(['-', '~', ' ', '\t', '"', '\'', '\\']);
+        next.starts_with(|c: char| c.is_alphabetic() || c == '_')
     })
 }
 
 /// Whether blank lines mean nothing in that language, or in a file of that name.
 pub(crate) fn is_code(language: Option<&str>, file: Option<&str>) -> bool {
-    const PROSE: [&str; 33] = [
+    const PROSE: [&str; 54] = [
         "adoc",
+        "am",
         "asciidoc",
+        "cfg",
+        "commit",
+        "conf",
         "csv",
         "diff",
+        "dockerfile",
         "eml",
+        "env",
+        "git-commit",
+        "git-rebase",
+        "haml",
+        "htm",
+        "html",
         "http",
         "ini",
+        "j2",
+        "jinja",
+        "jinja2",
         "latex",
         "make",
         "makefile",
@@ -111,10 +165,18 @@ pub(crate) fn is_code(language: Option<&str>, file: Option<&str>) -> bool {
         "patch",
         "plain",
         "plaintext",
+        "po",
+        "pot",
         "properties",
+        "pug",
+        "qmd",
+        "quarto",
         "rest",
         "restructuredtext",
+        "rmd",
         "rst",
+        "slim",
+        "svg",
         "tex",
         "text",
         "toml",
@@ -122,15 +184,16 @@ pub(crate) fn is_code(language: Option<&str>, file: Option<&str>) -> bool {
         "txt",
         "typst",
         "whitespace",
+        "xml",
         "yaml",
         "yml",
-        "quarto",
-        "qmd",
     ];
     let named = file.map(|file| file.rsplit(['/', '\\']).next().unwrap_or(file));
     let ending = named.map(|name| name.rsplit('.').next().unwrap_or(name));
     let prose = |word: &str| PROSE.iter().any(|known| word.eq_ignore_ascii_case(known));
-    !language.is_some_and(prose) && !ending.is_some_and(prose)
+    // A name without an ending is a README, a LICENSE or a Makefile.
+    let nameless = |name: &str| !name.trim_start_matches('.').contains('.');
+    !language.is_some_and(prose) && !ending.is_some_and(prose) && !named.is_some_and(nameless)
 }
 
 /// The last bytes of what stands before the cursor's line: where an entry is looked for.
@@ -208,16 +271,25 @@ mod tests {
         check("cat <<EOF\n\na\n\nb\n", "cat <<EOF\n\na\n\nb\n");
         check("x = 1 + \\\n\ny\n\nz\n", "x = 1 + \\\n\ny\nz\n");
         check("x = 1 + \\ \ny\n", "x = 1 + \\ \ny\n");
-        check("a << b\n\nc\n", "a << b\nc\n");
+        check("a << 2\n\nc\n", "a << 2\nc\n");
+        for document in ["cat << EOF", "x = <<<EOT", "x = <<<'EOT'", "x <<~ \"A\""] {
+            let text = format!("{document}\n\na \n");
+            check(&text, &text);
+        }
+        let mixed = "note = \"\"\"a ` is a mark\n\none \n";
+        check(mixed, mixed);
+        check("s = \"a\n\nb\"\n\nc\n", "s = \"a\n\nb\"\nc\n");
+        check("s = \"a\n\nb\n", "s = \"a\n\nb\n");
     }
 
     #[test]
     fn the_rest_of_the_cursors_line_stays() {
         let suffix = |text| suffix(text).collect::<String>();
         assert_eq!(suffix("\n\nb "), "\nb\n");
-        assert_eq!(suffix(") \nb"), ")\nb\n");
+        assert_eq!(suffix(") \nb "), ") \nb\n");
         assert_eq!(suffix(""), "\n");
         assert_eq!(suffix(")\n\nx\n\n'''a \n\n'''"), ")\nx\n'''a \n\n'''");
+        assert_eq!(suffix("a \n\n'''\n\nb"), "\na \n\n'''\n\nb");
     }
 
     #[test]
@@ -225,6 +297,8 @@ mod tests {
         assert!(is_code(None, None) && is_code(Some("python"), Some("a/b.py")));
         assert!(!is_code(Some("Markdown"), None) && !is_code(None, Some("docs/a.md")));
         assert!(!is_code(None, Some("Makefile")) && is_code(None, Some("md/a.rs")));
+        assert!(!is_code(None, Some("a/README")) && !is_code(None, Some(".env")));
+        assert!(!is_code(Some("dockerfile"), None) && !is_code(None, Some("a.yml.j2")));
     }
 
     #[test]

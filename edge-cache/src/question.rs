@@ -4,6 +4,8 @@
 //! shares nothing. A place is a class, and the last 256 bytes before the cursor's line: whole
 //! prefixes do not fit in memory, and windows slide.
 
+use std::cell::OnceCell;
+
 use nearhop_wire::{CompletionRequest, Declared, Input, ModelReport};
 
 use crate::{
@@ -73,7 +75,7 @@ impl<'a> Around<'a> {
 }
 
 /// A place seen from a request: the line that begins there may be the cursor's, or one above it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Site<'a> {
     pub(crate) place: Place,
     /// Text before the line.
@@ -82,13 +84,58 @@ pub(crate) struct Site<'a> {
     pub(crate) typed: &'a str,
     /// Whether the place says nothing of where the text begins.
     pub(crate) slides: bool,
+    /// Many entries may lie there: these are computed once.
+    digest: OnceCell<Short>,
+    plain: OnceCell<Plain>,
+}
+
+/// A normalised text, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plain {
+    pub(crate) bytes: u32,
+    pub(crate) digest: Short,
+}
+
+/// Normalising more would cost more than it saves: windows are a hundredth of that.
+const PLAIN_BYTES_MAX: usize = 64 << 10;
+
+impl Plain {
+    /// `before`, normalised; `None` where it is not worth it.
+    pub(crate) fn of(before: &str) -> Option<Self> {
+        if before.len() > PLAIN_BYTES_MAX {
+            return None;
+        }
+        let bytes: usize = normal::before(before).map(str::len).sum();
+        let digest = of_pieces(normal::before(before).map(str::as_bytes));
+        Some(Self { bytes: u32::try_from(bytes).ok()?, digest })
+    }
+}
+
+impl<'a> Site<'a> {
+    fn new(place: Place, (before, typed): (&'a str, &'a str), slides: bool) -> Self {
+        Self { place, before, typed, slides, digest: OnceCell::new(), plain: OnceCell::new() }
+    }
+
+    /// A digest of the text before the line.
+    pub(crate) fn digest(&self) -> Short {
+        *self.digest.get_or_init(|| of_pieces([self.before.as_bytes()]))
+    }
+
+    /// That text, normalised.
+    pub(crate) fn plain(&self) -> Option<Plain> {
+        if let Some(plain) = self.plain.get() {
+            return Some(*plain);
+        }
+        let plain = Plain::of(self.before)?;
+        Some(*self.plain.get_or_init(|| plain))
+    }
 }
 
 /// Lines of an answer into which the user may have typed.
 const LINES_TYPED_MAX: usize = 8;
 
 /// Changes whenever what is written below does, so that old places mean nothing to new code.
-const LAYOUT: &str = "nearhop completion class 3";
+const LAYOUT: &str = "nearhop completion class 4";
 
 impl Question {
     /// What `request` asks of `model`, at a temperature.
@@ -115,6 +162,8 @@ impl Question {
         class.optional(sampling.seed);
         class.list(sampling.stop.iter().map(String::as_str));
         write_files(&mut class, declared);
+        let is_code = normal::is_code(declared.language.as_deref(), declared.file.as_deref());
+        class.number(u64::from(is_code));
         match &request.input {
             Input::Prompt(prefix) => {
                 class.number(0);
@@ -138,7 +187,7 @@ impl Question {
         Self {
             class: class.finish(),
             suffix: of_pieces([around.suffix.as_bytes()]),
-            is_code: normal::is_code(declared.language.as_deref(), declared.file.as_deref()),
+            is_code,
             circle,
             tags: Tags::of(asker.tenant, declared, model, namer),
             conversation: matches!(request.input, Input::Chat(_)),
@@ -151,16 +200,14 @@ impl Question {
         let starts = prefix.rmatch_indices('\n').map(|(at, _)| at + 1);
         let starts = starts.chain(std::iter::once(0)).take(1 + LINES_TYPED_MAX);
         // All texts of one line have one place, which has few entries: each has its own as well.
-        let alone = (!self.conversation && !prefix.contains('\n')).then(|| Site {
-            place: self.place(Some(prefix), &Anchor::of("")),
-            before: "",
-            typed: prefix,
-            slides: false,
+        let alone = (!self.conversation && !prefix.contains('\n')).then(|| {
+            let place = self.place(Some(prefix), &Anchor::of(""));
+            Site::new(place, ("", prefix), false)
         });
         alone.into_iter().chain(starts.map(|start| {
-            let (before, typed) = prefix.split_at(start);
-            let anchor = Anchor::of(before);
-            Site { place: self.place(None, &anchor), before, typed, slides: anchor.is_whole() }
+            let around = prefix.split_at(start);
+            let anchor = Anchor::of(around.0);
+            Site::new(self.place(None, &anchor), around, anchor.is_whole())
         }))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     pack::{pack, unpack},
     question::Place,
     tags::{Generation, Namer},
-    validity::Validity,
+    validity::{Standing, Validity},
 };
 
 /// A message is at most so long, but for one entry that is longer alone: those are left out.
@@ -30,6 +30,7 @@ pub const LAST: &[u8] = b"nearhop memory ends\n";
 pub fn send(
     memory: &Memory,
     (validity, namer): (&Validity, &Namer),
+    now: Duration,
     mut send: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<usize> {
     let mut first = FIRST.to_vec();
@@ -38,6 +39,9 @@ pub fn send(
     send(&first)?;
     let (mut message, mut sent) = (Vec::with_capacity(MESSAGE_BYTES_MAX), 0);
     for (place, entry) in memory.entries() {
+        if validity.judge(&entry, now) == Standing::Gone {
+            continue;
+        }
         let packed = pack(&entry);
         let length = u32::try_from(packed.len()).unwrap_or(u32::MAX);
         if packed.len() + 20 > MESSAGE_BYTES_MAX {
@@ -169,7 +173,7 @@ mod tests {
     fn pass(old: &Rig, new: &Rig, namer: &Namer) -> usize {
         let mut taker = Taker::default();
         let mut more = More::Yes;
-        send(&old.memory, (&old.validity, &Namer::default()), |message| {
+        send(&old.memory, (&old.validity, &Namer::default()), SECOND, |message| {
             assert!(message.len() <= MESSAGE_BYTES_MAX);
             if more == More::Yes {
                 more = taker.take(message, (&new.memory, &new.validity, namer), SECOND);

@@ -1,5 +1,7 @@
 //! Identifiers in code, whatever its language. Pure.
 
+use std::collections::HashSet;
+
 /// The identifiers of `text`: runs of letters, digits and `_` that begin with no digit.
 pub(crate) fn identifiers(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c| !is_part(c))
@@ -11,12 +13,28 @@ pub(crate) fn is_part(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
+/// The word with which a text begins, or a part of one.
+pub(crate) fn first_part(text: &str) -> &str {
+    &text[..text.find(|c| !is_part(c)).unwrap_or(text.len())]
+}
+
+/// The word with which a text ends, or a part of one.
+pub(crate) fn last_part(text: &str) -> &str {
+    let end = text.char_indices().rev().take_while(|(_, c)| is_part(*c)).last();
+    end.map_or("", |(at, _)| &text[at..])
+}
+
 /// Whether every identifier of `served` that stood in `lost` still stands in one of `kept`.
 pub(crate) fn still_stand(served: &str, lost: &str, kept: [&str; 2]) -> bool {
-    let stands = |text: &str, word: &str| identifiers(text).any(|known| known == word);
-    identifiers(served)
-        .filter(|word| stands(lost, word))
-        .all(|word| kept.iter().any(|text| stands(text, word)))
+    let lost: HashSet<&str> = identifiers(lost).collect();
+    let mut named: HashSet<&str> = identifiers(served).filter(|word| lost.contains(word)).collect();
+    for word in kept.iter().flat_map(|text| identifiers(text)) {
+        if named.is_empty() {
+            return true;
+        }
+        named.remove(word);
+    }
+    named.is_empty()
 }
 
 #[cfg(test)]

@@ -172,10 +172,13 @@ pub(crate) async fn share_limits(shared: Arc<Shared>) {
                 }
             });
             for (owner, used, total) in join_all(telling).await {
-                // Where nobody answers, each edge counts alone.
-                if let Ok([tokens, requests]) = total {
-                    let total = Used { tokens, requests };
-                    shared.limiter.charge(owner, others.learn(owner, minute, used, total));
+                match total {
+                    Ok([tokens, requests]) => {
+                        let total = Used { tokens, requests };
+                        shared.limiter.charge(owner, others.learn(owner, minute, used, total));
+                    }
+                    // Where nobody answers, each edge counts alone.
+                    Err(_) => others.lost(owner, minute, used),
                 }
             }
         }

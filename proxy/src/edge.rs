@@ -6,7 +6,10 @@
 use std::{
     net::{SocketAddr, TcpListener},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -222,6 +225,7 @@ impl Edge {
             validity,
             namer,
             rules: Rules::new(&edge.reuse.rules),
+            handing_over: AtomicBool::new(false),
             auditor,
             flights: Arc::default(),
             pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
@@ -506,10 +510,16 @@ async fn hand_over(
         .collect();
     let successor = successor.clone();
     tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
-    let shared = Arc::clone(shared);
-    let remember: Remember =
-        Box::new(move |send| snapshot::send(&shared.l1, (&shared.validity, &shared.namer), send));
+    let (remembered, now) = (Arc::clone(shared), clock::since_epoch());
+    let remember: Remember = Box::new(move |send| {
+        let names = (&*remembered.validity, &remembered.namer);
+        snapshot::send(&remembered.l1, names, now, send)
+    });
+    shared.handing_over.store(true, Ordering::Release);
     let started = tokio::task::spawn_blocking(move || successor.start(listeners?, remember)).await;
+    if !matches!(started, Ok(Ok(_))) {
+        shared.handing_over.store(false, Ordering::Release);
+    }
     match started {
         Ok(Ok(pid)) => {
             tracing::info!(pid, "the new process serves; this one finishes what runs");

@@ -5,13 +5,16 @@
 //! ([`Flight::lost`]); afterwards it can only end. Readers that typed into it skip what they typed,
 //! and leave it when it comes to something else.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
-use nearhop_edge_cache::{Around, Asked, Question, Rule, is_suggestion, may_join};
-use nearhop_wire::{Answer, Delta, Head as AnswerHead};
+use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join};
+use nearhop_wire::{Answer, Delta, Head as AnswerHead, Kind};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
@@ -45,10 +48,30 @@ pub(crate) enum Origin {
     L2(Rule),
 }
 
+/// Under which terms something is generated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Its class.
+    pub(crate) kind: Kind,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+    /// A generation that is given up before that is not worth joining.
+    pub(crate) patience: Instant,
+}
+
+/// A request that would join.
+pub(crate) struct Asking<'a> {
+    pub(crate) asked: &'a Asked,
+    pub(crate) terms: Terms,
+    /// The rules that may serve.
+    pub(crate) allowed: [bool; Rule::ALL.len()],
+}
+
 /// A generation under way.
 pub(crate) struct Flight {
     /// Where it was asked; `None` where nobody may join.
     asked: Option<Asked>,
+    terms: Terms,
     state: Mutex<State>,
     /// Says that something happened, to those who wait.
     changed: watch::Sender<()>,
@@ -73,9 +96,10 @@ struct State {
 
 impl Flight {
     /// A flight that nobody drives yet.
-    pub(crate) fn new(asked: Option<Asked>) -> Arc<Self> {
+    pub(crate) fn new(asked: Option<Asked>, terms: Terms) -> Arc<Self> {
         Arc::new(Self {
             asked,
+            terms,
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             taken: AtomicBool::new(false),
@@ -94,8 +118,8 @@ impl Flight {
     }
 
     /// A flight that nobody may join; its only reader.
-    pub(crate) fn alone() -> Reader {
-        Self::new(None).lead()
+    pub(crate) fn alone(terms: Terms) -> Reader {
+        Self::new(None, terms).lead()
     }
 
     /// Its first reader.
@@ -106,17 +130,22 @@ impl Flight {
 
     /// A place among its readers for a request that may join; `None` where it may not, or where the
     /// last reader has just left.
-    pub(crate) fn join(self: &Arc<Self>, asking: (&Question, Around<'_>)) -> Option<Reader> {
+    pub(crate) fn join(self: &Arc<Self>, asking: &Asking<'_>) -> Option<Reader> {
         let asked = self.asked.as_ref()?;
         let mut state = self.state();
-        if state.end.is_some() || state.readers == 0 {
+        // Who has more right to a place, or more time, does not wait behind who has less.
+        let late = self.terms.deadline < asking.terms.patience;
+        let behind = state.begun.is_none() && self.terms.kind > asking.terms.kind;
+        if state.end.is_some() || state.readers == 0 || late || behind {
             return None;
         }
-        let (typed, rule) = may_join((asked, &state.text), asking)?;
+        let (typed, rule) = may_join((asked, &state.text), asking.asked)?;
+        if !asking.allowed[rule as usize] {
+            return None;
+        }
         state.readers += 1;
         drop(state);
-        let prefix = asking.1.prefix;
-        Some(self.reader(&prefix[prefix.len() - typed..], Some(rule)))
+        Some(self.reader(typed, Some(rule)))
     }
 
     fn reader(self: &Arc<Self>, typed: &str, joined: Option<Rule>) -> Reader {
@@ -297,10 +326,10 @@ impl Reader {
         }
     }
 
-    /// Its leader's time is not a follower's.
+    /// Its leader's time, and its leader's turn, are not a follower's.
     fn failed(&self, reject: Reject) -> Step {
         match reject {
-            Reject::Deadline if self.joined.is_some() => Step::Alone,
+            Reject::Deadline | Reject::Overloaded if self.joined.is_some() => Step::Alone,
             reject => Step::Failed(reject),
         }
     }

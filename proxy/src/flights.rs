@@ -6,13 +6,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
-use nearhop_edge_cache::{Around, Asked, Place, Question};
+use nearhop_edge_cache::Place;
 use nearhop_wire::Kind;
 use tokio::sync::Notify;
 
-use crate::flight::{Flight, Reader};
+use crate::flight::{Asking, Flight, Reader};
 
 /// Generations under way.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Document {
 }
 
 struct Waiting {
+    /// When it came: an older request never supersedes a newer one.
+    arrived: Instant,
     flight: Weak<Flight>,
     superseded: Arc<Notify>,
 }
@@ -61,23 +64,24 @@ impl Flights {
         self.landed.load(Ordering::Acquire)
     }
 
-    /// Joins a flight that would answer, or begins one that others may join, at `places`.
+    /// Joins a flight that would answer, or begins one that others may join, at `places`. What is
+    /// compared under the lock are digests. `landed` is how many had when the cache was asked;
+    /// `None` begins one in any case.
     pub(crate) fn board(
         &self,
-        asking: (&Question, Around<'_>),
-        (places, asked): (&[Place], &Asked),
-        landed: u64,
+        asking: &Asking<'_>,
+        places: &[Place],
+        landed: Option<u64>,
     ) -> Boarded {
-        let looked_at: Vec<Place> = asking.0.places(asking.1).collect();
         let mut under_way = locked(&self.under_way);
-        let mut candidates = looked_at.iter().filter_map(|place| under_way.get(place)).flatten();
+        let mut candidates = places.iter().filter_map(|place| under_way.get(place)).flatten();
         if let Some(reader) = candidates.find_map(|flight| flight.upgrade()?.join(asking)) {
             return Boarded::Joined(reader);
         }
-        if self.landed() != landed {
+        if landed.is_some_and(|landed| self.landed() != landed) {
             return Boarded::LookAgain;
         }
-        let flight = Flight::new(Some(asked.clone()));
+        let flight = Flight::new(Some(asking.asked.clone()), asking.terms);
         for place in places {
             under_way.entry(*place).or_default().push(Arc::downgrade(&flight));
         }
@@ -103,18 +107,26 @@ impl Flights {
 
     /// A request of a document waits for a flight. An older one that alone waits for another is
     /// told to give up: its text is not what the user has any more.
-    pub(crate) fn wait(self: &Arc<Self>, document: Document, reader: &Reader) -> Watched {
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        document: Document,
+        (reader, arrived): (&Reader, Instant),
+    ) -> Watched {
         let flight = reader.flight();
         let superseded = reader.superseded();
-        let waiting =
-            Waiting { flight: Arc::downgrade(flight), superseded: Arc::clone(&superseded) };
-        let older = locked(&self.documents).insert(document.clone(), waiting);
-        if let Some(older) = older
-            && let Some(old) = older.flight.upgrade()
-            && !Arc::ptr_eq(&old, flight)
-            && old.readers() == 1
-        {
-            older.superseded.notify_one();
+        let mut documents = locked(&self.documents);
+        if documents.get(&document).is_none_or(|waiting| waiting.arrived <= arrived) {
+            let (weak, give_up) = (Arc::downgrade(flight), Arc::clone(&superseded));
+            let waiting = Waiting { arrived, flight: weak, superseded: give_up };
+            let older = documents.insert(document.clone(), waiting);
+            drop(documents);
+            if let Some(older) = older
+                && let Some(old) = older.flight.upgrade()
+                && !Arc::ptr_eq(&old, flight)
+                && old.readers() == 1
+            {
+                older.superseded.notify_one();
+            }
         }
         Watched { flights: Arc::clone(self), document, superseded }
     }

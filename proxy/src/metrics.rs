@@ -22,6 +22,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) queue_depth: IntGauge,
     pub(crate) warm_ups: IntCounterVec,
     pub(crate) lookups: IntCounterVec,
+    pub(crate) bypasses: IntCounterVec,
     pub(crate) stores: IntCounterVec,
     pub(crate) audits: IntCounterVec,
     pub(crate) audit_bound: GaugeVec,
@@ -112,6 +113,11 @@ impl EdgeMetrics {
                 "nearhop_cache_lookups_total",
                 "Cache look-ups by tier and result.",
                 &["tier", "result"],
+            ),
+            bypasses: metrics.counters(
+                "nearhop_cache_bypasses_total",
+                "Requests that may not be answered from the cache, by reason.",
+                &["reason"],
             ),
             stores: metrics.counters(
                 "nearhop_cache_stores_total",

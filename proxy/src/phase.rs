@@ -23,7 +23,7 @@ pub(crate) mod route;
 pub(crate) mod warm_up;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,7 @@ use crate::{
     buffer::Budget,
     client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
-    flight::{Flight, Reader},
+    flight::Reader,
     flights::{Document, Flights},
     live::Live,
     metrics::EdgeMetrics,
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) namer: Namer,
     /// What may be reused, by rule.
     pub(crate) rules: Rules,
+    /// Whether a new process is being given what is cached: nothing is purged meanwhile.
+    pub(crate) handing_over: AtomicBool,
     /// What watches the rules.
     pub(crate) auditor: Auditor,
     /// Generations under way.
@@ -178,7 +180,7 @@ async fn completion(
     let admitted = Arc::new(admit::request(head, body, shared, live, record.arrived)?);
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
-        record.reserved(limit::reserve(shared, &admitted, limit::tokens_at_most(&admitted))?);
+        record.reserve(&admitted, limit::tokens_at_most(&admitted))?;
         respond::nothing(client, record, &admitted, None).await?;
         warm_up::begin(record, admitted);
         return Ok(());
@@ -205,36 +207,38 @@ async fn answer(
     admitted: &Arc<Admitted>,
 ) -> Result<(), Reject> {
     let shared = record.shared;
-    let (next, ticket) = match lookup::find(shared, admitted) {
-        Lookup::Hit(hit) => {
-            // A hit uses no tokens, and is a request like any other.
-            record.reserved(limit::reserve(shared, admitted, 0)?);
-            let source = Source::of_l1(hit.rule());
-            if let [choice] = &hit.answer().choices[..] {
-                let served = (hit.rule(), choice.text.as_str(), choice.finish);
-                let asked = (admitted, record.live, &record.trace);
-                shared.auditor.served(asked, served, fastrand::f64());
+    for _ in 0..LOOKS {
+        let next = match lookup::find(shared, admitted) {
+            Lookup::Hit(hit) => {
+                // A hit uses no tokens, and is a request like any other.
+                record.reserve(admitted, 0)?;
+                let source = Source::of_l1(hit.rule());
+                if let [choice] = &hit.answer().choices[..] {
+                    let served = (hit.rule(), choice.text.as_str(), choice.finish);
+                    let asked = (admitted, record.live, &record.trace);
+                    shared.auditor.served(asked, served, fastrand::f64());
+                }
+                return respond::hit(client, record, admitted, (&hit, source)).await;
             }
-            return respond::hit(client, record, admitted, (&hit, source)).await;
+            Lookup::Join(reader, ticket) => {
+                record.reserve(admitted, 0)?;
+                follow(client, record, admitted, (&ticket, reader)).await?
+            }
+            Lookup::Miss(reader, ticket) => {
+                lead(client, record, admitted, (&ticket, reader)).await?
+            }
+        };
+        if next == Next::Answered {
+            return Ok(());
         }
-        Lookup::Join(reader, ticket) => {
-            record.reserved(limit::reserve(shared, admitted, 0)?);
-            (follow(client, record, admitted, (&ticket, reader)).await?, ticket)
-        }
-        Lookup::Miss(reader, ticket) => {
-            (lead(client, record, admitted, (&ticket, reader)).await?, ticket)
-        }
-    };
-    if next == Next::Answered {
-        return Ok(());
+        // It came to something else than what was typed, or its leader gave it up, or others had
+        // sent some of it when it was lost: there may be another to join.
     }
-    // It came to something else than what was typed, or others had sent some of it when it was
-    // lost: this one is for itself.
-    match lead(client, record, admitted, (&ticket, Flight::alone())).await? {
-        Next::Answered => Ok(()),
-        Next::Alone => Err(Reject::AllFailed),
-    }
+    Err(Reject::AllFailed)
 }
+
+/// Generations that a request may wait for, one after the other.
+const LOOKS: usize = 4;
 
 /// Has an answer generated, for this request and whoever joins it.
 async fn lead(
@@ -243,10 +247,9 @@ async fn lead(
     admitted: &Arc<Admitted>,
     (ticket, reader): (&Arc<Ticket>, Reader),
 ) -> Result<Next, Reject> {
-    let most = limit::tokens_at_most(admitted);
     // Whoever joined meanwhile is on its own where this one's limits are used up.
     let landing = generate::Landing::new(record.shared, reader.flight(), ticket);
-    record.reserved(limit::reserve(record.shared, admitted, most)?);
+    record.reserve(admitted, limit::tokens_at_most(admitted))?;
     generate::drive(record, admitted, ticket, landing);
     follow(client, record, admitted, (ticket, reader)).await
 }
@@ -259,7 +262,9 @@ async fn follow(
     (ticket, reader): (&Ticket, Reader),
 ) -> Result<Next, Reject> {
     let document = document(admitted);
-    let _watched = document.map(|document| record.shared.flights.wait(document, &reader));
+    let arrived = record.arrived;
+    let wait = |document| record.shared.flights.wait(document, (&reader, arrived));
+    let _watched = document.map(wait);
     match admitted.request.stream {
         true => respond::stream(client, record, admitted, (ticket, reader)).await,
         false => respond::whole(client, record, admitted, (ticket, reader)).await,

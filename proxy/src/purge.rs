@@ -53,6 +53,9 @@ impl Wanted {
                     .to_owned());
             }
             (false, true) => return Err("everything stands alone".to_owned()),
+            _ if tenant.is_some() && self.model.is_some() => {
+                return Err("a model is everybody's: name no tenant beside it".to_owned());
+            }
             _ => {}
         }
         Purge::named(tenant, tag, &shared.namer).map_err(|error| error.to_string())
@@ -77,6 +80,10 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
     let now = clock::since_epoch();
     let cluster = match published {
         Some(Published::Done { generation, replicas }) => {
+            if generation <= shared.validity.generation() {
+                // The log counts behind what this process has seen.
+                shared.validity.purge(purge.clone(), now);
+            }
             shared.validity.learn(purge.clone(), generation, now);
             json!({ "state": "done", "replicas": replicas })
         }
@@ -89,24 +96,14 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
             }
         }
     };
-    let key = match (&shared.l2, &purge) {
-        (Some(l2), Purge::Tenant(tenant)) => Some(match l2.forget(*tenant).await {
-            Ok(()) => json!("dropped"),
-            Err(trouble) => json!({ "error": trouble.to_string() }),
-        }),
-        _ => None,
-    };
     let dropped = sweep(shared).await;
     let pods = tell_pods(shared, &wanted.for_pods()).await;
     tracing::info!(?purge, dropped, "purged");
-    let mut said = json!({ "l1_entries": dropped, "cluster": cluster, "pods": pods });
-    if let Some(key) = key {
-        said["tenant_key"] = key;
-    }
-    Ok(said)
+    Ok(json!({ "l1_entries": dropped, "cluster": cluster, "pods": pods }))
 }
 
-const PENDING: &str = "Redis does not answer; other edges learn of it when it does";
+const PENDING: &str =
+    "Redis does not answer; what is there is dropped, and other edges learn of it, when it does";
 const TOO_MANY: &str = "Redis does not answer, and too many purges wait for it already";
 
 /// Drops what was purged from this process. A sweep looks at every entry: not on a thread that

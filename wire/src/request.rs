@@ -197,6 +197,12 @@ impl CompletionRequest {
             Endpoint::Infill => infill::read(&fields),
             Endpoint::Tabby => tabby::read(&fields),
         }?;
+        let own = request.declared;
+        let declared = Declared {
+            language: declared.language.or(own.language),
+            file: declared.file.or(own.file),
+            ..declared
+        };
         Ok(Self { declared, ..request })
     }
 

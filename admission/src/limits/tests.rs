@@ -164,3 +164,14 @@ fn what_other_edges_use_counts_here_and_is_told_once() {
     there.charge(&Owner { tenant: "other".into(), key: None }, used);
     assert!(there.tell().is_empty());
 }
+
+#[test]
+fn what_is_withdrawn_was_never_asked_for() {
+    let limiter = Limiter::default();
+    let rates =
+        Rates { requests_per_minute: Some(1), tokens_per_minute: Some(10), concurrent: Some(1) };
+    let alice = caller("alice", "acme", &plan(rates, rates));
+    limiter.reserve(&alice, 10, FRESH, seconds(0)).unwrap().withdraw();
+    assert!(limiter.tell().is_empty());
+    assert!(limiter.reserve(&alice, 10, FRESH, seconds(0)).is_ok());
+}

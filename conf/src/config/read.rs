@@ -450,6 +450,9 @@ impl L1 {
         let default = Self::default();
         let l1 =
             Self { bytes: section.or("bytes", default.bytes), ttl: section.or("ttl", default.ttl) };
+        if l1.ttl > defaults::KEPT_MAX {
+            section.problem("ttl", "is over 7 days", "Purges are remembered for so long");
+        }
         section.finish();
         l1
     }

@@ -159,18 +159,6 @@ fn a_window_is_for_its_key_or_its_repository() {
 }
 
 #[test]
-fn a_name_that_the_window_lost_is_not_offered() {
-    // A blank line more pushes a line out of a window of so many lines.
-    let window = |first: &str| format!("{first}{}x = ", long(1..20));
-    let slid = format!("{}\n{}x = ", long(1..10), long(10..20));
-    let check = |first: &str, text, expected| {
-        check((&window(first), ""), text, (&slid, ""), expected);
-    };
-    check("import numpy\n", "value_3", Some((Rule::Normalised, "value_3")));
-    check("import numpy\n", "numpy.zeros(3)", None);
-}
-
-#[test]
 fn a_name_that_slid_out_of_a_window_is_not_offered() {
     let window = format!("secret_name = 1\n{}x = ", long(1..20));
     let check = |text: &str, typed: usize, expected| {
@@ -180,6 +168,10 @@ fn a_name_that_slid_out_of_a_window_is_not_offered() {
     check("value_3 + value_4", 6, Some((Rule::Window, "3 + value_4")));
     check("count + secret_name", 6, None);
     check("count + secret", 6, Some((Rule::Window, "+ secret")));
+    // Half typed, it is named all the same; and what is left of a cut word is none.
+    check("count + secret_name", 10, None);
+    check("secret_name + count", 11, Some((Rule::Window, " + count")));
+    check("ab = _name + 1", 8, None);
 }
 
 #[test]
@@ -226,10 +218,11 @@ fn who_types_into_what_is_being_written_may_join() {
     let old = ask(&above("    re"), "");
     let (asked, around) = question(&old, "k");
     let (_, asked) = Asked::of(&asked, around).unwrap();
-    let check = |so_far: &str, line: &str, expected| {
+    let check = |so_far: &str, line: &str, expected: Option<(usize, Rule)>| {
         let new = ask(&above(line), "");
-        let (question, around) = question(&new, "k");
-        let joined = may_join((&asked, so_far), (&question, around));
+        let (question, around) = question(&new, "other");
+        let (_, asking) = Asked::of(&question, around).unwrap();
+        let joined = may_join((&asked, so_far), &asking).map(|(typed, rule)| (typed.len(), rule));
         assert_eq!(joined, expected, "{so_far:?} {line:?}");
     };
     check("", "    re", Some((0, Rule::Exact)));

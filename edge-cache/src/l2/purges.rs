@@ -45,9 +45,10 @@ const UNPUBLISHED_MAX: usize = 1024;
 const SWEEP_MAX: Duration = Duration::from_secs(60);
 
 impl Shared {
-    /// Puts a purge into the common log. This process has to take it by itself meanwhile.
+    /// Carries a purge out in Redis and puts it into the common log. This process has to take it by
+    /// itself meanwhile.
     pub async fn publish(&self, purge: &Purge) -> Published {
-        match self.append(purge).await {
+        match self.carry_out(purge).await {
             Ok(done) => done,
             Err(_trouble) => self.unpublished(|waiting| {
                 if waiting.len() >= UNPUBLISHED_MAX {
@@ -59,24 +60,25 @@ impl Shared {
         }
     }
 
-    async fn append(&self, purge: &Purge) -> Result<Published, Trouble> {
+    /// A tenant's key goes before anybody is told: who is told asks for it anew. Without it the
+    /// tenant's entries are noise; then the noise goes too.
+    async fn carry_out(&self, purge: &Purge) -> Result<Published, Trouble> {
+        let tenant = match purge {
+            Purge::Tenant(tenant) => Some(Tenant(tenant.to_le_bytes())),
+            _ => None,
+        };
+        if let Some(tenant) = tenant {
+            self.cluster.delete(&key_name(tenant)).await?;
+        }
         let record = postcard::to_allocvec(purge).expect("a purge is plain data");
         let appended = self.cluster.append(record.into()).await?;
+        if let Some(tenant) = tenant {
+            self.keys.remove(&tenant);
+            let cluster = self.cluster.clone();
+            tokio::spawn(async move { cluster.sweep(tenant, SWEEP_MAX).await });
+        }
         let generation = appended.id.generation();
         Ok(Published::Done { generation, replicas: appended.replicas })
-    }
-
-    /// Drops a tenant's key, without which its entries are noise, and then the noise.
-    ///
-    /// # Errors
-    /// No answer: its key may be there still.
-    pub async fn forget(&self, tenant: u64) -> Result<(), Trouble> {
-        let tenant = Tenant(tenant.to_le_bytes());
-        self.keys.remove(&tenant);
-        self.cluster.delete(&key_name(tenant)).await?;
-        let cluster = self.cluster.clone();
-        tokio::spawn(async move { cluster.sweep(tenant, SWEEP_MAX).await });
-        Ok(())
     }
 
     /// Follows the log for ever; `apply` is told of each purge that came in by it. `now` is Unix
@@ -99,13 +101,17 @@ impl Shared {
             // Until there is no more, or no answer; the next look goes on from there.
             while let Ok(read) = self.cluster.read_after(last).await {
                 if read.gap {
+                    // Redis may have lost everything: the log begins anew, and so do the keys.
+                    last = LogId::START;
+                    self.keys.clear();
                     self.validity.purge(Purge::All, now());
                     apply(Applied { purge: Purge::All, gap: true });
                 }
                 let Some((newest, _)) = read.records.last() else { break };
                 last = *newest;
                 for (id, record) in &read.records {
-                    let Ok(purge) = postcard::from_bytes::<Purge>(record) else { continue };
+                    // What newer code wrote may cover anything.
+                    let purge = postcard::from_bytes(record).unwrap_or(Purge::All);
                     self.take(&purge, id.generation(), now());
                     apply(Applied { purge, gap: false });
                 }
@@ -122,7 +128,7 @@ impl Shared {
 
     async fn publish_waiting(&self) {
         while let Some(purge) = self.unpublished(|waiting| waiting.first().cloned()) {
-            if self.append(&purge).await.is_err() {
+            if self.carry_out(&purge).await.is_err() {
                 return;
             }
             self.unpublished(|waiting| waiting.remove(0));

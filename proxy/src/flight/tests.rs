@@ -1,4 +1,4 @@
-use nearhop_edge_cache::{Asker, Namer};
+use nearhop_edge_cache::{Around, Asker, Namer, Question};
 use nearhop_wire::{CompletionRequest, Endpoint, Finish, ModelReport, Usage};
 
 use super::*;
@@ -21,18 +21,31 @@ fn question(request: &CompletionRequest) -> Question {
     Question::of(request, Asker { tenant: "t", key: "k" }, &model, &Namer::default())
 }
 
+fn asked(prompt: &str) -> Asked {
+    let request = request(prompt);
+    Asked::of(&question(&request), Around::of(&request)).unwrap().1
+}
+
+/// Ten seconds, of which five are worth waiting for.
+fn terms(kind: Kind) -> Terms {
+    let now = nearhop_admin::clock::now();
+    let second = std::time::Duration::from_secs(1);
+    Terms { kind, deadline: now + 10 * second, patience: now + 5 * second }
+}
+
 /// A flight that was asked for with that prompt, and its leader.
 fn flight(prompt: &str) -> (Arc<Flight>, Reader) {
-    let request = request(prompt);
-    let (_, asked) = Asked::of(&question(&request), Around::of(&request)).unwrap();
-    let flight = Flight::new(Some(asked));
+    let flight = Flight::new(Some(asked(prompt)), terms(Kind::Inline));
     let leader = flight.lead();
     (flight, leader)
 }
 
 fn join(flight: &Arc<Flight>, prompt: &str) -> Option<Reader> {
-    let request = request(prompt);
-    flight.join((&question(&request), Around::of(&request)))
+    join_as(flight, prompt, terms(Kind::Inline), [true; 4])
+}
+
+fn join_as(flight: &Arc<Flight>, prompt: &str, terms: Terms, allowed: [bool; 4]) -> Option<Reader> {
+    flight.join(&Asking { asked: &asked(prompt), terms, allowed })
 }
 
 fn head() -> AnswerHead {
@@ -169,4 +182,23 @@ async fn who_is_superseded_gives_up_unless_it_has_sent_something() {
     say(&flight, "one");
     done(&flight, "one");
     assert!(matches!(read(&mut leader, true).await.1, Step::Done(_)));
+}
+
+#[tokio::test]
+async fn nobody_joins_who_has_more_right_or_more_time_or_by_a_rule_that_is_off() {
+    let (flight, _leader) = flight("a = ");
+    let exact_only = [true, false, false, false];
+    let joins = |prompt, terms, allowed| join_as(&flight, prompt, terms, allowed).is_some();
+    assert!(joins("a = ", terms(Kind::Agent), exact_only));
+    assert!(!joins("a = x", terms(Kind::Inline), exact_only));
+    let patient = Terms {
+        patience: terms(Kind::Inline).deadline + std::time::Duration::from_secs(9),
+        ..terms(Kind::Inline)
+    };
+    assert!(!joins("a = ", patient, exact_only));
+    let slow = Flight::new(Some(asked("a = ")), terms(Kind::Agent));
+    let _leader = slow.lead();
+    assert!(join(&slow, "a = ").is_none(), "it waits behind all inline requests");
+    say(&slow, "x");
+    assert!(join(&slow, "a = ").is_some(), "its turn has come");
 }

@@ -1,6 +1,6 @@
 //! What the operator may ask of the cache.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Json,
@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use nearhop_admin::{api_error, clock};
-use nearhop_edge_cache::{Around, Asker, Considered, Question, Rule, Standing};
-use nearhop_wire::{ApiError, CompletionRequest, Endpoint};
+use nearhop_edge_cache::{Around, Asked, Asker, Considered, Question, Rule, Standing};
+use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,9 +32,17 @@ pub(super) async fn purge(shared: Arc<Shared>, body: String) -> Response {
         Ok(wanted) => wanted,
         Err(message) => return refused(message),
     };
-    match purge::purge(&shared, &wanted).await {
-        Ok(said) => Json(said).into_response(),
-        Err(message) => refused(message),
+    if shared.handing_over.load(Ordering::Acquire) {
+        let message = "a new process is about to take over; ask it in a moment";
+        let error = ApiError::new(ErrorKind::Server, "handing_over", message);
+        return api_error(StatusCode::SERVICE_UNAVAILABLE, &error);
+    }
+    // To its end, whether or not who asked still listens.
+    let purged = tokio::spawn(async move { purge::purge(&shared, &wanted).await });
+    match purged.await {
+        Ok(Ok(said)) => Json(said).into_response(),
+        Ok(Err(message)) => refused(message),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -128,10 +136,13 @@ pub(super) fn explain(shared: &Shared, body: &str) -> Response {
     let Some(model) = shared.pods.model(request.model.as_deref()) else {
         return refused("no pod serves its model".to_owned());
     };
-    let verdict = crate::phase::lookup::reusable(&request, &model);
+    let mut verdict = crate::phase::lookup::reusable(&request, &model);
     let asker = Asker { tenant: &tenant, key: &key };
     let question = Question::of(&request, asker, &model, &shared.namer);
     let around = Around::of(&request);
+    if let Err(skip) = Asked::of(&question, around) {
+        verdict = skip.name();
+    }
     let considered = shared.l1.explain((&question, around), clock::since_epoch());
     let allowed = shared.rules.allowed();
     let entries: Vec<Value> =

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, NoPlace, Permit, Reservation, Served};
-use nearhop_edge_cache::{Around, Found, Need};
+use nearhop_edge_cache::{Around, Found, Need, Rule};
 use nearhop_wire::{Answer, Delta, Usage};
 use tokio::time::timeout;
 
@@ -132,14 +132,20 @@ impl Job {
             let asking = (question, Around::of(&admitted.request));
             let need = Need::Fresh(shared.rules.allowed());
             let found = l2.find(asking, need, clock::since_epoch()).await;
-            let result = match &found {
-                Ok(Some(found)) => found.fit.rule.name(),
-                Ok(None) => "miss",
-                Err(trouble) => trouble.name(),
+            // What a pod has begun to say is there sooner. And what its leader may know of a window,
+            // who joined may not.
+            let served = |found: &Found| {
+                let whole = found.fit.rule != Rule::Window;
+                !flight.has_begun() && (whole || flight.readers() == 1)
+            };
+            let (found, result) = match found {
+                Ok(Some(found)) if served(&found) => (Some(found.clone()), found.fit.rule.name()),
+                Ok(Some(_)) => (None, "unused"),
+                Ok(None) => (None, "miss"),
+                Err(trouble) => (None, trouble.name()),
             };
             shared.metrics.lookups.with_label_values(&["l2", result]).inc();
-            // What a pod has begun to say is there sooner.
-            found.ok().flatten().filter(|_| !flight.has_begun())
+            found
         };
         tokio::pin!(looking);
         match timeout(shared.l2_start_after, &mut looking).await {

@@ -1,6 +1,9 @@
 //! Was this asked before, or is it being answered just now?
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::HeaderValue;
 use nearhop_admin::clock;
@@ -13,7 +16,7 @@ use nearhop_wire::{Answer, CompletionRequest, ModelReport};
 
 use super::{Shared, admit::Admitted};
 use crate::{
-    flight::{Flight, Reader},
+    flight::{Asking, Flight, Reader, Terms},
     flights::Boarded,
 };
 
@@ -166,10 +169,15 @@ impl Stored {
 pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     let verdict = judge(admitted);
     let count = |tier, result| shared.metrics.lookups.with_label_values(&[tier, result]).inc();
-    let alone = |why| Lookup::Miss(Flight::alone(), Arc::new(Ticket { place: None, why }));
-    if let Verdict::Bypass(skip) = verdict {
+    let terms = terms(admitted, clock::now());
+    let bypass = |skip: Skip| {
         count("l1", "bypass");
-        return alone(Why::Bypass(skip));
+        shared.metrics.bypasses.with_label_values(&[skip.name()]).inc();
+        let ticket = Ticket { place: None, why: Why::Bypass(skip) };
+        Lookup::Miss(Flight::alone(terms), Arc::new(ticket))
+    };
+    if let Verdict::Bypass(skip) = verdict {
+        return bypass(skip);
     }
     let caller = &admitted.head.caller;
     let asker = Asker { tenant: &caller.tenant, key: &caller.key };
@@ -183,7 +191,7 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
         count("l1", found.fit.rule.name());
         Some(Lookup::Hit(Hit::new(found, admitted)))
     };
-    let mut landed = shared.flights.landed();
+    let mut landed = Some(shared.flights.landed());
     if verdict == Verdict::Reuse
         && let Some(hit) = hit()
     {
@@ -191,10 +199,7 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     }
     let (places, asked) = match Asked::of(&question, around) {
         Ok(at) => at,
-        Err(skip) => {
-            count("l1", "bypass");
-            return alone(Why::Bypass(skip));
-        }
+        Err(skip) => return bypass(skip),
     };
     let place = |why| {
         let (places, asked, question) = (places.clone(), asked.clone(), question.clone());
@@ -203,12 +208,14 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     if verdict == Verdict::StoreOnly {
         count("l1", "asked");
         // Nobody joins it, and it joins nobody: it is meant to be new.
-        return Lookup::Miss(Flight::alone(), place(Why::Asked));
+        return Lookup::Miss(Flight::alone(terms), place(Why::Asked));
     }
+    let asking = Asking { asked: &asked, terms, allowed: shared.rules.allowed() };
     loop {
-        match shared.flights.board((&question, around), (&places, &asked), landed) {
+        match shared.flights.board(&asking, &places, landed) {
             Boarded::LookAgain => {
-                landed = shared.flights.landed();
+                // Once: what lands now and then again is somebody else's.
+                landed = None;
                 if let Some(hit) = hit() {
                     return hit;
                 }
@@ -223,6 +230,13 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
             }
         }
     }
+}
+
+/// Under which terms a request has an answer generated, or joins one.
+pub(crate) fn terms(admitted: &Admitted, now: Instant) -> Terms {
+    let left = admitted.deadline.saturating_duration_since(now);
+    // What is given up in half of its time would leave it too little for an answer of its own.
+    Terms { kind: admitted.kind, deadline: admitted.deadline, patience: now + left / 2 }
 }
 
 fn judge(admitted: &Admitted) -> Verdict {

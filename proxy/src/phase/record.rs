@@ -13,12 +13,13 @@ use nearhop_admission::{Caller, Reservation, Served, Standing};
 use nearhop_edge_cache::Rule;
 use nearhop_wire::{Kind, Usage};
 
-use super::{Shared, attempt::Tried, generate::Tries};
+use super::{Shared, admit::Admitted, attempt::Tried, generate::Tries};
 use crate::{
     buffer::Held,
     client::Client,
     export::{Exporter, Span, SpanKind},
     live::Live,
+    reject::Reject,
     trace::{Draw, TRACEPARENT, Trace},
 };
 
@@ -162,10 +163,15 @@ impl<'a> Record<'a> {
         self.caller = Some(Arc::clone(caller));
     }
 
-    /// The caller's limits have room for it.
-    pub(crate) fn reserved(&mut self, reservation: Reservation) {
+    /// Takes what it may use from its caller's limits, instead of what it took before.
+    pub(crate) fn reserve(&mut self, admitted: &Admitted, tokens: u64) -> Result<(), Reject> {
+        if let Some(before) = self.reservation.take() {
+            before.withdraw();
+        }
+        let reservation = super::limit::reserve(self.shared, admitted, tokens)?;
         self.standing = reservation.standing;
         self.reservation = Some(reservation);
+        Ok(())
     }
 
     /// What was reserved is settled by somebody else.

@@ -60,7 +60,10 @@ pub(super) fn read(endpoint: Endpoint, fields: &Fields<'_>) -> Result<Completion
     let options: Option<StreamOptions> =
         fields.get("stream_options", "an object such as {\"include_usage\": true}")?;
     let input = match endpoint {
-        Endpoint::Chat => Input::Chat(read_messages(fields)?),
+        Endpoint::Chat => {
+            unknown.extend(unknown_in_messages(fields));
+            Input::Chat(read_messages(fields)?)
+        }
         _ => read_prompt(fields)?,
     };
     let max_tokens = match fields.raw("max_completion_tokens") {
@@ -141,6 +144,21 @@ fn read_messages(fields: &Fields<'_>) -> Result<Vec<Message>, ApiError> {
         return Err(invalid(format!("messages must have 1 to {MESSAGES_MAX} messages")));
     }
     messages.into_iter().enumerate().map(|(at, message)| read_message(at, message)).collect()
+}
+
+/// Fields of messages that are in no key: tool calls and their like.
+fn unknown_in_messages(fields: &Fields<'_>) -> Vec<String> {
+    const KNOWN: [&str; 3] = ["role", "content", "name"];
+    let raw = fields.raw("messages").unwrap_or_default();
+    let messages: Vec<&RawValue> = serde_json::from_str(raw).unwrap_or_default();
+    let messages = messages.iter().filter_map(|raw| Fields::parse(raw.get().as_bytes()).ok());
+    let names = messages.flat_map(|message| {
+        let unknown = message
+            .iter()
+            .filter(|(name, value)| !KNOWN.contains(name) && !matches!(*value, "null" | "[]"));
+        unknown.map(|(name, _)| format!("messages[].{name}")).collect::<Vec<_>>()
+    });
+    names.take(1).collect()
 }
 
 fn read_message(at: usize, message: MessageOnWire<'_>) -> Result<Message, ApiError> {

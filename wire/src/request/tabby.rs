@@ -3,7 +3,7 @@
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    CompletionRequest, Input, Sampling,
+    CompletionRequest, Declared, Input, Sampling,
     context::{self, Snippet},
     editor, required, sampling,
 };
@@ -59,6 +59,13 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
     unknown.extend(SEGMENT_NAMES.unknown(&segments).map_err(in_segments)?);
     let (input, snippet_bytes) = read_segments(&segments).map_err(in_segments)?;
     check_mode(fields)?;
+    // Advice to others; here they say whether blank lines mean something.
+    let said = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned);
+    let declared = Declared {
+        language: said(fields.text("language")?),
+        file: said(segments.text("filepath").map_err(in_segments)?),
+        ..Declared::default()
+    };
     Ok(CompletionRequest {
         model: editor::model(fields)?,
         sampling: Sampling {
@@ -69,6 +76,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<CompletionRequest, ApiError> {
         },
         unknown,
         snippet_bytes,
+        declared,
         ..CompletionRequest::of(Endpoint::Tabby, input)
     })
 }
