@@ -235,15 +235,20 @@ async fn what_others_wait_for_is_not_superseded() {
 
 #[tokio::test]
 async fn a_follower_with_more_time_outlives_its_leaders_deadline() {
-    let (pod, edge) = start(Act::Hang);
-    let leader = tokio::spawn({
+    let pod = FakePod::start(Act::Hang);
+    let edge = Edge::start(&[pod.address], |edge| edge["deadlines"] = json!({"fim": "30s"}));
+    let ask = |millis: &'static str| {
         let address = edge.address.clone();
-        async move { post(&address, PATH, &body(""), &[("x-nearhop-timeout-ms", "1500")]).await }
-    });
+        let time = [("x-nearhop-timeout-ms", millis)];
+        tokio::spawn(async move { post(&address, PATH, &body(""), &time).await })
+    };
+    let leader = ask("4000");
     asked(&pod, 1).await;
-    let follower = ask(&edge, body(""));
+    let follower = ask("7000");
     joined(&edge, "exact", 1.0).await;
+    // One with far more time would lose most of what it has: it does not wait for them.
     pod.act(Act::Answer("return 0.0"));
+    assert_eq!(source(&ask("30000").await.unwrap()), "origin");
     assert_eq!(leader.await.unwrap().status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(follower.await.unwrap().text(), "return 0.0");
 }
