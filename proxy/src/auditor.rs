@@ -13,13 +13,9 @@ use nearhop_wire::{Finish, Kind};
 use tokio::sync::mpsc;
 
 use crate::{
+    event::Event,
     live::Live,
-    phase::{
-        Shared,
-        admit::Admitted,
-        attempt::{Attempts, Event},
-        generate::Tries,
-    },
+    phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries},
     trace::Trace,
 };
 

@@ -20,7 +20,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{phase::attempt::Event, reject::Reject, upstream::outcome::Outcome};
+use crate::{event::Event, reject::Reject, upstream::outcome::Outcome};
 
 /// How a flight ended.
 #[derive(Debug, Clone)]

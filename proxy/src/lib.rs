@@ -22,6 +22,7 @@ pub mod child;
 mod client;
 mod cors;
 mod edge;
+mod event;
 mod export;
 mod flight;
 mod flights;

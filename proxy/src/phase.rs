@@ -20,6 +20,7 @@ pub(crate) mod lookup;
 pub(crate) mod record;
 pub(crate) mod respond;
 pub(crate) mod route;
+pub(crate) mod tries;
 pub(crate) mod warm_up;
 
 use std::{

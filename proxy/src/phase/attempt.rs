@@ -8,17 +8,18 @@ use std::{
 
 use bytes::Bytes;
 use nearhop_admin::clock;
-use nearhop_wire::{Chunk, Delta, Head as AnswerHead, Usage, forward_body};
+use nearhop_wire::{Chunk, Head as AnswerHead, forward_body};
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use super::{
     Shared,
     admit::Admitted,
-    generate::Tries,
     route::{self, Tried as Place},
+    tries::{Tried, Tries},
 };
 use crate::{
+    event::Event,
     live::Live,
     reject::Reject,
     trace::Trace,
@@ -28,16 +29,6 @@ use crate::{
         pods::{InFlight, Pod, Pods},
     },
 };
-
-/// One attempt, for the record.
-pub(crate) struct Tried {
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) span: u64,
-    pub(crate) began: Instant,
-    /// Until its first content, or its end without any.
-    pub(crate) ended: Instant,
-    pub(crate) outcome: &'static str,
-}
 
 /// The attempts of one request.
 pub(crate) struct Attempts<'a> {
@@ -236,14 +227,6 @@ pub(crate) struct Generation<'a> {
 /// Whether a time-out now is the request's own affair.
 fn out_of_time(admitted: &Admitted) -> bool {
     admitted.hurried || clock::now() >= admitted.deadline
-}
-
-/// A piece of a generation.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
-    Delta(Delta),
-    Usage(Usage),
-    Done,
 }
 
 impl Generation<'_> {

@@ -2,8 +2,10 @@
 
 use nearhop_wire::{Answer, Choice, Delta, Finish, Head, TokenLogprob, Usage};
 
-use super::attempt::Event;
-use crate::upstream::outcome::{Failed, Outcome};
+use crate::{
+    event::Event,
+    upstream::outcome::{Failed, Outcome},
+};
 
 /// An answer that is being put together.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! It is a task of its own. When the last reader leaves, the task is dropped, and with it the
 //! connection to the pod, which stops.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, NoPlace, Permit, Reservation, Served};
@@ -15,31 +15,22 @@ use tokio::time::timeout;
 use super::{
     Shared,
     admit::Admitted,
-    attempt::{Attempts, Event, Generation, Tried, Waiting},
+    attempt::{Attempts, Generation, Waiting},
     collect::Collector,
     limit,
     lookup::Ticket,
     record::{self, Record},
+    tries::Tries,
 };
 use crate::{
     buffer::Held,
+    event::Event,
     flight::{End, Flight, Origin},
     live::Live,
     reject::Reject,
     trace::Trace,
     upstream::outcome::Outcome,
 };
-
-/// The attempts that were made, for the record of who began them.
-#[derive(Clone, Default)]
-pub(crate) struct Tries(Arc<Mutex<Vec<Tried>>>);
-
-impl Tries {
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Vec<Tried>) -> R) -> R {
-        // What is in it is whole at every moment.
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// Drives a flight, which is what `ticket` asked for.
 pub(super) fn drive(

@@ -13,7 +13,11 @@ use nearhop_admission::{Caller, Reservation, Served, Standing};
 use nearhop_edge_cache::Rule;
 use nearhop_wire::{Kind, Usage};
 
-use super::{Shared, admit::Admitted, attempt::Tried, generate::Tries};
+use super::{
+    Shared,
+    admit::Admitted,
+    tries::{Tried, Tries},
+};
 use crate::{
     buffer::Held,
     client::Client,

@@ -19,12 +19,12 @@ use self::headers::{
 };
 use super::{
     admit::Admitted,
-    attempt::Event,
     lookup::{self, Hit, Ticket},
     record::{Record, Source},
 };
 use crate::{
     client::{Client, Gone, ResponseHead},
+    event::Event,
     flight::{Origin, Reader, Step},
     reject::Reject,
     upstream::outcome::{Failed, Outcome},

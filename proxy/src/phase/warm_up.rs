@@ -10,12 +10,12 @@ use tokio::sync::Semaphore;
 
 use super::{
     admit::Admitted,
-    attempt::{Attempts, Event},
-    generate::Tries,
+    attempt::Attempts,
     limit,
     record::{self, Record},
+    tries::Tries,
 };
-use crate::reject::Reject;
+use crate::{event::Event, reject::Reject};
 
 /// Warm-ups in progress at once: they are a kindness to a later request, not a request.
 const WARM_UPS_MAX: usize = 16;
