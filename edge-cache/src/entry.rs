@@ -109,6 +109,16 @@ fn front(before: &str) -> &str {
     &before[..before.floor_char_boundary(lines.min(FRONT_BYTES_MAX))]
 }
 
+/// What of a window's front can slide out while `text` is typed: as many characters, or as many
+/// lines.
+fn needed<'a>(front: &'a str, text: &str) -> &'a str {
+    let after = |(at, c): (usize, char)| at + c.len_utf8();
+    let characters = front.char_indices().take(text.chars().count()).last().map_or(0, after);
+    let newlines = text.bytes().filter(|byte| *byte == b'\n').count();
+    let lines = front.match_indices('\n').take(newlines).last().map_or(0, |(at, _)| at + 1);
+    &front[..characters.max(lines)]
+}
+
 impl Entry {
     /// Remembers a complete answer.
     ///
@@ -127,6 +137,7 @@ impl Entry {
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let Usage { prompt_tokens, completion_tokens, cached_tokens, truncated_tokens } =
             answer.usage;
+        let asked = Asked { front: needed(&asked.front, &first.text).into(), ..asked };
         Ok(Self {
             asked,
             text: first.text.as_str().into(),
@@ -200,5 +211,20 @@ impl Entry {
     pub(crate) fn is_of(&self, asked: &Asked) -> bool {
         let of = |asked: &Asked| (asked.before, asked.suffix, asked.circle);
         self.asked.lead == asked.lead && of(&self.asked) == of(asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_windows_front_is_kept_what_can_slide_out() {
+        let check = |text, expected| assert_eq!(needed("aé\nb\nc\n", text), expected, "{text:?}");
+        check("", "");
+        check("xy", "aé");
+        check("\n", "aé\n");
+        check("\n\n", "aé\nb\n");
+        check("much longer than it", "aé\nb\nc\n");
     }
 }
