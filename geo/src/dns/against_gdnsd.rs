@@ -10,7 +10,7 @@
 use std::{
     fmt::Write as _,
     io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -82,10 +82,21 @@ impl Drop for Gdnsd {
     }
 }
 
+/// Nobody's by UDP and TCP, and below the ports that connections of others are given: it loads a
+/// database before it listens.
+fn free_address() -> SocketAddr {
+    let is_free = |address: &SocketAddr| {
+        UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
+    };
+    // Processes that start together begin at different ports.
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    (first..32_000).map(address).find(is_free).unwrap()
+}
+
 impl Gdnsd {
     fn start(program: &str, folder: &Path, mmdb: &Path) -> Self {
-        // Nobody else's for as long as it takes to start.
-        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let at = folder.display();
         let (mut names, mut places, mut addresses) = (String::new(), String::new(), String::new());
         for (index, (name, latitude, longitude)) in REGIONS.iter().enumerate() {
