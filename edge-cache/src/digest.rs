@@ -7,7 +7,6 @@ use sha2::{Digest as _, Sha256};
 /// whose name stands in every place that an entry is found at.
 pub(crate) type Short = [u8; 16];
 
-#[derive(Clone)]
 pub(crate) struct Digest(Sha256);
 
 impl Digest {

@@ -111,7 +111,7 @@ pub(crate) fn fit(
 
 /// The rule by which what stands around `site` is what stood around `asked`, where `typed` was typed
 /// since and `rest` would be served.
-pub(crate) fn rule(
+fn rule(
     (asked, typed): (&Asked, &str),
     (question, around): (&Question, Around<'_>),
     site: &Site<'_>,
@@ -145,11 +145,12 @@ pub(crate) fn rule(
     if !same_suffix && !same_plain() {
         return Err(Unfit::Before);
     }
-    let plain = site.plain().ok_or(Unfit::Before)?;
-    if (plain.bytes, plain.digest) == (asked.plain_bytes, asked.plain) {
-        return Ok(Rule::Normalised);
+    match site.plain() {
+        Some(plain) if (plain.bytes, plain.digest) == (asked.plain_bytes, asked.plain) => {
+            Ok(Rule::Normalised)
+        }
+        _ => Err(Unfit::Before),
     }
-    Err(Unfit::Before)
 }
 
 /// Whether what would be served names nothing that stood only in the lost text. A word that was

@@ -86,7 +86,7 @@ pub(crate) struct Site<'a> {
     pub(crate) slides: bool,
     /// Many entries may lie there: these are computed once.
     digest: OnceCell<Short>,
-    plain: OnceCell<Plain>,
+    plain: OnceCell<Option<Plain>>,
 }
 
 /// A normalised text, in short.
@@ -123,11 +123,7 @@ impl<'a> Site<'a> {
 
     /// That text, normalised.
     pub(crate) fn plain(&self) -> Option<Plain> {
-        if let Some(plain) = self.plain.get() {
-            return Some(*plain);
-        }
-        let plain = Plain::of(self.before)?;
-        Some(*self.plain.get_or_init(|| plain))
+        *self.plain.get_or_init(|| Plain::of(self.before))
     }
 }
 

@@ -118,19 +118,6 @@ impl Purge {
             (Some((TagKind::FileHash, value)), _) => Self::File(of("file", value)?),
         })
     }
-
-    /// Whether an entry with these tags is meant.
-    #[must_use]
-    pub fn covers(&self, tags: &Tags) -> bool {
-        match *self {
-            Self::All => true,
-            Self::Tenant(name) => tags.tenant == name,
-            Self::Model(name) => tags.model == name,
-            Self::Repo(name) => tags.repo == name,
-            Self::Session(name) => tags.session == name,
-            Self::File(name) => tags.file == name,
-        }
-    }
 }
 
 /// What a purge can name.
@@ -223,11 +210,6 @@ impl Purges {
             Purge::File(file),
         ];
         possible.iter().any(|purge| self.records.get(purge).is_some_and(|(at, _)| asked < *at))
-    }
-
-    /// All records, for a successor.
-    pub fn iter(&self) -> impl Iterator<Item = (&Purge, Generation)> {
-        self.records.iter().map(|(purge, (generation, _))| (purge, *generation))
     }
 }
 

@@ -125,18 +125,13 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
     let _entered = entered.ok()?;
     let asked = ("audit", &job.trace);
     let attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
-    let mut generation = attempts.ok()?.begin().await.ok()?;
+    let generation = attempts.ok()?.begin().await.ok()?;
     let mut text = String::new();
-    loop {
-        match generation.next(|| true).await {
-            Ok(Event::Done) => break generation.finish().await,
-            Ok(Event::Delta(delta)) => text.push_str(&delta.text),
-            Ok(Event::Usage(_)) => {}
-            Err(outcome) => {
-                generation.lost(&outcome);
-                return None;
-            }
+    let read = generation.read(|event| {
+        if let Event::Delta(delta) = event {
+            text.push_str(&delta.text);
         }
-    }
+    });
+    read.await.ok()?;
     Some(text)
 }

@@ -125,8 +125,8 @@ pub(crate) async fn serve_l2(shared: Arc<Shared>, writes: mpsc::Receiver<l2::Wri
     };
     let (purged, sweeping) = (Arc::new(Notify::new()), Arc::clone(&shared));
     let told = Arc::clone(&purged);
-    let apply = move |Applied { gap, .. }: Applied| {
-        if gap {
+    let apply = move |applied| {
+        if applied == Applied::Gap {
             tracing::warn!("the log of purges lost records: everything older is dropped");
         }
         told.notify_one();

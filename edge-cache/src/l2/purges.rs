@@ -28,13 +28,13 @@ pub enum Published {
     Refused,
 }
 
-/// A purge of the log that was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// What it covers.
-    pub purge: Purge,
-    /// The log lost records, so that it covers everything.
-    pub gap: bool,
+/// What the log made this process take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// A purge.
+    Purge,
+    /// The log lost records: everything older is gone.
+    Gap,
 }
 
 /// How often the log is looked at.
@@ -105,7 +105,7 @@ impl Shared {
                     last = LogId::START;
                     self.keys.clear();
                     self.validity.purge(Purge::All, now());
-                    apply(Applied { purge: Purge::All, gap: true });
+                    apply(Applied::Gap);
                 }
                 let Some((newest, _)) = read.records.last() else { break };
                 last = *newest;
@@ -113,7 +113,7 @@ impl Shared {
                     // What newer code wrote may cover anything.
                     let purge = postcard::from_bytes(record).unwrap_or(Purge::All);
                     self.take(&purge, id.generation(), now());
-                    apply(Applied { purge, gap: false });
+                    apply(Applied::Purge);
                 }
             }
         }

@@ -282,6 +282,23 @@ impl Generation<'_> {
         }
     }
 
+    /// Reads it to its end, for nobody who waits; the pod is judged by how it ended.
+    pub(crate) async fn read(mut self, mut take: impl FnMut(Event)) -> Result<(), Outcome> {
+        loop {
+            match self.next(|| true).await {
+                Ok(Event::Done) => {
+                    self.finish().await;
+                    return Ok(());
+                }
+                Ok(event) => take(event),
+                Err(outcome) => {
+                    self.lost(&outcome);
+                    return Err(outcome);
+                }
+            }
+        }
+    }
+
     /// It ended well: the pod is judged so, and the connection given back.
     pub(crate) async fn finish(mut self) {
         self.running.end(&Outcome::Done);

@@ -43,20 +43,15 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
             let _entered = entered.map_err(|_none| Reject::Overloaded)?;
             let asked = (request_id.as_str(), &trace);
             let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default())?;
-            let mut generation = attempts.begin().await?;
+            let generation = attempts.begin().await?;
             used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.
-            loop {
-                match generation.next(|| true).await {
-                    Ok(Event::Done) => break generation.finish().await,
-                    Ok(Event::Usage(usage)) => used = Some(record::count(usage)),
-                    Ok(Event::Delta(_)) => {}
-                    Err(outcome) => {
-                        generation.lost(&outcome);
-                        return Err(Reject::AllFailed);
-                    }
+            let read = generation.read(|event| {
+                if let Event::Usage(usage) = event {
+                    used = Some(record::count(usage));
                 }
-            }
+            });
+            read.await.map_err(|_outcome| Reject::AllFailed)?;
             Ok::<_, Reject>(())
         };
         let result = if warmed.await.is_ok() { "done" } else { "refused" };
