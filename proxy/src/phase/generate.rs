@@ -130,7 +130,10 @@ impl Job {
                 !flight.has_begun() && (whole || flight.readers() == 1)
             };
             let (found, result) = match found {
-                Ok(Some(found)) if served(&found) => (Some(found.clone()), found.fit.rule.name()),
+                Ok(Some(found)) if served(&found) => {
+                    let name = found.fit.rule.name();
+                    (Some(found), name)
+                }
                 Ok(Some(_)) => (None, "unused"),
                 Ok(None) => (None, "miss"),
                 Err(trouble) => (None, trouble.name()),
