@@ -1,0 +1,32 @@
+//! Which upstream next and why, when one is out, and how far service is degraded.
+//!
+//! ```text
+//! outcomes, checks ──▶ breaker ─┐
+//! first-token times ─▶ latency ─┼──▶ plan: candidates in order, with reasons ──▶ attempts (budget)
+//! prompts, answers ──▶ affinity ┘                                                   │
+//! ladder: L0 … L4, of what all of that says ◀───────────────────────────────────────┘
+//! ```
+//!
+//! All of it is pure: told what was seen, with `now`, it says what follows. Absent on purpose:
+//! clocks, sockets, random sources, HTTP, locks.
+
+mod affinity;
+mod breaker;
+mod budget;
+mod ladder;
+mod latency;
+mod limit;
+mod plan;
+mod window;
+
+use std::fmt;
+
+/// Names an upstream as long as the process runs; one that comes back later has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u64);
+
+impl fmt::Display for UpstreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
