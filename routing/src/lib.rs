@@ -30,3 +30,10 @@ impl fmt::Display for UpstreamId {
         write!(f, "{}", self.0)
     }
 }
+
+/// A moment for tests to count from.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need one moment to begin with")]
+fn start() -> std::time::Instant {
+    std::time::Instant::now()
+}
