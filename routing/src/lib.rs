@@ -21,6 +21,10 @@ mod window;
 
 use std::fmt;
 
+pub use affinity::{Choosable, Pick, pick};
+pub use breaker::{Reason, Standing};
+pub use ladder::Level;
+
 /// Names an upstream as long as the process runs; one that comes back later has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub u64);
