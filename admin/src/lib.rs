@@ -5,6 +5,7 @@
 //! listener of the edge, which is Pingora's.
 
 pub mod clock;
+mod events;
 mod fetch;
 mod listen;
 mod metrics;
@@ -12,6 +13,7 @@ mod router;
 mod serve;
 pub mod tls;
 
+pub use events::{Event, Events};
 pub use fetch::{FetchError, Question, Trust, fetch};
 pub use listen::{BindError, bind, reserve};
 pub use metrics::{Metrics, latency_buckets};

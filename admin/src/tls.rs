@@ -52,6 +52,9 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
+    /// Other regions' edges cannot be asked without a certificate of our own.
+    #[error("edge.peer.tls is missing, and with it what this edge shows other regions")]
+    NoIdentity,
     /// OpenSSL refuses.
     #[error("TLS cannot be set up: {0}")]
     OpenSsl(#[from] ErrorStack),

@@ -1,8 +1,8 @@
 //! A generation and those who wait for it: its text lies apart from any reader, so that a slow or
 //! gone client holds nobody up, and it stops when nobody waits.
 //!
-//! Until a reader has sent something of it, a generation that was lost begins again on another pod
-//! ([`Flight::lost`]); afterwards it can only end. Readers that typed into it skip what they typed,
+//! Until a reader has sent something of it, a generation that was lost begins again elsewhere
+//! ([`Flight::lost`]); afterwards it is gone on with ([`Flight::resumed`]), or ends. Readers that typed into it skip what they typed,
 //! and leave it when it comes to something else.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 };
 
 use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join};
+use nearhop_routing::Class;
 use nearhop_wire::{Answer, Delta, Head as AnswerHead, Kind};
 use tokio::{
     sync::{Notify, watch},
@@ -42,8 +43,8 @@ impl From<Reject> for End {
 /// Where an answer comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A pod, of that name.
-    Pod(String),
+    /// An upstream, of that class and name.
+    Upstream(Class, String),
     /// The shared cache, by a rule.
     L2(Rule),
 }
@@ -90,6 +91,8 @@ struct State {
     text: String,
     /// Beginnings: what readers saw of an earlier one is void.
     turn: u32,
+    /// How often it was gone on with elsewhere.
+    resumed: u32,
     end: Option<End>,
     readers: usize,
 }
@@ -209,7 +212,13 @@ impl Flight {
         state.events.clear();
         state.text.clear();
         state.turn += 1;
+        state.resumed = 0;
         true
+    }
+
+    /// It broke off, and is gone on with elsewhere.
+    pub(crate) fn resumed(&self) {
+        self.state().resumed += 1;
     }
 
     /// It is over. Only the first end counts.
@@ -276,6 +285,11 @@ impl Reader {
     /// By which rule it joined, where it did.
     pub(crate) fn joined(&self) -> Option<Rule> {
         self.joined
+    }
+
+    /// How often the answer broke off and was gone on with elsewhere.
+    pub(crate) fn resumed(&self) -> u32 {
+        self.flight.state().resumed
     }
 
     /// Where the answer comes from.

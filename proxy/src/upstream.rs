@@ -1,8 +1,12 @@
-//! The pods: which there are, how well they are, and how one is talked to.
+//! The edge's side of upstreams: connections, exchanges, checks, and what is known of each.
 
+mod blame;
+mod catalog;
 pub(crate) mod connections;
 pub(crate) mod exchange;
-pub(crate) mod health;
+pub(crate) mod member;
+mod orca;
 pub(crate) mod outcome;
-pub(crate) mod pods;
+pub(crate) mod pool;
 pub(crate) mod probe;
+pub(crate) mod provider;

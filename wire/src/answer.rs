@@ -118,12 +118,14 @@ struct Piece<'a> {
     token_ids: &'a [u32],
     logprobs: &'a [TokenLogprob],
     finish: Option<Finish>,
+    /// How often the answer was gone on with elsewhere; said with its end.
+    resumed: u32,
 }
 
 impl Delta {
     fn piece(&self) -> Piece<'_> {
         let Self { index, text, token_ids, logprobs, finish } = self;
-        Piece { index: *index, text, token_ids, logprobs, finish: *finish }
+        Piece { index: *index, text, token_ids, logprobs, finish: *finish, resumed: 0 }
     }
 }
 
@@ -181,7 +183,8 @@ impl Answer {
         for (index, choice) in self.choices.iter().enumerate() {
             let finish = Some(choice.finish);
             let (text, logprobs) = (&choice.text, &choice.logprobs);
-            writer.piece(&Piece { index, text, token_ids: &[], logprobs, finish }, &mut out);
+            let piece = Piece { index, text, token_ids: &[], logprobs, finish, resumed: 0 };
+            writer.piece(&piece, &mut out);
         }
         writer.usage(self.usage, &mut out);
         writer.done(&mut out);

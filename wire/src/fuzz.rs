@@ -7,7 +7,7 @@
 
 use crate::{
     Answer, ApiError, Choice, Chunk, CompletionRequest, DONE, Endpoint, ErrorKind, EventWriter,
-    Fields, Finish, Head, Input, PodReport, SseReader, Usage, forward_body,
+    Fields, Finish, Head, Input, PodReport, Receiver, SseReader, Usage, forward_body,
 };
 
 /// Damaged bodies, each read by its own endpoint and by the next one.
@@ -201,7 +201,7 @@ fn check_request(endpoint: Endpoint, request: &CompletionRequest, body: &[u8]) {
     let named = matches!(endpoint, Endpoint::Infill) || request.endpoint == Endpoint::Tabby;
     assert!(named || request.model.is_some());
 
-    let forwarded = forward_body(request, body, "served").unwrap();
+    let forwarded = forward_body(request, body, "served", Receiver::Pod { resume: None }).unwrap();
     let pod = match &request.input {
         Input::Chat(_) => Endpoint::Chat,
         Input::Prompt(_) | Input::Fim { .. } => Endpoint::Completions,

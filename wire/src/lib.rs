@@ -28,6 +28,6 @@ pub use fields::Fields;
 pub use report::{ModelReport, PREFIX_CACHE_PURGE_PATH, PodReport};
 pub use request::{
     CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Resume, Sampling,
-    forward_body,
+    Receiver, forward_body,
 };
 pub use sse::{DONE, EventTooLong, SseReader, event};

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use self::{
     declared::{ContextFile, Declared},
-    forward::forward_body,
+    forward::{Receiver, forward_body},
 };
 use crate::{ApiError, Endpoint, ErrorKind, Fields};
 
@@ -139,7 +139,7 @@ impl Default for Penalties {
 
 /// An answer to go on with: the extension between edges and pods by which a generation that broke
 /// off continues on another pod.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
     /// The weights that the tokens came from; another revision refuses.

@@ -1,4 +1,8 @@
-//! Walks the pods under one deadline until one begins to answer.
+//! Walks the plan under one deadline until somebody begins to answer.
+//!
+//! Each attempt but the first is paid for from a budget that all requests share, so that trying
+//! again never becomes the load that breaks what is left. Where the first is late while pods have
+//! nothing else to do, a second is made beside it, and the faster one answers.
 
 use std::{
     collections::VecDeque,
@@ -7,16 +11,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_wire::{Chunk, Head as AnswerHead, forward_body};
+use nearhop_routing::{Candidate, Chain, Class, Level, Pass, Rung, Tried, UpstreamId, Why};
+use nearhop_wire::{Chunk, Head as AnswerHead, Receiver, Resume, Usage, forward_body};
 use prometheus::IntGauge;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 
 use super::{
     Shared,
     admit::Admitted,
-    route::{self, Tried as Place},
-    tries::{Tried, Tries},
+    limit,
+    route::{self, BACKUP, Constraints, Routed},
+    tries::Tries,
 };
 use crate::{
     event::Event,
@@ -25,8 +36,9 @@ use crate::{
     trace::Trace,
     upstream::{
         exchange::{Exchange, Outgoing},
+        member::{InFlight, Role, Upstream},
         outcome::{Failed, Outcome, Refused, Then},
-        pods::{InFlight, Pod, Pods},
+        pool::Upstreams,
     },
 };
 
@@ -35,18 +47,55 @@ pub(crate) struct Attempts<'a> {
     shared: &'a Shared,
     live: &'a Live,
     admitted: &'a Admitted,
-    outgoing: Outgoing,
-    /// By the pods' places.
-    places: Vec<Place>,
-    /// What was tried.
-    tried: Tries,
+    request_id: String,
+    tenant: HeaderValue,
+    chain: Option<Chain>,
+    constraints: Constraints,
+    /// What the client has of the answer already.
+    resume: Option<Resume>,
+    /// The last body that was made, and for whom.
+    body: Option<(Made, Bytes)>,
+    /// Who was tried.
+    tried: Vec<(UpstreamId, Tried)>,
+    /// The same, for the record.
+    tries: Tries,
     trace: Trace,
-    /// The pod of the last attempt.
-    at: usize,
     made: usize,
     /// How the last attempt ended.
     last: Option<Outcome>,
 }
+
+/// For whom a body is: under which name the model goes there, and whether that is a provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Made {
+    model: String,
+    provider: bool,
+}
+
+/// What follows.
+enum Next<'a> {
+    Try(Box<Start<'a>>),
+    /// Whoever would take it is being tried again by others just now.
+    Wait,
+    Nothing,
+}
+
+/// An attempt about to be made.
+struct Start<'a> {
+    upstream: Arc<Upstream>,
+    running: Running<'a>,
+    outgoing: Outgoing,
+    until: Instant,
+    number: usize,
+    next_token: Duration,
+    /// The model's name as the answer will have it.
+    model: String,
+    /// When a second attempt is made beside it.
+    hedge: Option<Instant>,
+}
+
+/// While whoever would take a request is being tried again by others.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl<'a> Attempts<'a> {
     pub(crate) fn new(
@@ -54,156 +103,336 @@ impl<'a> Attempts<'a> {
         live: &'a Live,
         admitted: &'a Admitted,
         (request_id, trace): (&str, &Trace),
-        tried: Tries,
-    ) -> Result<Self, Reject> {
-        let body = forward_body(&admitted.request, &admitted.body, &admitted.name_at_pod())
-            .map_err(Reject::Invalid)?;
-        let outgoing = Outgoing {
-            path: admitted.request.pod_path(),
-            body: Bytes::from(body),
-            request_id: request_id.to_owned(),
-            traceparent: trace.header(),
-            tracestate: trace.state().cloned(),
-            deadline: admitted.deadline,
-            tenant: Outgoing::tenant_value(&admitted.head.caller.tenant),
-            kind: admitted.kind,
-        };
-        let places = vec![Place::No; shared.pods.iter().count()];
-        let trace = trace.clone();
-        Ok(Self {
+        tries: Tries,
+    ) -> Self {
+        Self {
             shared,
             live,
             admitted,
-            outgoing,
-            places,
-            tried,
-            trace,
-            at: 0,
+            request_id: request_id.to_owned(),
+            tenant: Outgoing::tenant_value(&admitted.head.caller.tenant),
+            chain: route::chain(shared, admitted),
+            constraints: Constraints::default(),
+            resume: None,
+            body: None,
+            tried: Vec::new(),
+            tries,
+            trace: trace.clone(),
             made: 0,
             last: None,
-        })
+        }
     }
 
-    /// The next pod that begins to answer.
+    /// Another region asks: one attempt, on a pod of this one.
+    pub(crate) fn from_region(mut self) -> Self {
+        self.constraints.from_region = true;
+        self.resume.clone_from(&self.admitted.request.resume);
+        self.constraints.resuming = self.resume.is_some();
+        self
+    }
+
+    /// The next attempts go on with an answer of which the client has so much.
+    pub(crate) fn resuming(&mut self, resume: Resume) {
+        self.constraints.resuming = true;
+        self.resume = Some(resume);
+        self.body = None;
+        // It made progress: those before are not held against what is to come.
+        self.made = self.made.min(1);
+    }
+
+    /// The next one that begins to answer.
     pub(crate) async fn begin(&mut self) -> Result<Generation<'a>, Reject> {
         let _waiting = Waiting::new(&self.shared.metrics.queue_depth);
+        let mut running = FuturesUnordered::new();
+        let mut hedge = None;
         loop {
             let now = clock::now();
             if now >= self.admitted.deadline {
                 return Err(Reject::Deadline);
             }
-            let candidate = (self.made < self.live.waits.attempts)
-                .then(|| {
-                    let views = self.shared.pods.views();
-                    let model = (self.admitted.model.as_ref(), self.admitted.pinned());
-                    route::choose(&views, &self.places, model, fastrand::u64(..))
-                })
-                .flatten();
-            let Some(candidate) = candidate else { return Err(self.exhausted()) };
-            tracing::debug!(pod = candidate.pod, why = ?candidate.why, "attempt");
-            self.at = candidate.pod;
-            self.made += 1;
-            let until = first_byte(
-                now,
-                self.admitted.deadline,
-                self.live.waits.first_byte,
-                candidate.others && self.made < self.live.waits.attempts,
-            );
-            let pod = self.shared.pods.get(candidate.pod);
-            let span = fastrand::u64(1..);
-            self.outgoing.traceparent = self.trace.header_under(span);
-            // Written down first: this may be dropped where the client goes away.
-            let (began, pod_tried) = (now, Arc::clone(pod));
-            let tried = Tried { pod: pod_tried, span, began, ended: now, outcome: "dropped" };
-            self.tried.with(|all| all.push(tried));
-            let attempted = self.attempt(pod, until).await;
-            self.tried.with(|all| {
-                if let Some(tried) = all.last_mut() {
-                    tried.ended = clock::now();
-                    tried.outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
+            if running.is_empty() {
+                match self.next(now)? {
+                    Next::Try(start) => {
+                        hedge = start.hedge;
+                        running.push(self.attempt(*start));
+                    }
+                    Next::Wait => {
+                        sleep(LOOK_AGAIN).await;
+                        continue;
+                    }
+                    Next::Nothing => return Err(self.exhausted()),
                 }
-            });
-            match attempted {
-                Ok(generation) => return Ok(generation),
-                Err(Outcome::ClientFault { status, error }) => {
-                    return Err(Reject::ClientFault { status, error });
+            }
+            let late = sleep_until(hedge.unwrap_or(self.admitted.deadline).into());
+            tokio::select! {
+                Some((upstream, number, attempted)) = running.next() => {
+                    let outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
+                    self.tries.end(number, outcome, clock::now());
+                    match attempted {
+                        Ok(generation) => return Ok(generation),
+                        Err(Outcome::ClientFault { status, error }) => {
+                            return Err(Reject::ClientFault { status, error });
+                        }
+                        Err(outcome) => self.lost_on(upstream, outcome),
+                    }
                 }
-                Err(outcome) => self.lost(outcome),
+                () = late, if hedge.is_some() => {
+                    hedge = None;
+                    if let Some(start) = self.hedge(clock::now())? {
+                        running.push(self.attempt(*start));
+                    }
+                }
             }
         }
     }
 
-    /// An attempt was lost and another may follow.
-    pub(crate) fn lost(&mut self, outcome: Outcome) {
+    /// Who is asked next, and paid for.
+    fn next(&mut self, now: Instant) -> Result<Next<'a>, Reject> {
+        let most = if self.constraints.from_region { 1 } else { self.live.waits.attempts };
+        if self.made >= most {
+            return Ok(Next::Nothing);
+        }
+        let routed = self.routed(now);
+        let Some(candidate) = routed.plan.candidates.first().copied() else {
+            return Ok(if routed.plan.full { Next::Wait } else { Next::Nothing });
+        };
+        // The first is what budgets are made of.
+        match self.made {
+            0 => self.shared.budget(|budget| budget.request(now)),
+            _ if !self.shared.budget(|budget| budget.retry(now)) => {
+                self.shared.metrics.retries_denied.inc();
+                return Ok(Next::Nothing);
+            }
+            _ => {}
+        }
+        let start = self.start(&routed, candidate, now)?;
+        // It filled up meanwhile.
+        Ok(start.map_or(Next::Wait, |start| Next::Try(Box::new(start))))
+    }
+
+    /// A second attempt beside one that is late, where that is worth it.
+    fn hedge(&mut self, now: Instant) -> Result<Option<Box<Start<'a>>>, Reject> {
+        let routed = self.routed(now);
+        let first = routed.plan.candidates.first().copied();
+        let another = |candidate: &Candidate| {
+            candidate.rung == Rung::Pods && candidate.why != Why::Again
+        };
+        let Some(candidate) = first.filter(another) else { return Ok(None) };
+        let busy = routed.queues() || self.shared.gate.waiting() > 0;
+        if busy || !self.shared.budget(|budget| budget.hedge(now)) {
+            return Ok(None);
+        }
+        self.shared.metrics.hedges.inc();
+        Ok(self.start(&routed, candidate, now)?.map(Box::new))
+    }
+
+    fn routed(&self, now: Instant) -> Routed {
+        let known = (self.chain.as_ref(), self.tried.as_slice());
+        let at = (now, fastrand::u64(..));
+        route::plan(self.shared, self.admitted, known, self.constraints, at)
+    }
+
+    /// Gets an attempt ready; `None` where whoever was chosen takes none any more.
+    fn start(
+        &mut self,
+        routed: &Routed,
+        candidate: Candidate,
+        now: Instant,
+    ) -> Result<Option<Start<'a>>, Reject> {
+        let upstream = Arc::clone(&routed.upstreams[candidate.at]);
+        let begun = upstream.begin(candidate.why == Why::LastResort, now);
+        let Some((pass, change)) = begun else { return Ok(None) };
+        self.shared.upstreams.changed(&upstream, change, now);
+        let tenant = self.admitted.head.caller.tenant.as_str();
+        let running = Running::new(&self.shared.upstreams, &upstream, (pass, tenant));
+        tracing::debug!(upstream = upstream.name, why = candidate.why.name(), "attempt");
+        self.made += 1;
+        self.tried.retain(|(id, _)| *id != upstream.id);
+        // Until it is known better: nobody asks it twice at once.
+        self.tried.push((upstream.id, Tried::Lost));
+        let (made, path) = self.addressed(&upstream, candidate.rung);
+        let body = self.body_for(&made)?;
+        let span = fastrand::u64(1..);
+        let number = self.tries.begin(&upstream, span, now);
+        let others = routed.plan.candidates.len() > 1 && self.made < self.live.waits.attempts;
+        let waits = upstream.role.provider().map(|provider| provider.waits());
+        let (first, next_token) = waits.unwrap_or((self.live.waits.first_byte, self.live.waits.next_token));
+        if let (Some(chain), Some(affinity), Class::Pod) =
+            (&self.chain, &self.shared.upstreams.affinity, upstream.class())
+        {
+            // Nothing in it can panic half-way.
+            let mut affinity = affinity.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            affinity.sent(chain, upstream.id);
+        }
+        let outgoing = Outgoing {
+            path,
+            body,
+            request_id: self.request_id.clone(),
+            traceparent: self.trace.header_under(span),
+            tracestate: self.trace.state().cloned(),
+            deadline: self.admitted.deadline,
+            tenant: self.tenant.clone(),
+            kind: self.admitted.kind,
+            from: self.shared.region.clone(),
+        };
+        let hedge = self.hedge_at(routed, candidate, now);
+        let until = first_byte(now, self.admitted.deadline, first, others);
+        let model = made.model;
+        Ok(Some(Start { upstream, running, outgoing, until, number, next_token, model, hedge }))
+    }
+
+    /// When a second attempt is made beside the first, if at all.
+    fn hedge_at(&self, routed: &Routed, candidate: Candidate, now: Instant) -> Option<Instant> {
+        let worth = self.live.hedge
+            && self.made == 1
+            && candidate.rung == Rung::Pods
+            && routed.plan.candidates.len() > 1
+            && self.constraints == Constraints::default()
+            && self.shared.level() < Level::L1
+            && !routed.queues();
+        let bytes = self.admitted.request.input.bytes();
+        let after = worth.then(|| self.shared.upstreams.hedge_after(bytes)).flatten()?;
+        Some(now + after)
+    }
+
+    /// Under which name the model goes there, and at which path it is asked for.
+    fn addressed(&self, upstream: &Upstream, rung: Rung) -> (Made, String) {
+        let path = self.admitted.request.pod_path();
+        let asked = &self.admitted.model.name;
+        let pods = |model: String| (Made { model, provider: false }, path.to_owned());
+        match (&upstream.role, rung) {
+            (Role::Provider(provider), _) => {
+                let model = provider.model(asked).unwrap_or(asked).to_owned();
+                (Made { model, provider: true }, provider.path(path))
+            }
+            (Role::Local, _) => {
+                let look = upstream.look(clock::now());
+                let first = look.report.as_ref().and_then(|report| report.models.first());
+                pods(first.map_or_else(|| asked.clone(), |model| model.name.clone()))
+            }
+            (Role::Pod | Role::Region(_), Rung::Backup) => {
+                let backup = self.shared.upstreams.model(Some(BACKUP));
+                pods(backup.map_or_else(|| asked.clone(), |model| model.name.clone()))
+            }
+            (Role::Pod | Role::Region(_), _) => pods(self.admitted.name_at_pod()),
+        }
+    }
+
+    fn body_for(&mut self, made: &Made) -> Result<Bytes, Reject> {
+        if let Some((last, body)) = &self.body
+            && last == made
+        {
+            return Ok(body.clone());
+        }
+        let receiver = match made.provider {
+            true => Receiver::Provider,
+            false => Receiver::Pod { resume: self.resume.as_ref() },
+        };
+        let (request, sent) = (&self.admitted.request, &self.admitted.body);
+        let body = forward_body(request, sent, &made.model, receiver).map_err(Reject::Invalid)?;
+        let body = Bytes::from(body);
+        self.body = Some((made.clone(), body.clone()));
+        Ok(body)
+    }
+
+    /// A generation that had begun was lost, and another attempt may follow.
+    pub(crate) fn lost(&mut self, upstream: UpstreamId, outcome: Outcome) {
+        self.lost_on(upstream, outcome);
+    }
+
+    fn lost_on(&mut self, upstream: UpstreamId, outcome: Outcome) {
         debug_assert_eq!(outcome.then(), Then::Next, "{outcome:?}");
         tracing::info!(
-            request_id = self.outgoing.request_id,
+            request_id = self.request_id,
             outcome = outcome.name(),
             attempts = self.made,
             "attempt lost"
         );
-        self.places[self.at] = match outcome {
-            Outcome::Refused(_) | Outcome::OurFault(_) => Place::Refused,
-            _ => Place::Lost,
+        let tried = match outcome {
+            Outcome::Refused(_) | Outcome::OurFault(_) => Tried::Refused,
+            _ => Tried::Lost,
         };
+        self.tried.retain(|(id, _)| *id != upstream);
+        self.tried.push((upstream, tried));
         self.last = Some(outcome);
     }
 
-    /// What to tell the client when no pod is left to try.
+    /// What to tell the client when nobody is left to try.
     fn exhausted(&self) -> Reject {
         match &self.last {
-            None => Reject::NoPods,
+            None | Some(Outcome::Refused(Refused::Connection | Refused::Unfit)) => Reject::NoPods,
             Some(Outcome::Refused(Refused::Busy { retry_after })) => {
                 Reject::AllBusy { retry_after: *retry_after }
             }
-            Some(Outcome::Refused(Refused::Connection)) => Reject::NoPods,
             Some(_) => Reject::AllFailed,
         }
     }
 
-    async fn attempt(&self, pod: &Arc<Pod>, until: Instant) -> Result<Generation<'a>, Outcome> {
-        let mut running = Running::new(&self.shared.pods, pod);
-        let mut ejections = pod.ejections();
-        let opened = tokio::select! {
-            opened = self.open(pod, until) => opened,
-            _ = ejections.changed() => Err(Outcome::Failed(Failed::Ejected)),
-        };
-        match opened {
-            Ok((exchange, events)) => Ok(Generation {
-                next_token: self.live.waits.next_token,
-                pod: Arc::clone(pod),
-                exchange,
-                events,
-                ejections,
-                running,
-                admitted: self.admitted,
-            }),
-            Err(outcome) => {
-                let outcome = outcome.excused(out_of_time(self.admitted));
-                running.end(&outcome);
-                Err(outcome)
-            }
-        }
-    }
-
-    /// An exchange with its first content.
-    async fn open(
+    /// Makes an attempt.
+    fn attempt(
         &self,
-        pod: &Arc<Pod>,
-        until: Instant,
-    ) -> Result<(Exchange<'a>, Events), Outcome> {
-        let mut exchange = self.shared.exchanges.open(pod, &self.outgoing, until).await?;
-        let mut events = Events::default();
-        while !events.has_content() {
-            let data = exchange.next(until).await.map_err(|outcome| match outcome {
-                Outcome::Failed(Failed::TokenTimeout) => Outcome::Failed(Failed::FirstByteTimeout),
-                outcome => outcome,
-            })?;
-            // A stream that ends without its terminator broke off.
-            events.push(&data.ok_or(Outcome::Failed(Failed::Reset))?)?;
+        start: Start<'a>,
+    ) -> impl Future<Output = (UpstreamId, usize, Result<Generation<'a>, Outcome>)> + use<'a> {
+        let (shared, admitted) = (self.shared, self.admitted);
+        let resuming = self.constraints.resuming;
+        async move {
+            let Start { upstream, mut running, outgoing, until, number, next_token, model, .. } =
+                start;
+            let id = upstream.id;
+            let (mut ejections, began) = (upstream.ejections(), clock::now());
+            let opened = tokio::select! {
+                opened = open(shared, admitted, (&upstream, &outgoing), until) => opened,
+                _ = ejections.changed() => Err(Outcome::Failed(Failed::Ejected)),
+            };
+            let attempted = match opened {
+                Ok((exchange, events)) => {
+                    let now = clock::now();
+                    let sample = (admitted.request.input.bytes(), now - began);
+                    shared.upstreams.first_content(&upstream, sample, now);
+                    Ok(Generation {
+                        next_token,
+                        upstream,
+                        model,
+                        exchange,
+                        events,
+                        ejections,
+                        running,
+                        admitted,
+                    })
+                }
+                Err(outcome) => {
+                    let outcome = match outcome.excused(out_of_time(admitted)) {
+                        // The request is good: it was answered before. This one cannot go on.
+                        Outcome::ClientFault { .. } if resuming => Outcome::Refused(Refused::Unfit),
+                        outcome => outcome,
+                    };
+                    running.end(&outcome);
+                    Err(outcome)
+                }
+            };
+            (id, number, attempted)
         }
-        Ok((exchange, events))
     }
+}
+
+/// An exchange with its first content.
+async fn open<'a>(
+    shared: &'a Shared,
+    admitted: &Admitted,
+    (upstream, outgoing): (&Arc<Upstream>, &Outgoing),
+    until: Instant,
+) -> Result<(Exchange<'a>, Events), Outcome> {
+    let mut exchange = shared.exchanges.open(upstream, outgoing, until).await?;
+    let mut events = Events::of(upstream, admitted);
+    while !events.has_content() {
+        let data = exchange.next(until).await.map_err(|outcome| match outcome {
+            Outcome::Failed(Failed::TokenTimeout) => Outcome::Failed(Failed::FirstByteTimeout),
+            outcome => outcome,
+        })?;
+        // A stream that ends without its terminator broke off.
+        events.push(&data.ok_or(Outcome::Failed(Failed::Reset))?)?;
+    }
+    Ok((exchange, events))
 }
 
 /// How long an attempt may wait for its first content: half of what remains, so that a silent pod
@@ -216,7 +445,9 @@ fn first_byte(now: Instant, deadline: Instant, cap: Duration, others: bool) -> I
 /// An answer that has begun.
 pub(crate) struct Generation<'a> {
     next_token: Duration,
-    pod: Arc<Pod>,
+    upstream: Arc<Upstream>,
+    /// The model's name, as it was asked for there.
+    model: String,
     exchange: Exchange<'a>,
     events: Events,
     ejections: watch::Receiver<u64>,
@@ -230,21 +461,37 @@ fn out_of_time(admitted: &Admitted) -> bool {
 }
 
 impl Generation<'_> {
-    /// What the answer begins with, in this edge's words.
+    /// What the answer begins with, in this edge's words: who answered with which weights, as far
+    /// as that is known.
     pub(crate) fn head(&self, admitted: &Admitted) -> AnswerHead {
         let head = self.events.head.clone().unwrap_or_default();
+        let is_asked = self.model == admitted.name_at_pod();
+        let model = if is_asked { &admitted.model.name } else { &self.model };
+        let fingerprint = match self.upstream.class() {
+            // It must not pass for weights of ours.
+            Class::Provider => format!("{}/{}", self.upstream.name, self.model),
+            Class::Pod | Class::Region | Class::Local => head.fingerprint,
+        };
         AnswerHead {
-            id: head.id,
-            created: head.created,
-            model: admitted.model.name.clone(),
-            fingerprint: head.fingerprint,
+            id: if head.id.is_empty() { "cmpl-external".to_owned() } else { head.id },
+            created: match head.created {
+                0 => clock::since_epoch().as_secs(),
+                created => created,
+            },
+            model: model.clone(),
+            fingerprint,
             endpoint: admitted.request.endpoint,
         }
     }
 
-    /// The name of the pod that answers.
-    pub(crate) fn pod(&self) -> &str {
-        &self.pod.name
+    /// Who answers.
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Whether it could be gone on with elsewhere: its weights are ours, and it tells its tokens.
+    pub(crate) fn tells_tokens(&self) -> bool {
+        matches!(self.upstream.class(), Class::Pod | Class::Region)
     }
 
     /// The next piece, if it has arrived already: what came together is sent on together.
@@ -317,6 +564,8 @@ impl Generation<'_> {
 struct Events {
     head: Option<EventHead>,
     queue: VecDeque<Event>,
+    /// What is said of the usage of a provider that tells none; taken once one is told.
+    guess: Option<Usage>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -327,6 +576,13 @@ struct EventHead {
 }
 
 impl Events {
+    fn of(upstream: &Upstream, admitted: &Admitted) -> Self {
+        let foreign = upstream.class() == Class::Provider;
+        let prompt = usize::try_from(limit::prompt_guess(admitted)).unwrap_or(usize::MAX);
+        let guess = Usage { prompt_tokens: prompt, ..Usage::default() };
+        Self { guess: foreign.then_some(guess), ..Self::default() }
+    }
+
     fn next(&mut self) -> Option<Event> {
         self.queue.pop_front()
     }
@@ -342,6 +598,7 @@ impl Events {
 
     fn push(&mut self, data: &[u8]) -> Result<(), Outcome> {
         if data == b"[DONE]" {
+            self.queue.extend(self.guess.take().map(Event::Usage));
             self.queue.push_back(Event::Done);
             return Ok(());
         }
@@ -357,6 +614,11 @@ impl Events {
             fingerprint: chunk.system_fingerprint.clone().unwrap_or_default().into_owned(),
         });
         let usage = chunk.usage();
+        match &mut self.guess {
+            Some(_) if usage.is_some() => self.guess = None,
+            Some(guess) => guess.completion_tokens += chunk.choices.len(),
+            None => {}
+        }
         self.queue
             .extend(chunk.choices.into_iter().map(|choice| Event::Delta(choice.into_delta())));
         self.queue.extend(usage.map(Event::Usage));
@@ -364,21 +626,30 @@ impl Events {
     }
 }
 
-/// An attempt in progress: counted on its pod, and judged exactly once, however it ends.
+/// An attempt in progress: counted on its upstream, and judged exactly once, however it ends.
 struct Running<'a> {
-    pods: &'a Pods,
-    pod: Arc<Pod>,
-    in_flight: Option<InFlight>,
+    upstreams: &'a Upstreams,
+    upstream: Arc<Upstream>,
+    tenant: String,
+    running: Option<(Pass, InFlight)>,
 }
 
 impl<'a> Running<'a> {
-    fn new(pods: &'a Pods, pod: &Arc<Pod>) -> Self {
-        Self { pods, pod: Arc::clone(pod), in_flight: Some(pod.enter()) }
+    fn new(
+        upstreams: &'a Upstreams,
+        upstream: &Arc<Upstream>,
+        (pass, tenant): (Pass, &str),
+    ) -> Self {
+        let running = Some((pass, upstream.enter()));
+        let upstream = Arc::clone(upstream);
+        Self { upstreams, upstream, tenant: tenant.to_owned(), running }
     }
 
     fn end(&mut self, outcome: &Outcome) {
-        if self.in_flight.take().is_some() {
-            self.pods.attempted(&self.pod, outcome, clock::now());
+        if let Some((pass, in_flight)) = self.running.take() {
+            drop(in_flight);
+            let ended = (outcome, self.tenant.as_str());
+            self.upstreams.ended(&self.upstream, pass, ended, clock::now());
         }
     }
 }
@@ -389,7 +660,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// A request that waits for a pod's first content.
+/// A request that waits for its first content.
 pub(super) struct Waiting<'a>(&'a IntGauge);
 
 impl<'a> Waiting<'a> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, NoPlace, Permit, Reservation, Served};
 use nearhop_edge_cache::{Around, Found, Need, Rule};
-use nearhop_wire::{Answer, Delta, Usage};
+use nearhop_wire::{Answer, Delta, Resume, Usage};
 use tokio::time::timeout;
 
 use super::{
@@ -29,7 +29,7 @@ use crate::{
     live::Live,
     reject::Reject,
     trace::Trace,
-    upstream::outcome::Outcome,
+    upstream::outcome::{Failed, Outcome},
 };
 
 /// Drives a flight, which is what `ticket` asked for.
@@ -184,21 +184,28 @@ impl Job {
         Ok(())
     }
 
-    /// Attempts pods until one has answered. What is lost before anybody sent any of it is tried
-    /// again elsewhere.
+    /// Attempts until somebody has answered. What is lost before anybody sent any of it is tried
+    /// again elsewhere; afterwards it is gone on with from its tokens.
     async fn generate(&mut self) -> Result<(), End> {
         let shared = Arc::clone(&self.landing.shared);
         let (live, admitted) = (Arc::clone(&self.live), Arc::clone(&self.admitted));
         let _entered: Permit = enter(&shared, &admitted).await?;
         let asked = (self.request_id.as_str(), &self.trace);
-        let mut attempts = Attempts::new(&shared, &live, &admitted, asked, self.tries.clone())?;
+        let mut attempts = Attempts::new(&shared, &live, &admitted, asked, self.tries.clone());
+        let mut given = None;
         loop {
-            // A pod reads the prompt, or is about to; where all refuse, nobody has.
+            // Somebody reads the prompt, or is about to; where all refuse, nobody has.
             self.account.guess = limit::prompt_guess(&admitted);
-            let mut generation = attempts.begin().await.inspect_err(|_refused| {
-                self.account.guess = 0;
-            })?;
-            match self.receive(&mut generation).await {
+            let mut generation = match (attempts.begin().await, &given) {
+                (Ok(generation), _) => generation,
+                (Err(refused), None) => {
+                    self.account.guess = 0;
+                    return Err(refused.into());
+                }
+                // It had begun, and nobody goes on with it.
+                (Err(_), Some(Given { lost, .. })) => return Err(End::Broken(lost.clone())),
+            };
+            match self.receive(&mut generation, &mut given).await {
                 Ok(answer) => {
                     // In this order: who comes now finds it in the cache.
                     self.landing.land();
@@ -207,34 +214,70 @@ impl Job {
                     return Ok(());
                 }
                 Err(outcome) => {
+                    let upstream = generation.upstream().id;
                     generation.lost(&outcome);
-                    if !self.landing.flight.lost() {
+                    if self.landing.flight.lost() {
+                        given = None;
+                    } else if let Some(answer) = given.as_mut().and_then(|given| given.whole(&self.account)) {
+                        self.complete(&answer);
+                        self.landing.land();
+                        self.landing.flight.end(End::Done(Arc::new(answer)));
+                        return Ok(());
+                    } else if let Some(resume) = given.as_ref().and_then(Given::resume) {
+                        attempts.resuming(resume);
+                        self.landing.flight.resumed();
+                        shared.metrics.resumes.inc();
+                    } else {
                         return Err(End::Broken(outcome));
                     }
-                    attempts.lost(outcome);
+                    if let Some(given) = &mut given {
+                        given.lost = outcome.clone();
+                    }
+                    attempts.lost(upstream, outcome);
                 }
             }
         }
     }
 
-    /// Everything that a pod says, to the readers; the whole answer at its end.
-    async fn receive(&mut self, generation: &mut Generation<'_>) -> Result<Arc<Answer>, Outcome> {
+    /// Everything that is said, to the readers; the whole answer at its end. `given` is what they
+    /// have of one that broke off before.
+    async fn receive(
+        &mut self,
+        generation: &mut Generation<'_>,
+        given: &mut Option<Given>,
+    ) -> Result<Arc<Answer>, Outcome> {
         let flight = Arc::clone(&self.landing.flight);
-        let head = generation.head(&self.admitted);
-        let mut collector = Collector::new(head.clone(), self.admitted.request.sampling.n);
-        flight.begin(head, Origin::Pod(generation.pod().to_owned()));
-        let mut next = generation.next(|| flight.is_taken()).await?;
+        if given.is_none() {
+            let head = generation.head(&self.admitted);
+            let upstream = generation.upstream();
+            let n = self.admitted.request.sampling.n;
+            flight.begin(head.clone(), Origin::Upstream(upstream.class(), upstream.name.clone()));
+            let revision = head.fingerprint.clone();
+            let tokens = generation.tells_tokens().then(|| vec![Some(Vec::new()); n]);
+            let collector = Collector::new(head, n);
+            let lost = Outcome::Abandoned;
+            *given = Some(Given { collector, revision, tokens, lost });
+        }
+        let given = given.as_mut().expect("it was just put there");
+        if generation.head(&self.admitted).fingerprint != given.revision {
+            // Other weights would go on with another thought.
+            return Err(Outcome::Failed(Failed::Garbage));
+        }
+        // What can be gone on with is worth giving up where its pod is taken out.
+        let kept = |given: &Given| flight.is_taken() && given.tokens.is_none();
+        let mut next = generation.next(|| kept(given)).await?;
         loop {
-            collector.take(&next)?;
+            given.collector.take(&next)?;
             match next {
                 Event::Done => {
-                    let answer = Arc::new(collector.finish()?);
+                    let answer = Arc::new(given.collector.finish()?);
                     self.complete(&answer);
                     return Ok(answer);
                 }
                 Event::Delta(delta) => {
                     self.account.seen += delta.token_ids.len().max(1) as u64;
                     self.held.hold(delta.text.len());
+                    given.count(&delta);
                     flight.push(Event::Delta(delta));
                 }
                 event @ Event::Usage(_) => flight.push(event),
@@ -244,7 +287,7 @@ impl Job {
                 Some(event) => event,
                 None => {
                     flight.tell();
-                    generation.next(|| flight.is_taken()).await?
+                    generation.next(|| kept(given)).await?
                 }
             };
         }
@@ -258,6 +301,57 @@ impl Job {
         tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
         tokens.with_label_values(&["output"]).inc_by(usage.completion_tokens as u64);
         self.ticket.store(shared, &self.admitted.model, answer);
+    }
+}
+
+/// What was given to the readers so far.
+struct Given {
+    collector: Collector,
+    /// The weights that it came from.
+    revision: String,
+    /// Of each choice the tokens that it came from, `None` for one that has ended; no list at all
+    /// where some text came without its tokens.
+    tokens: Option<Vec<Option<Vec<u32>>>>,
+    /// How it broke off.
+    lost: Outcome,
+}
+
+impl Given {
+    fn count(&mut self, delta: &Delta) {
+        let Some(tokens) = &mut self.tokens else { return };
+        match tokens.get_mut(delta.index) {
+            Some(Some(ids)) if delta.text.is_empty() || !delta.token_ids.is_empty() => {
+                ids.extend_from_slice(&delta.token_ids);
+            }
+            _ => {
+                self.tokens = None;
+                return;
+            }
+        }
+        if delta.finish.is_some() {
+            tokens[delta.index] = None;
+        }
+    }
+
+    /// The answer, where every choice has ended and only the usage was lost, which is counted here.
+    fn whole(&mut self, account: &Account) -> Option<Answer> {
+        let ended = self.tokens.as_ref()?.iter().all(Option::is_none);
+        ended.then_some(())?;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let usage = Usage {
+            prompt_tokens: count(account.guess),
+            completion_tokens: count(account.seen),
+            ..Usage::default()
+        };
+        self.collector.take(&Event::Usage(usage)).ok()?;
+        self.collector.finish().ok()
+    }
+
+    /// What to go on with; `None` where it cannot be.
+    fn resume(&self) -> Option<Resume> {
+        let token_ids = self.tokens.clone()?;
+        let (_, revision) = self.revision.rsplit_once('@')?;
+        Some(Resume { revision: revision.to_owned(), token_ids })
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Reservation, Served, Standing};
 use nearhop_edge_cache::Rule;
+use nearhop_routing::Class;
 use nearhop_wire::{Kind, Usage};
 
 use super::{
@@ -40,11 +41,17 @@ pub(crate) enum Source {
     L2,
     /// Another request's generation was shared.
     Joined,
+    /// A pod of another region generated it.
+    Region,
+    /// An external provider did.
+    Secondary,
+    /// The edge's own small model did.
+    SelfHosted,
     /// Nothing else answered, and the cache had something like it.
     CacheFallback,
     /// A newer request of the same document has made it pointless; there is no text.
     Superseded,
-    /// Nothing had it in time, and the client asked for whatever there is by then.
+    /// Nothing could answer, or not in time: there is no text, or a chat is told so.
     Degraded,
 }
 
@@ -57,6 +64,16 @@ impl Source {
         }
     }
 
+    /// Of what an upstream of that class generated.
+    pub(crate) const fn of_class(class: Class) -> Self {
+        match class {
+            Class::Pod => Self::Origin,
+            Class::Region => Self::Region,
+            Class::Provider => Self::Secondary,
+            Class::Local => Self::SelfHosted,
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Origin => "origin",
@@ -64,6 +81,9 @@ impl Source {
             Self::L1TypeAhead => "l1-typeahead",
             Self::L2 => "l2",
             Self::Joined => "joined",
+            Self::Region => "region",
+            Self::Secondary => "secondary",
+            Self::SelfHosted => "self_hosted",
             Self::CacheFallback => "cache_fallback",
             Self::Superseded => "superseded",
             Self::Degraded => "degraded",
@@ -99,7 +119,7 @@ pub(crate) struct Record<'a> {
     pub(crate) kind: Option<Kind>,
     /// Whom and what for, where it came so far.
     asked: Option<Asked>,
-    /// The pods that were tried for it, in order.
+    /// Who was tried for it, in order.
     pub(crate) tried: Tries,
     usage: Option<Usage>,
     caller: Option<Arc<Caller>>,
@@ -195,6 +215,10 @@ impl<'a> Record<'a> {
 
     /// The first content is about to be sent.
     pub(crate) fn content(&mut self, source: Source, now: Instant) {
+        let told = !matches!(source, Source::Superseded | Source::Degraded);
+        if told && self.kind.is_some_and(Kind::is_code) {
+            self.shared.ladder(|ladder| ladder.first_token(now - self.arrived, now));
+        }
         self.source = Some(source);
         self.first_content = Some(now);
     }
@@ -268,9 +292,9 @@ impl Record<'_> {
     ) {
         let asked = self.asked.as_ref();
         let caller = self.caller.as_deref();
-        let (pod, attempts) = self
+        let (upstream, attempts) = self
             .tried
-            .with(|tried| (tried.last().map(|tried| tried.pod.name.clone()), tried.len()));
+            .with(|tried| (tried.last().map(|tried| tried.upstream.name.clone()), tried.len()));
         tracing::info!(
             target: "nearhop::access",
             request_id = self.request_id,
@@ -285,7 +309,7 @@ impl Record<'_> {
             kind,
             source,
             status,
-            pod,
+            upstream,
             attempts,
             prompt_tokens = self.usage.map(|usage| usage.prompt_tokens),
             completion_tokens = self.usage.map(|usage| usage.completion_tokens),
@@ -331,7 +355,7 @@ impl Record<'_> {
                 end: at(tried.ended),
                 failed: tried.outcome != "begun",
                 attributes: vec![
-                    ("nearhop.pod", tried.pod.name.clone()),
+                    ("nearhop.upstream", tried.upstream.name.clone()),
                     ("nearhop.outcome", text(tried.outcome)),
                 ],
             };

@@ -299,11 +299,15 @@ fn generated_headers(
     let (source, status) = match (&origin, joined) {
         (_, Some(_)) => (Source::Joined, ticket.cache_status(joined)),
         (Some(Origin::L2(rule)), None) => (Source::L2, lookup::l2_status(*rule)),
-        (_, None) => (Source::Origin, ticket.cache_status(None)),
+        (Some(Origin::Upstream(class, _)), None) => {
+            (Source::of_class(*class), ticket.cache_status(None))
+        }
+        // Nothing of it came yet: it is an answer of no choices.
+        (None, None) => (Source::Origin, ticket.cache_status(None)),
     };
     record.content(source, clock::now());
     let mut headers = answer_headers(record, source, content_type, status);
-    if let Some(Origin::Pod(pod)) = origin {
+    if let Some(Origin::Upstream(Class::Pod, pod)) = origin {
         headers.extend(pod_header(&pod));
     }
     headers.push(timing(record, source.name()));
@@ -332,8 +336,9 @@ impl StreamWriter {
         (events, &mut self.out)
     }
 
-    fn take(&mut self, admitted: &Admitted, head: &AnswerHead, event: &Event) {
+    fn take(&mut self, admitted: &Admitted, (head, resumed): (&AnswerHead, u32), event: &Event) {
         let (events, out) = self.events(admitted, head);
+        events.resumed(resumed);
         match event {
             Event::Delta(delta) => events.delta(delta, out),
             Event::Usage(usage) => events.usage(*usage, out),

@@ -1,194 +1,230 @@
-//! Which pod next, and why. Pure: a snapshot and a seed give the same choice.
-//!
-//! Power of two choices: of two pods drawn at random, the one with fewer requests in progress.
-//! Mitzenmacher 2001, "The Power of Two Choices in Randomized Load Balancing". Always taking the
-//! least loaded would send every edge's requests to the same pod at once.
+//! Which upstream next: what is known of all of them now, given to the decision
+//! ([`nearhop_routing::route`]), which is pure and says why.
 
-use nearhop_wire::ModelReport;
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use crate::upstream::{health::Standing, pods::PodView};
+use nearhop_conf::Region;
+use nearhop_geo::{Health, Place, Query, RegionId, Settings, Source, State, Vantage, World, decide};
+use nearhop_routing::{Asking, Chain, Class, Kinds, Plan, Tried, UpstreamId, View, route};
+use nearhop_wire::{Input, ModelReport};
 
-/// A pod to try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// Its place in the snapshot.
-    pub(crate) pod: usize,
-    pub(crate) why: Why,
-    /// Whether other pods could be tried after it.
-    pub(crate) others: bool,
+use super::{Shared, admit::Admitted};
+use crate::upstream::member::{Role, Upstream};
+
+/// The order of other regions.
+pub(crate) struct Regions {
+    world: World,
+    here: String,
 }
 
-/// Why a pod was chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// The only one left that is ready.
-    OnlyReady,
-    /// The less loaded of two drawn.
-    LessLoaded,
-    /// None is left, and this one may do better the second time.
-    Again,
-    /// None is ready, and trying beats refusing.
-    LastResort,
-}
-
-/// What this request has seen of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tried {
-    /// Nothing.
-    No,
-    /// An attempt was lost there.
-    Lost,
-    /// It refused, and would again.
-    Refused,
-}
-
-/// Chooses among the pods that serve `model` at its revision; `pinned` says that the request names
-/// the revision.
-pub(crate) fn choose(
-    pods: &[PodView],
-    tried: &[Tried],
-    (model, pinned): (&ModelReport, bool),
-    seed: u64,
-) -> Option<Candidate> {
-    let serves =
-        |view: &PodView| view.report.as_ref().is_some_and(|report| report.serves(model, pinned));
-    let of = |wanted: Tried, ready: bool| -> Vec<usize> {
-        let fits = |at: &usize| {
-            let is_ready = pods[*at].standing == Standing::Ready;
-            tried[*at] == wanted && is_ready == ready && serves(&pods[*at])
+impl Regions {
+    /// `None` where there are no other regions to ask.
+    pub(crate) fn new(regions: &[Region], here: &str) -> Option<Self> {
+        let place = |region: &Region| {
+            region.location.and_then(|(north, east)| Place::new(north, east))
         };
-        (0..pods.len()).filter(fits).collect()
-    };
-    let fresh = of(Tried::No, true);
-    let others = fresh.len() > 1;
-    let choice = |pod: Option<usize>, why: Why| pod.map(|pod| Candidate { pod, why, others });
-    match fresh.as_slice() {
-        [only] => return choice(Some(*only), Why::OnlyReady),
-        [] => {}
-        fresh => return choice(draw(fresh, pods, seed), Why::LessLoaded),
+        let all = regions.iter().filter_map(|region| {
+            Some(nearhop_geo::Region {
+                id: RegionId::new(&region.name)?,
+                place: place(region),
+                addresses: region.addresses.clone(),
+                weight: region.weight,
+                bias: region.bias,
+                drained: region.drained,
+            })
+        });
+        // Whoever asks this edge is near it, as far as is known here.
+        let home = regions.iter().find(|region| region.name == here).and_then(place);
+        let settings = Settings { home, ..Settings::default() };
+        let world = World::new(all.collect(), settings, None, None).ok()?;
+        Some(Self { world, here: here.to_owned() })
     }
-    let again = of(Tried::Lost, true);
-    if !again.is_empty() {
-        return choice(draw(&again, pods, seed), Why::Again);
+
+    /// Every other region in the order to ask them in, and whether it is out.
+    fn order(&self, vantage: Option<&Vantage>, client: IpAddr) -> Vec<(RegionId, bool)> {
+        let regions = self.world.regions();
+        let state = |id: &RegionId| vantage.map(|vantage| vantage.state(id.as_str()));
+        let states: Vec<State> =
+            regions.iter().map(|region| state(&region.id).unwrap_or_default()).collect();
+        let world = self.world.with_states(states);
+        let query = Query { service: "edge", address: client, source: Source::Client };
+        let others = decide(&query, &world).candidates.into_iter();
+        let drained = |at: usize| regions[at].drained;
+        others
+            .filter(|candidate| candidate.id.as_str() != self.here)
+            .map(|candidate| {
+                let out = candidate.state.health == Health::Down || drained(candidate.region);
+                (candidate.id, out)
+            })
+            .collect()
     }
-    // A pod that is out is tried only where no ready one was: otherwise a request would pay for a
-    // pod that is known to be dead.
-    if tried.iter().any(|tried| *tried != Tried::No) {
-        return None;
-    }
-    let out = of(Tried::No, false);
-    draw(&out, pods, seed).map(|pod| Candidate { pod, why: Why::LastResort, others: out.len() > 1 })
 }
 
-fn draw(among: &[usize], pods: &[PodView], seed: u64) -> Option<usize> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let first = *among.get(random.usize(..among.len().max(1)))?;
-    let second = among[random.usize(..among.len())];
-    let load = |at: usize| pods[at].in_flight;
-    Some(if load(second) < load(first) { second } else { first })
+/// What a request asks of routing beside itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Constraints {
+    /// It goes on with an answer: only the same weights will do.
+    pub(crate) resuming: bool,
+    /// Another region sent it here: it goes to a pod of this one, or nowhere.
+    pub(crate) from_region: bool,
+}
+
+/// Everything that a decision was made by, and the decision.
+pub(crate) struct Routed {
+    pub(crate) upstreams: Arc<Vec<Arc<Upstream>>>,
+    pub(crate) views: Vec<View>,
+    pub(crate) plan: Plan,
+}
+
+impl Routed {
+    /// Whether anything waits at a pod.
+    pub(crate) fn queues(&self) -> bool {
+        self.views.iter().any(|view| view.class == Class::Pod && view.queued > 0)
+    }
+}
+
+/// The blocks of a request's prompt, in the order in which its model lays it out.
+pub(crate) fn chain(shared: &Shared, admitted: &Admitted) -> Option<Chain> {
+    shared.upstreams.affinity.as_ref()?;
+    let salt = salt(&admitted.head.caller.tenant, &admitted.model);
+    Some(match &admitted.request.input {
+        Input::Fim { prefix, suffix } if admitted.model.suffix_first => {
+            Chain::of(salt, &[suffix, prefix])
+        }
+        input => Chain::of(salt, &input.texts()),
+    })
+}
+
+/// Prompts of two tenants, or of two models, have no block in common.
+fn salt(tenant: &str, model: &ModelReport) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (tenant, &model.name, &model.revision, &model.template).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Decides, for a request that has tried so much.
+pub(crate) fn plan(
+    shared: &Shared,
+    admitted: &Admitted,
+    (chain, tried): (Option<&Chain>, &[(UpstreamId, Tried)]),
+    constraints: Constraints,
+    (now, seed): (Instant, u64),
+) -> Routed {
+    let upstreams = Arc::clone(&shared.upstreams.all());
+    let any_region = upstreams.iter().any(|one| one.class() == Class::Region);
+    let regions = shared.regions.as_ref().filter(|_| any_region);
+    let vantage = shared.vantage.as_deref();
+    let order = regions.map(|regions| regions.order(vantage, admitted.client)).unwrap_or_default();
+    let mut views: Vec<View> =
+        upstreams.iter().map(|one| view(one, &order, tried, now)).collect();
+    if let (Some(affinity), Some(chain)) = (&shared.upstreams.affinity, chain) {
+        // Nothing in it can panic half-way.
+        let affinity = affinity.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for view in views.iter_mut().filter(|view| view.class == Class::Pod) {
+            view.matched = affinity.matched(chain, view.id);
+        }
+    }
+    let backup = shared.upstreams.model(Some(BACKUP));
+    let egress = &admitted.head.caller.egress;
+    let asking = Asking {
+        model: &admitted.model,
+        pinned: admitted.pinned(),
+        backup: backup.as_deref().filter(|_| !admitted.pinned()),
+        kind: admitted.kind,
+        tools: admitted.request.tools,
+        regions: egress.regions.as_deref(),
+        providers: &egress.providers,
+        resuming: constraints.resuming,
+        from_region: constraints.from_region,
+        level: shared.level(),
+    };
+    let plan = route(&views, &asking, seed);
+    Routed { upstreams, views, plan }
+}
+
+/// The alias of the model that stands in where nobody serves the one that was asked for.
+pub(crate) const BACKUP: &str = "backup";
+
+fn view(
+    upstream: &Arc<Upstream>,
+    order: &[(RegionId, bool)],
+    tried: &[(UpstreamId, Tried)],
+    now: Instant,
+) -> View {
+    let look = upstream.look(now);
+    let is_tried = tried.iter().find(|(id, _)| *id == upstream.id);
+    let slots = look.report.as_ref().map_or(0, |report| report.slots);
+    let (order, region_down, kinds) = match &upstream.role {
+        Role::Region(region) => {
+            let at = order.iter().position(|(id, _)| id.as_str() == &**region);
+            let down = at.is_none_or(|at| order[at].1);
+            (at.map_or(u32::MAX, |at| u32::try_from(at).unwrap_or(u32::MAX)), down, Kinds::ALL)
+        }
+        Role::Provider(provider) => (provider.priority(), false, provider.kinds()),
+        Role::Pod | Role::Local => (0, false, Kinds::ALL),
+    };
+    View {
+        id: upstream.id,
+        name: Arc::clone(&upstream.policy),
+        class: upstream.class(),
+        standing: look.standing,
+        offers: upstream.offers(look.report.as_ref()),
+        kinds,
+        // Others send it requests too.
+        in_flight: look.in_flight.max(look.running),
+        queued: look.queued,
+        slots,
+        slowness: look.slowness,
+        ready_for: look.ready_for,
+        draining: false,
+        order,
+        region_down,
+        paused: look.paused,
+        matched: 0.0,
+        tried: is_tried.map_or(Tried::No, |(_, tried)| *tried),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use nearhop_wire::PodReport;
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::upstream::health::Reason;
 
-    fn model(revision: &str) -> ModelReport {
-        ModelReport {
-            name: "m".into(),
-            revision: revision.into(),
-            template: "t".into(),
-            temperature: 0.0,
-            max_tokens: 64,
-            context_length: 1024,
-            aliases: Vec::new(),
+    fn region(name: &str, location: (f64, f64), drained: bool) -> Region {
+        Region {
+            name: name.to_owned(),
+            location: Some(location),
+            addresses: vec![[192, 0, 2, 1].into()],
+            weight: 1.0,
+            bias: 0.0,
+            drained,
+            health: None,
+            peers: Vec::new(),
         }
     }
 
-    fn pod(ready: bool, in_flight: usize) -> PodView {
-        let standing = if ready { Standing::Ready } else { Standing::Out(Reason::Dead) };
-        let report =
-            Some(Arc::new(PodReport { models: vec![model("1")], kept: Vec::new(), slots: 8 }));
-        PodView { standing, report, in_flight }
-    }
-
-    const NO: Tried = Tried::No;
-
-    fn chosen(pods: &[PodView], tried: &[Tried]) -> Option<(usize, Why)> {
-        choose(pods, tried, (&model("1"), false), 7).map(|candidate| (candidate.pod, candidate.why))
-    }
-
     #[test]
-    fn a_pod_that_is_out_is_left_alone_while_another_is_ready() {
-        let pods = [pod(false, 0), pod(true, 50)];
-        assert_eq!(chosen(&pods, &[NO, NO]), Some((1, Why::OnlyReady)));
-        assert_eq!(chosen(&pods, &[NO, Tried::Refused]), None);
-    }
-
-    #[test]
-    fn a_ready_pod_may_be_tried_again_when_no_other_is_left() {
-        let pods = [pod(true, 0), pod(true, 0), pod(false, 0)];
-        let lost = Tried::Lost;
-        assert_eq!(chosen(&pods, &[lost, NO, NO]), Some((1, Why::OnlyReady)));
-        assert_eq!(chosen(&pods, &[lost, Tried::Refused, NO]), Some((0, Why::Again)));
-        assert_eq!(chosen(&pods, &[Tried::Refused, Tried::Refused, NO]), None);
-    }
-
-    #[test]
-    fn with_none_ready_one_is_tried_all_the_same() {
-        let pods = [pod(false, 0)];
-        assert_eq!(chosen(&pods, &[NO]), Some((0, Why::LastResort)));
-        assert_eq!(chosen(&pods, &[Tried::Lost]), None);
-    }
-
-    #[test]
-    fn only_pods_with_the_pinned_revision_serve() {
-        let mut other = pod(true, 0);
-        other.report =
-            Some(Arc::new(PodReport { models: vec![model("2")], kept: Vec::new(), slots: 8 }));
-        let mut unknown = pod(true, 0);
-        unknown.report = None;
-        let mut keeps = other.clone();
-        let report = PodReport { models: vec![model("2")], kept: vec![model("1")], slots: 8 };
-        keeps.report = Some(Arc::new(report));
-        let pinned = |pinned| {
-            choose(&[keeps.clone()], &[NO], (&model("1"), pinned), 7).map(|found| found.why)
+    fn other_regions_come_by_their_distance_from_here_and_drained_ones_are_out() {
+        let regions = [
+            region("ap-south", (19.1, 72.9), false),
+            region("us-west", (37.4, -122.1), false),
+            region("eu-west", (53.3, -6.3), false),
+            region("eu-north", (59.3, 18.1), true),
+        ];
+        let client = IpAddr::from([198, 51, 100, 7]);
+        let order = |here: &str| -> Vec<(String, bool)> {
+            let regions = Regions::new(&regions, here).unwrap();
+            let order = regions.order(None, client).into_iter();
+            order.map(|(id, out)| (id.to_string(), out)).collect()
         };
-        assert_eq!(pinned(true), Some(Why::OnlyReady));
-        assert_eq!(pinned(false), None, "its name means another revision there");
-        assert_eq!(chosen(&[other, unknown, pod(true, 9)], &[NO; 3]), Some((2, Why::OnlyReady)));
-    }
-
-    #[test]
-    fn the_less_loaded_pod_gets_more() {
-        let pods = [pod(true, 9), pod(true, 1)];
-        let first = (0..400)
-            .filter(|seed| choose(&pods, &[NO, NO], (&model("1"), false), *seed).unwrap().pod == 0);
-        let share = first.count();
-        assert!((60..140).contains(&share), "{share} of 400, expected a quarter");
-    }
-
-    proptest! {
-        #[test]
-        fn a_pod_is_found_while_one_is_worth_trying_and_fresh_ready_ones_first(
-            pods in prop::collection::vec((any::<bool>(), 0usize..5, 0usize..3), 0..6), seed: u64,
-        ) {
-            let views: Vec<PodView> = pods.iter().map(|(ready, load, _)| pod(*ready, *load)).collect();
-            let states = [Tried::No, Tried::Lost, Tried::Refused];
-            let tried: Vec<Tried> = pods.iter().map(|(_, _, state)| states[*state]).collect();
-            let any = |wanted: Tried| pods.iter().zip(&tried).any(|((ready, ..), tried)| *ready && *tried == wanted);
-            let untouched = !pods.is_empty() && tried.iter().all(|tried| *tried == Tried::No);
-            let choice = choose(&views, &tried, (&model("1"), false), seed);
-            prop_assert_eq!(choice.is_some(), any(Tried::No) || any(Tried::Lost) || untouched);
-            if let Some(choice) = choice {
-                prop_assert!(tried[choice.pod] != Tried::Refused);
-                prop_assert!(!any(Tried::No) || (pods[choice.pod].0 && tried[choice.pod] == Tried::No));
-            }
-        }
+        let out = |name: &str, out| (name.to_owned(), out);
+        assert_eq!(
+            order("eu-west"),
+            [out("ap-south", false), out("us-west", false), out("eu-north", true)]
+        );
+        assert_eq!(
+            order("us-west"),
+            [out("eu-west", false), out("ap-south", false), out("eu-north", true)]
+        );
     }
 }

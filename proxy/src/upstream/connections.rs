@@ -1,14 +1,15 @@
-//! Connections to pods: opened, pooled, and a request sent over one.
+//! Connections to upstreams: opened, pooled, and a request sent over one.
 //!
 //! Over HTTP/1.1 a request's header and body leave in one write. Pingora's client session flushes
 //! the header by itself, which costs a second packet and wakes the pod twice; reading answers is
 //! left to it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use nearhop_admin::tls::{Identity, TlsError, read_certificates};
-use nearhop_conf::{Protocol, Upstream};
+use nearhop_admin::tls::{Identity, TlsError, mutual_files, peer_name, read_certificates};
+use nearhop_conf::{MutualTls, Protocol, Upstream};
+use nearhop_routing::Class;
 use pingora::{
     Error, ErrorType, OrErr as _,
     connectors::{ConnectorOptions, TransportConnector, http::Connector},
@@ -26,6 +27,8 @@ use pingora::{
 };
 use tokio::io::AsyncWriteExt as _;
 
+use super::member::Role;
+
 /// As many as a pod's server allows.
 const H2_STREAMS_MAX: usize = 256;
 /// Finds a connection that died without a word.
@@ -33,93 +36,179 @@ const H2_PING: Duration = Duration::from_secs(5);
 /// A longer body is not copied behind its header.
 const ONE_WRITE_MAX: usize = 64 << 10;
 
-/// A pod's address with all that Pingora must know to connect to it.
-///
-/// # Errors
-/// [`TlsError`] where a certificate or key cannot be used.
-pub(crate) fn peer(address: SocketAddr, upstream: &Upstream) -> Result<HttpPeer, TlsError> {
-    let name = upstream.tls.as_ref().and_then(|tls| tls.names.first());
-    let mut peer = HttpPeer::new(address, name.is_some(), name.cloned().unwrap_or_default());
-    if let Some(tls) = &upstream.tls {
-        let Identity { chain, key } = Identity::read(&tls.own)?;
-        peer.client_cert_key = Some(Arc::new(CertKey::new(chain, key)));
-        let authorities: CaType = read_certificates(&tls.ca)?.into_boxed_slice();
-        peer.options.ca = Some(Arc::new(authorities));
-        // Connections of another certificate are not shared; nor are those of other authorities.
-        peer.group_key = fastrand::u64(..);
+/// How each kind of upstream is connected to.
+pub(crate) struct Links {
+    upstream: Upstream,
+    /// What this edge shows other regions', and who they are.
+    peers: Option<MutualTls>,
+}
+
+impl Links {
+    pub(crate) fn new(upstream: &Upstream, peers: Option<&MutualTls>) -> Self {
+        Self { upstream: upstream.clone(), peers: peers.cloned() }
     }
-    let options = &mut peer.options;
-    options.connection_timeout = Some(upstream.connect);
-    options.total_connection_timeout = Some(upstream.connect);
-    options.write_timeout = Some(upstream.next_token);
-    options.idle_timeout = Some(upstream.idle_timeout);
-    if upstream.protocol == Protocol::H2 {
-        options.set_http_version(2, 2);
-        // Pingora's default of one would open a connection for each request.
+
+    /// Files whose change makes other connections necessary.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        [&self.upstream.tls, &self.peers].into_iter().flatten().flat_map(mutual_files).collect()
+    }
+
+    /// An address with all that Pingora must know to connect to it.
+    ///
+    /// # Errors
+    /// [`TlsError`] where a certificate or key cannot be used.
+    pub(crate) fn peer(&self, role: &Role, address: SocketAddr) -> Result<HttpPeer, TlsError> {
+        let mut peer = match role {
+            Role::Pod => self.pod(address)?,
+            Role::Local => HttpPeer::new(address, false, String::new()),
+            Role::Region(_) => self.region(address)?,
+            Role::Provider(provider) => provider.peer(address)?,
+        };
+        let options = &mut peer.options;
+        let connect = role.provider().map_or(self.upstream.connect, |provider| provider.connect);
+        options.connection_timeout = Some(connect);
+        options.total_connection_timeout = Some(connect);
+        options.write_timeout = Some(self.upstream.next_token);
+        options.idle_timeout = Some(self.upstream.idle_timeout);
         options.max_h2_streams = H2_STREAMS_MAX;
-        options.h2_ping_interval = Some(H2_PING);
+        Ok(peer)
     }
-    Ok(peer)
+
+    fn pod(&self, address: SocketAddr) -> Result<HttpPeer, TlsError> {
+        let tls = self.upstream.tls.as_ref();
+        let name = tls.and_then(|tls| tls.names.first());
+        let mut peer = HttpPeer::new(address, name.is_some(), name.cloned().unwrap_or_default());
+        if let Some(tls) = tls {
+            identify(&mut peer, tls)?;
+        }
+        if self.upstream.protocol == Protocol::H2 {
+            multiplex(&mut peer);
+        }
+        Ok(peer)
+    }
+
+    /// Another region's edge is whoever shows one of the names: which is asked of its certificate
+    /// after the handshake, since the names may be patterns and the address a bare one.
+    fn region(&self, address: SocketAddr) -> Result<HttpPeer, TlsError> {
+        // A region is only found where this is configured.
+        let tls = self.peers.as_ref().ok_or(TlsError::NoIdentity)?;
+        let asked = tls.names.first().map_or("", |name| name.trim_start_matches("*."));
+        let mut peer = HttpPeer::new(address, true, asked.to_owned());
+        identify(&mut peer, tls)?;
+        multiplex(&mut peer);
+        peer.options.verify_hostname = false;
+        let names = tls.names.clone();
+        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
+            let name = peer_name(ssl, &names)?;
+            Some(Arc::new(Believed(name)) as Arc<dyn Any + Send + Sync>)
+        }));
+        Ok(peer)
+    }
 }
 
-/// The pool.
+/// The name in the certificate of another region's edge, which is one of those believed.
+#[derive(Debug)]
+struct Believed(String);
+
+/// Shows our certificate, and believes those that its authorities vouch for.
+fn identify(peer: &mut HttpPeer, tls: &MutualTls) -> Result<(), TlsError> {
+    let Identity { chain, key } = Identity::read(&tls.own)?;
+    peer.client_cert_key = Some(Arc::new(CertKey::new(chain, key)));
+    let authorities: CaType = read_certificates(&tls.ca)?.into_boxed_slice();
+    peer.options.ca = Some(Arc::new(authorities));
+    // Connections of another certificate are not shared; nor are those of other authorities.
+    peer.group_key = fastrand::u64(..);
+    Ok(())
+}
+
+fn multiplex(peer: &mut HttpPeer) {
+    peer.options.set_http_version(2, 2);
+    peer.options.h2_ping_interval = Some(H2_PING);
+}
+
+/// The pools.
 pub(super) struct Connections {
-    kind: Kind,
+    /// For pods that speak HTTP/1.1: see the module's words.
+    http1: TransportConnector,
+    /// For everybody else, by whichever version they choose.
+    any: Connector,
+    pods: Protocol,
     idle_timeout: Duration,
-}
-
-enum Kind {
-    Http1(Box<TransportConnector>),
-    H2(Box<Connector>),
 }
 
 /// A connection, or a stream of one, for one request.
 pub(super) enum Connection {
     Http1(Stream),
-    H2(Box<HttpSession>),
+    Any(Box<HttpSession>),
+}
+
+/// Why there is no connection.
+pub(super) enum Unconnected {
+    /// Pingora says so.
+    Failed(Box<Error>),
+    /// Its certificate has none of the names that are believed.
+    Unbelieved,
 }
 
 impl Connections {
     pub(super) fn new(upstream: &Upstream) -> Self {
-        let options = Some(ConnectorOptions::new(upstream.idle_connections));
-        let kind = match upstream.protocol {
-            Protocol::Http1 => Kind::Http1(Box::new(TransportConnector::new(options))),
-            Protocol::H2 => Kind::H2(Box::new(Connector::new(options))),
-        };
-        Self { kind, idle_timeout: upstream.idle_timeout }
+        let options = || Some(ConnectorOptions::new(upstream.idle_connections));
+        Self {
+            http1: TransportConnector::new(options()),
+            any: Connector::new(options()),
+            pods: upstream.protocol,
+            idle_timeout: upstream.idle_timeout,
+        }
+    }
+
+    fn is_http1(&self, class: Class) -> bool {
+        match class {
+            Class::Pod => self.pods == Protocol::Http1,
+            Class::Local => true,
+            Class::Region | Class::Provider => false,
+        }
     }
 
     /// A connection, and whether it was used before.
-    pub(super) async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Connection, bool)> {
-        match &self.kind {
-            Kind::Http1(transport) => {
-                let (stream, reused) = transport.get_stream(peer).await?;
-                Ok((Connection::Http1(stream), reused))
-            }
-            Kind::H2(connector) => {
-                let (session, reused) = connector.get_http_session(peer).await?;
-                Ok((Connection::H2(Box::new(session)), reused))
-            }
+    pub(super) async fn connect(
+        &self,
+        class: Class,
+        peer: &HttpPeer,
+    ) -> Result<(Connection, bool), Unconnected> {
+        if self.is_http1(class) {
+            let got = self.http1.get_stream(peer).await;
+            let (stream, reused) = got.map_err(Unconnected::Failed)?;
+            return Ok((Connection::Http1(stream), reused));
+        }
+        let got = self.any.get_http_session(peer).await;
+        let (session, reused) = got.map_err(Unconnected::Failed)?;
+        match class == Class::Region && !is_believed(&session) {
+            true => Err(Unconnected::Unbelieved),
+            false => Ok((Connection::Any(Box::new(session)), reused)),
         }
     }
 
     /// Gives a connection back whose answer was read to its end.
-    pub(super) async fn release(&self, session: HttpSession, peer: &HttpPeer) {
+    pub(super) async fn release(&self, class: Class, session: HttpSession, peer: &HttpPeer) {
         let idle = Some(self.idle_timeout);
-        match (&self.kind, session) {
-            (Kind::Http1(transport), HttpSession::H1(mut session)) => {
+        match (self.is_http1(class), session) {
+            (true, HttpSession::H1(mut session)) => {
                 session.respect_keepalive();
                 if let Some(stream) = session.reuse().await {
-                    transport.release_stream(stream, peer.reuse_hash(), idle);
+                    self.http1.release_stream(stream, peer.reuse_hash(), idle);
                 }
             }
-            (Kind::H2(connector), session) => {
-                connector.release_http_session(session, peer, idle).await;
-            }
+            (false, session) => self.any.release_http_session(session, peer, idle).await,
             // A session of another kind than its pool cannot be; closing it would be right.
-            (Kind::Http1(_), _) => {}
+            (true, _) => {}
         }
     }
+}
+
+/// Whether an edge of another region is who it should be.
+pub(super) fn is_believed(session: &HttpSession) -> bool {
+    let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    digest.is_some_and(|digest| digest.extension.get::<Believed>().is_some())
 }
 
 impl Connection {
@@ -135,7 +224,7 @@ impl Connection {
                 write_http1(&mut stream, &header, body).await?;
                 HttpSession::H1(Http1Session::new_with_options(stream, peer))
             }
-            Self::H2(mut session) => {
+            Self::Any(mut session) => {
                 session.write_request_header(header).await?;
                 session.write_request_body(body.clone(), true).await?;
                 session.finish_request_body().await?;

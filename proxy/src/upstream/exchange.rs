@@ -1,8 +1,8 @@
-//! One exchange with a pod over Pingora's connectors: request out, events in.
+//! One exchange with an upstream over Pingora's connectors: request out, events in.
 //!
-//! Headers toward the pod are written from an allow-list, never copied from the client. A finished
-//! exchange gives its connection back; one that is dropped closes it, and with it the pod's
-//! generation stops.
+//! Headers are written from an allow-list, never copied from the client; a provider gets none of
+//! ours but the request's id. A finished exchange gives its connection back; one that is dropped
+//! closes it, and with it the generation stops.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use nearhop_admin::clock;
-use nearhop_conf::Upstream;
+use nearhop_conf::Upstream as Settings;
+use nearhop_routing::Class;
 use nearhop_wire::{ApiError, Kind, PREFIX_CACHE_PURGE_PATH, SseReader};
 use pingora::{
     ErrorType, connectors::http::Connector, http::RequestHeader,
@@ -24,31 +25,41 @@ use tokio::time::timeout_at;
 use crate::trace::{TRACEPARENT, TRACESTATE};
 
 use super::{
-    connections::Connections,
-    outcome::{Failed, Outcome, Refused},
-    pods::Pod,
+    connections::{Connections, Unconnected, is_believed},
+    member::{Role, Upstream},
+    orca::Reported,
+    outcome::{Failed, OurFault, Outcome, Refused},
+    provider,
 };
 
 /// An event holds one token's text; far more is not an answer.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 /// An error's body.
 const ERROR_BYTES_MAX: usize = 64 << 10;
+/// When a stream that was refused may be opened again.
+const SOON: Duration = Duration::from_secs(1);
+/// What one edge asks another.
+pub(crate) const VIEW_PATH: &str = "/peer/v1/view";
+/// Names the region that a request came from: it goes no further.
+pub(crate) const HOP: &str = "x-nearhop-hop";
 /// A pooled connection may have been closed while it lay there; that is no fault of the pod.
 const STALE_RETRIES: usize = 2;
 
-/// What is sent to a pod.
+/// What is sent to an upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    pub(crate) path: &'static str,
+    pub(crate) path: String,
     pub(crate) body: Bytes,
     pub(crate) request_id: String,
     pub(crate) traceparent: HeaderValue,
     pub(crate) tracestate: Option<HeaderValue>,
-    /// When the whole answer must be there; the pod is told.
+    /// When the whole answer must be there; pods and regions are told.
     pub(crate) deadline: Instant,
     /// Whose turn it is at the pod, and whose prefixes it may find there.
     pub(crate) tenant: HeaderValue,
     pub(crate) kind: Kind,
+    /// This edge's region: a request that names one goes no further.
+    pub(crate) from: HeaderValue,
 }
 
 impl Outgoing {
@@ -73,7 +84,7 @@ pub(crate) struct Exchanges {
 /// An exchange whose answer has begun.
 pub(crate) struct Exchange<'a> {
     exchanges: &'a Exchanges,
-    pod: Arc<Pod>,
+    upstream: Arc<Upstream>,
     /// As it was connected to: where the connection goes back to.
     peer: Arc<HttpPeer>,
     session: HttpSession,
@@ -81,24 +92,29 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchanges {
-    pub(crate) fn new(upstream: &Upstream) -> Self {
-        Self { connections: Connections::new(upstream), probing: Connector::new(None) }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self { connections: Connections::new(settings), probing: Connector::new(None) }
     }
 
-    /// Sends `outgoing` to `pod` and waits, until `first_byte`, for the head of its answer.
+    /// Sends `outgoing` to `upstream` and waits, until `first_byte`, for the head of its answer.
     pub(crate) async fn open(
         &self,
-        pod: &Arc<Pod>,
+        upstream: &Arc<Upstream>,
         outgoing: &Outgoing,
         first_byte: Instant,
     ) -> Result<Exchange<'_>, Outcome> {
-        let peer = pod.peer.load_full();
-        let opened = timeout_at(first_byte.into(), self.begin(pod, &peer, outgoing)).await;
+        // A name that has no address is nobody who listens.
+        let Some(peer) = upstream.peer.load_full() else {
+            return Err(Outcome::Refused(Refused::Connection));
+        };
+        let opened = timeout_at(first_byte.into(), self.begin(upstream, &peer, outgoing)).await;
         let session = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
         let status = session.response_header().map(|head| head.status);
+        listen(upstream, &session);
         let streams = is_event_stream(&session);
         let events = SseReader::new(EVENT_BYTES_MAX);
-        let exchange = Exchange { exchanges: self, pod: Arc::clone(pod), peer, session, events };
+        let upstream = Arc::clone(upstream);
+        let exchange = Exchange { exchanges: self, upstream, peer, session, events };
         match status {
             Some(StatusCode::OK) if streams => Ok(exchange),
             Some(StatusCode::OK) | None => Err(Outcome::Failed(Failed::Garbage)),
@@ -108,34 +124,58 @@ impl Exchanges {
 
     async fn begin(
         &self,
-        pod: &Pod,
+        upstream: &Upstream,
         peer: &HttpPeer,
         outgoing: &Outgoing,
     ) -> Result<HttpSession, Outcome> {
         let mut stale = 0;
         loop {
-            let header = completion_header(pod, outgoing)
+            let header = completion_header(upstream, outgoing)
                 .map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
-            let connected = self.connections.connect(peer).await;
+            let connected = self.connections.connect(upstream.class(), peer).await;
             let (connection, reused) = connected.map_err(|error| connect_outcome(&error))?;
             match connection.send(peer, header, &outgoing.body).await {
                 Ok(session) => {
-                    pod.heard(clock::now());
+                    upstream.heard(clock::now());
                     return Ok(session);
                 }
                 Err(_) if reused && stale < STALE_RETRIES => stale += 1,
+                Err(error) if refused_stream(&error) => {
+                    return Err(Outcome::Refused(Refused::Busy { retry_after: SOON }));
+                }
                 Err(_) => return Err(Outcome::Failed(Failed::Reset)),
             }
         }
     }
 
-    /// The body of a pod's `/readyz`, or in words why there is none. The caller sets the deadline.
-    pub(crate) async fn readyz(&self, pod: &Pod) -> Result<Bytes, String> {
-        self.small(pod, (&Method::GET, "/readyz"), None).await
+    /// Opens a connection to another region's edge, or finds it open, over those that requests use:
+    /// the first of them need not wait for handshakes. The caller sets the deadline.
+    pub(crate) async fn warm(&self, upstream: &Upstream) -> Result<(), String> {
+        let Some(peer) = upstream.peer.load_full() else { return Ok(()) };
+        let header = request_header(&Method::GET, VIEW_PATH, upstream);
+        let header = header.map_err(|error| error.to_string())?;
+        let connected = self.connections.connect(upstream.class(), &peer).await;
+        let (connection, _) = connected.map_err(|error| connect_outcome(&error).name().to_owned())?;
+        let sent = connection.send(&peer, header, &Bytes::new()).await;
+        let mut session = sent.map_err(|error| error.to_string())?;
+        if read_to_end(&mut session, ERROR_BYTES_MAX).await.is_some() {
+            self.connections.release(upstream.class(), session, &peer).await;
+        }
+        Ok(())
+    }
+
+    /// What an upstream says of itself when it is checked, or in words why there is nothing. The
+    /// caller sets the deadline.
+    pub(crate) async fn readyz(&self, upstream: &Upstream) -> Result<Bytes, String> {
+        let path = match upstream.role {
+            Role::Region(_) => VIEW_PATH,
+            Role::Pod | Role::Local | Role::Provider(_) => "/readyz",
+        };
+        self.small(upstream, (&Method::GET, path), None).await
     }
 
     /// Tells a pod what to drop of its prefix cache. The caller sets the deadline.
-    pub(crate) async fn purge(&self, pod: &Pod, what: &Value) -> Result<Bytes, String> {
+    pub(crate) async fn purge(&self, pod: &Upstream, what: &Value) -> Result<Bytes, String> {
         let body = Bytes::from(what.to_string());
         self.small(pod, (&Method::POST, PREFIX_CACHE_PURGE_PATH), Some(body)).await
     }
@@ -143,14 +183,18 @@ impl Exchanges {
     /// The body of a 200 to a small request, or in words why there is none.
     async fn small(
         &self,
-        pod: &Pod,
+        upstream: &Upstream,
         (method, path): (&Method, &str),
         body: Option<Bytes>,
     ) -> Result<Bytes, String> {
-        let connected = self.probing.get_http_session(&*pod.peer.load_full()).await;
+        let peer = upstream.peer.load_full().ok_or("it cannot be connected to")?;
+        let connected = self.probing.get_http_session(&*peer).await;
         let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
+        if upstream.class() == Class::Region && !is_believed(&session) {
+            return Err("its certificate has none of the names in edge.peer.tls.names".to_owned());
+        }
         let failed = |error: Box<pingora::Error>| error.to_string();
-        let mut header = request_header(method, path, pod).map_err(failed)?;
+        let mut header = request_header(method, path, upstream).map_err(failed)?;
         if let Some(body) = &body {
             header.insert_header(header::CONTENT_TYPE, "application/json").map_err(failed)?;
             header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(failed)?;
@@ -187,7 +231,7 @@ impl Exchange<'_> {
                 Ok(Err(_)) => return Err(Outcome::Failed(Failed::Reset)),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => {
-                    self.pod.heard(clock::now());
+                    self.upstream.heard(clock::now());
                     self.events.push(&bytes);
                 }
             }
@@ -200,23 +244,23 @@ impl Exchange<'_> {
         const REST: Duration = Duration::from_millis(200);
         let rest = tokio::time::timeout(REST, self.session.read_response_body()).await;
         if matches!(rest, Ok(Ok(None))) {
-            self.exchanges.connections.release(self.session, &self.peer).await;
+            let class = self.upstream.class();
+            self.exchanges.connections.release(class, self.session, &self.peer).await;
         }
     }
 
     /// What a status other than 200 means; its body is read so that the connection can go on.
     async fn refusal(mut self, status: StatusCode, deadline: Instant) -> Outcome {
-        let retry_after = self.session.response_header().and_then(|head| {
-            let seconds = head.headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-            Some(Duration::from_secs(seconds))
-        });
+        let head = self.session.response_header();
+        let retry_after = head.and_then(|head| provider::retry_after(&head.headers));
         let read = read_to_end(&mut self.session, ERROR_BYTES_MAX);
         let body = timeout_at(deadline.into(), read).await.ok().flatten();
         let error = body.as_deref().and_then(ApiError::parse);
+        let class = self.upstream.class();
         if body.is_some() {
-            self.exchanges.connections.release(self.session, &self.peer).await;
+            self.exchanges.connections.release(class, self.session, &self.peer).await;
         }
-        Outcome::of_status(status, error, retry_after)
+        Outcome::of_status(class, status, error, retry_after)
     }
 }
 
@@ -232,22 +276,39 @@ async fn read_to_end(session: &mut HttpSession, limit: usize) -> Option<Bytes> {
     Some(all.freeze())
 }
 
-fn request_header(method: &Method, path: &str, pod: &Pod) -> pingora::Result<Box<RequestHeader>> {
+fn request_header(
+    method: &Method,
+    path: &str,
+    upstream: &Upstream,
+) -> pingora::Result<Box<RequestHeader>> {
     let mut header = RequestHeader::build(method.clone(), path.as_bytes(), Some(8))?;
     header.set_version(Version::HTTP_11);
-    header.insert_header(header::HOST, pod.host.as_str())?;
+    header.insert_header(header::HOST, upstream.host.as_str())?;
     Ok(Box::new(header))
 }
 
-fn completion_header(pod: &Pod, outgoing: &Outgoing) -> pingora::Result<Box<RequestHeader>> {
-    let mut header = request_header(&Method::POST, outgoing.path, pod)?;
+fn completion_header(
+    upstream: &Upstream,
+    outgoing: &Outgoing,
+) -> pingora::Result<Box<RequestHeader>> {
+    let mut header = request_header(&Method::POST, &outgoing.path, upstream)?;
     header.insert_header(header::CONTENT_TYPE, "application/json")?;
     header.insert_header(header::CONTENT_LENGTH, outgoing.body.len())?;
     header.insert_header("x-request-id", outgoing.request_id.as_str())?;
+    if let Role::Provider(provider) = &upstream.role {
+        header.insert_header(header::ACCEPT, "text/event-stream")?;
+        if let Some(authorization) = provider.authorization() {
+            header.insert_header(header::AUTHORIZATION, authorization)?;
+        }
+        return Ok(header);
+    }
     let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis();
     header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
     header.insert_header("x-nearhop-tenant", outgoing.tenant.clone())?;
     header.insert_header("x-nearhop-kind", outgoing.kind.name())?;
+    if matches!(upstream.role, Role::Region(_)) {
+        header.insert_header(HOP, outgoing.from.clone())?;
+    }
     header.insert_header(TRACEPARENT, outgoing.traceparent.clone())?;
     if let Some(tracestate) = &outgoing.tracestate {
         header.insert_header(TRACESTATE, tracestate.clone())?;
@@ -255,16 +316,56 @@ fn completion_header(pod: &Pod, outgoing: &Outgoing) -> pingora::Result<Box<Requ
     Ok(header)
 }
 
+/// What the head of an answer says of its sender's load and limits.
+fn listen(upstream: &Upstream, session: &HttpSession) {
+    let Some(head) = session.response_header() else { return };
+    let now = clock::now();
+    match upstream.class() {
+        Class::Provider => {
+            if let Some(pause) = provider::pause(&head.headers) {
+                upstream.pause(now + pause);
+            }
+        }
+        Class::Pod | Class::Local | Class::Region => {
+            let said = head.headers.get("endpoint-load-metrics");
+            let said = said.and_then(|value| Reported::parse(value.to_str().ok()?));
+            if let Some(reported) = said {
+                upstream.reported(reported, now);
+            }
+        }
+    }
+}
+
 fn is_event_stream(session: &HttpSession) -> bool {
     let header = session.response_header().and_then(|head| head.headers.get(header::CONTENT_TYPE));
     header.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-fn connect_outcome(error: &pingora::Error) -> Outcome {
+fn connect_outcome(error: &Unconnected) -> Outcome {
+    let Unconnected::Failed(error) = error else {
+        return Outcome::OurFault(OurFault::Certificate);
+    };
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
             Outcome::Failed(Failed::ConnectTimeout)
         }
+        ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure => {
+            Outcome::OurFault(OurFault::Certificate)
+        }
         _ => Outcome::Refused(Refused::Connection),
     }
+}
+
+/// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.
+fn refused_stream(error: &pingora::Error) -> bool {
+    use std::error::Error as _;
+    let mut cause = error.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static));
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if text.contains("refused stream") || text.contains("REFUSED_STREAM") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

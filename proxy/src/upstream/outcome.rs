@@ -1,40 +1,47 @@
 //! What an attempt's end means: one exhaustive type, so that no error is retried, shown or held
-//! against a pod by accident.
+//! against an upstream by accident.
 
 use std::time::Duration;
 
 use http::StatusCode;
+use nearhop_routing::{Class, Evidence};
 use nearhop_wire::ApiError;
 
-/// How an attempt on a pod ended.
+/// How an attempt on an upstream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The answer is complete.
     Done,
     /// The client must change the request.
     ClientFault { status: StatusCode, error: ApiError },
-    /// The pod refused before any work.
+    /// It refused before any work.
     Refused(Refused),
-    /// We asked the wrong pod, or asked it wrongly.
+    /// We asked the wrong one, or asked it wrongly.
     OurFault(OurFault),
-    /// The pod failed.
+    /// It failed.
     Failed(Failed),
-    /// The client went away; says nothing of the pod.
+    /// Nobody waits for it any more: the client went away, or another attempt was faster. Says
+    /// nothing of the upstream.
     Abandoned,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// 429 or 503: its queue is full, or it is stopping.
+    /// 429, or 503 that says when to come back: its queue is full, or it is stopping.
     Busy { retry_after: Duration },
     /// Nobody listens there.
     Connection,
+    /// Not for this request: another region may not see its tenant's, or serves something else
+    /// meanwhile; a provider does not take it as it is.
+    Unfit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OurFault {
-    /// 401 or 403.
+    /// 401, 402 or 403.
     Credentials,
+    /// Its certificate is not one that we believe, or ours none that it does.
+    Certificate,
     /// 404: it does not serve that model, or not that path.
     UnknownModel,
 }
@@ -53,7 +60,7 @@ pub(crate) enum Failed {
     ServerError,
     /// What came is not an answer.
     Garbage,
-    /// The pod was ejected while this attempt waited.
+    /// It was taken out while this attempt waited.
     Ejected,
     /// The request's own time ran out, or was too short to blame anybody.
     OutOfTime,
@@ -68,19 +75,6 @@ pub(crate) enum Then {
     Tell,
     /// Try the next candidate.
     Next,
-}
-
-/// What an attempt says of its pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
-    /// It works.
-    Good,
-    /// Nothing.
-    Neutral,
-    /// Out at once.
-    Dead,
-    /// Out when it repeats.
-    Slow,
 }
 
 impl Outcome {
@@ -103,19 +97,20 @@ impl Outcome {
         }
     }
 
+    /// What it says of its upstream.
     pub(crate) fn evidence(&self) -> Evidence {
         match self {
             Self::Done => Evidence::Good,
             Self::ClientFault { .. } | Self::Abandoned => Evidence::Neutral,
-            Self::Refused(Refused::Busy { .. }) => Evidence::Neutral,
+            Self::Refused(Refused::Busy { .. } | Refused::Unfit) => Evidence::Neutral,
             Self::Refused(Refused::Connection) => Evidence::Dead,
-            Self::OurFault(_) => Evidence::Dead,
+            Self::OurFault(_) => Evidence::Misconfigured,
             Self::Failed(failed) => match failed {
                 Failed::Reset => Evidence::Dead,
                 Failed::ConnectTimeout | Failed::FirstByteTimeout | Failed::TokenTimeout => {
                     Evidence::Slow
                 }
-                Failed::ServerError | Failed::Garbage => Evidence::Slow,
+                Failed::ServerError | Failed::Garbage => Evidence::Failure,
                 // Whoever ejected it has said so already.
                 Failed::Ejected => Evidence::Neutral,
                 // Or a client could take pods out by asking for a millisecond.
@@ -131,7 +126,9 @@ impl Outcome {
             Self::ClientFault { .. } => "client_fault",
             Self::Refused(Refused::Busy { .. }) => "busy",
             Self::Refused(Refused::Connection) => "refused",
+            Self::Refused(Refused::Unfit) => "unfit",
             Self::OurFault(OurFault::Credentials) => "our_credentials",
+            Self::OurFault(OurFault::Certificate) => "our_certificate",
             Self::OurFault(OurFault::UnknownModel) => "our_unknown_model",
             Self::Failed(Failed::ConnectTimeout) => "connect_timeout",
             Self::Failed(Failed::Reset) => "reset",
@@ -145,21 +142,30 @@ impl Outcome {
         }
     }
 
-    /// What a pod's status other than 200 means. `error` is its body, where it is one of ours.
+    /// What a status other than 200 of an upstream of that class means. `error` is its body, where
+    /// it is an API's error.
     pub(crate) fn of_status(
+        class: Class,
         status: StatusCode,
         error: Option<ApiError>,
         retry_after: Option<Duration>,
     ) -> Self {
-        match status.as_u16() {
-            429 | 503 => Self::Refused(Refused::Busy {
-                retry_after: retry_after.unwrap_or(Duration::from_secs(1)),
-            }),
-            401 | 403 => Self::OurFault(OurFault::Credentials),
-            404 | 405 => Self::OurFault(OurFault::UnknownModel),
-            // The request's deadline, handed on to the pod, passed there first.
-            504 => Self::Failed(Failed::OutOfTime),
-            400..=499 => match error {
+        let busy = |retry_after| Self::Refused(Refused::Busy { retry_after });
+        let code = error.as_ref().and_then(|error| error.code.as_deref());
+        match (status.as_u16(), class) {
+            (429, _) => busy(retry_after.unwrap_or(Duration::from_secs(1))),
+            (503, _) if retry_after.is_some() => busy(retry_after.unwrap_or_default()),
+            (403, Class::Region) if matches!(code, Some("region_not_allowed" | "unknown_tenant")) => {
+                Self::Refused(Refused::Unfit)
+            }
+            (404, Class::Region) => Self::Refused(Refused::Unfit),
+            (401..=403, _) => Self::OurFault(OurFault::Credentials),
+            (404 | 405, _) => Self::OurFault(OurFault::UnknownModel),
+            // The request's deadline, handed on, passed there first.
+            (504, Class::Pod | Class::Region | Class::Local) => Self::Failed(Failed::OutOfTime),
+            // It knows neither our bodies nor our limits: what it refuses, our own pods may take.
+            (400..=499, Class::Provider) => Self::Refused(Refused::Unfit),
+            (400..=499, _) => match error {
                 Some(error) => Self::ClientFault { status, error },
                 None => Self::Failed(Failed::Garbage),
             },
@@ -172,27 +178,54 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    fn check(status: u16, then: Then, evidence: Evidence) {
+    fn check(class: Class, status: u16, then: Then, evidence: Evidence) {
         let error = ApiError::invalid("n", "n");
         let status = StatusCode::from_u16(status).unwrap();
-        let outcome = Outcome::of_status(status, Some(error), None);
-        assert_eq!((outcome.then(), outcome.evidence()), (then, evidence), "{status}");
+        let later = (status == 503).then_some(Duration::from_secs(1));
+        let outcome = Outcome::of_status(class, status, Some(error), later);
+        assert_eq!((outcome.then(), outcome.evidence()), (then, evidence), "{class:?} {status}");
     }
 
     #[test]
     fn the_outcome_table_of_the_design() {
-        check(400, Then::Tell, Evidence::Neutral);
-        check(413, Then::Tell, Evidence::Neutral);
-        check(422, Then::Tell, Evidence::Neutral);
-        check(429, Then::Next, Evidence::Neutral);
-        check(503, Then::Next, Evidence::Neutral);
-        check(401, Then::Next, Evidence::Dead);
-        check(403, Then::Next, Evidence::Dead);
-        check(404, Then::Next, Evidence::Dead);
-        check(500, Then::Next, Evidence::Slow);
-        check(502, Then::Next, Evidence::Slow);
-        check(302, Then::Next, Evidence::Slow);
-        check(504, Then::Next, Evidence::Neutral);
+        for class in [Class::Pod, Class::Region, Class::Local] {
+            check(class, 400, Then::Tell, Evidence::Neutral);
+            check(class, 413, Then::Tell, Evidence::Neutral);
+            check(class, 422, Then::Tell, Evidence::Neutral);
+            check(class, 504, Then::Next, Evidence::Neutral);
+        }
+        for class in [Class::Pod, Class::Region, Class::Provider, Class::Local] {
+            check(class, 429, Then::Next, Evidence::Neutral);
+            check(class, 503, Then::Next, Evidence::Neutral);
+            check(class, 401, Then::Next, Evidence::Misconfigured);
+            check(class, 403, Then::Next, Evidence::Misconfigured);
+            check(class, 500, Then::Next, Evidence::Failure);
+            check(class, 502, Then::Next, Evidence::Failure);
+            check(class, 302, Then::Next, Evidence::Failure);
+        }
+        check(Class::Pod, 404, Then::Next, Evidence::Misconfigured);
+        check(Class::Provider, 404, Then::Next, Evidence::Misconfigured);
+        check(Class::Region, 404, Then::Next, Evidence::Neutral);
+        check(Class::Provider, 504, Then::Next, Evidence::Failure);
+        for status in [400, 413, 422] {
+            check(Class::Provider, status, Then::Next, Evidence::Neutral);
+        }
+    }
+
+    #[test]
+    fn a_503_that_does_not_say_when_to_come_back_is_a_failure() {
+        let outcome = Outcome::of_status(Class::Pod, StatusCode::SERVICE_UNAVAILABLE, None, None);
+        assert_eq!(outcome.evidence(), Evidence::Failure);
+    }
+
+    #[test]
+    fn a_region_that_may_not_see_a_tenant_is_well() {
+        for code in ["region_not_allowed", "unknown_tenant"] {
+            let error = ApiError::new(nearhop_wire::ErrorKind::Authentication, code, "no");
+            let outcome =
+                Outcome::of_status(Class::Region, StatusCode::FORBIDDEN, Some(error), None);
+            assert_eq!((outcome.then(), outcome.evidence()), (Then::Next, Evidence::Neutral));
+        }
     }
 
     #[test]
@@ -206,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_4xx_that_is_not_ours_is_garbage_not_the_clients_fault() {
-        let outcome = Outcome::of_status(StatusCode::BAD_REQUEST, None, None);
+        let outcome = Outcome::of_status(Class::Pod, StatusCode::BAD_REQUEST, None, None);
         assert_eq!(outcome, Outcome::Failed(Failed::Garbage));
     }
 

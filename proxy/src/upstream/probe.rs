@@ -1,101 +1,144 @@
 //! Active checks: Pingora's discovery and health service with our own check.
 //!
-//! A check is a whole `GET /readyz`, connection to last byte, under one deadline: Pingora's own
-//! check limits each read, so that a dripping server holds it for ever. What a pod answers is also
-//! how the edge learns which models it serves.
+//! A check is a whole `GET`, connection to last byte, under one deadline: Pingora's own check limits
+//! each read, so that a dripping server holds it for ever. What is answered is also how the edge
+//! learns which models it serves. External providers are not checked: each check would be a
+//! request that somebody pays for.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use nearhop_admin::clock;
 use nearhop_conf::Probes;
+use nearhop_routing::Class;
 use nearhop_wire::PodReport;
 use pingora::{
     Error, ErrorType,
     lb::{
-        Backend, Backends, LoadBalancer, discovery::Static, health_check::HealthCheck,
+        Backend, Backends, LoadBalancer, discovery::ServiceDiscovery, health_check::HealthCheck,
         selection::RoundRobin,
     },
 };
+use serde::Deserialize;
 
 use super::{
     exchange::Exchanges,
-    pods::{Pod, Pods},
+    member::{Role, Upstream},
+    pool::Upstreams,
 };
 
-/// The service that checks `pods`. Its own choice among them is never asked for: routing knows
-/// more.
+/// The service that checks upstreams as they come and go. Its own choice among them is never asked
+/// for: routing knows more.
 pub(crate) fn service(
-    pods: &Arc<Pods>,
+    upstreams: &Arc<Upstreams>,
     probes: &Probes,
     exchanges: &Arc<Exchanges>,
 ) -> LoadBalancer<RoundRobin> {
-    let backends: BTreeSet<Backend> = pods.iter().map(backend).collect();
-    let mut balancer = LoadBalancer::from_backends(Backends::new(Static::new(backends)));
+    let found = Box::new(Found(Arc::clone(upstreams)));
+    let mut balancer = LoadBalancer::from_backends(Backends::new(found));
     balancer.set_health_check(Box::new(Check {
-        pods: Arc::clone(pods),
+        upstreams: Arc::clone(upstreams),
         exchanges: Arc::clone(exchanges),
         deadline: probes.deadline,
         failures: probes.failures,
     }));
     balancer.health_check_frequency = Some(probes.interval);
+    // Whoever looks for pods does so elsewhere; here they are only read.
+    balancer.update_frequency = Some(probes.interval.min(UPDATE));
     // One after another, a dead pod would delay the checks of all others.
     balancer.parallel_health_check = true;
     balancer
 }
 
-fn backend(pod: &Arc<Pod>) -> Backend {
-    let mut backend = Backend::new(&pod.address.to_string()).expect("an address is an address");
-    backend.ext.insert(Arc::clone(pod));
-    backend
+const UPDATE: Duration = Duration::from_millis(200);
+
+struct Found(Arc<Upstreams>);
+
+#[async_trait]
+impl ServiceDiscovery for Found {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        let all = self.0.all();
+        let checked = all.iter().filter(|one| one.class() != Class::Provider);
+        let backends = checked.filter_map(|one| Backend::new(&one.address.to_string()).ok());
+        Ok((backends.collect(), HashMap::new()))
+    }
 }
 
 struct Check {
-    pods: Arc<Pods>,
+    upstreams: Arc<Upstreams>,
     exchanges: Arc<Exchanges>,
     deadline: Duration,
     failures: usize,
 }
 
+/// What another region's edge says of itself.
+#[derive(Deserialize)]
+struct View {
+    ready: bool,
+    #[serde(flatten)]
+    report: PodReport,
+}
+
+fn read(role: &Role, body: &[u8]) -> Result<PodReport, String> {
+    let wrong = |error: serde_json::Error| format!("what it says of itself cannot be read: {error}");
+    if !matches!(role, Role::Region(_)) {
+        return serde_json::from_slice(body).map_err(wrong);
+    }
+    let view: View = serde_json::from_slice(body).map_err(wrong)?;
+    match view.ready {
+        true => Ok(view.report),
+        false => Err("none of its pods is ready".to_owned()),
+    }
+}
+
+impl Check {
+    /// Who is behind a backend now: another may have come to its address.
+    fn of(&self, target: &Backend) -> Option<Arc<Upstream>> {
+        self.upstreams.by_address(*target.addr.as_inet()?)
+    }
+}
+
 #[async_trait]
 impl HealthCheck for Check {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        let pod = pod_of(target);
+        // It has just gone.
+        let Some(upstream) = self.of(target) else { return Ok(()) };
         let began = clock::now();
-        let checked = tokio::time::timeout(self.deadline, self.exchanges.readyz(pod)).await;
+        let checked = tokio::time::timeout(self.deadline, self.exchanges.readyz(&upstream)).await;
         let now = clock::now();
         let report = match checked {
-            Ok(Ok(body)) => serde_json::from_slice::<PodReport>(&body)
-                .map_err(|error| format!("its /readyz is not a pod's: {error}")),
+            Ok(Ok(body)) => read(&upstream.role, &body),
             Ok(Err(reason)) => Err(reason),
             Err(_elapsed) => Err(format!("no answer within {} ms", self.deadline.as_millis())),
         };
         match report {
             Ok(report) => {
-                self.pods.probe_succeeded(pod, report, began, now);
+                self.upstreams.probe_succeeded(&upstream, report, began, now);
                 Ok(())
             }
             Err(reason) => {
-                tracing::debug!(pod = pod.name, reason, "check failed");
-                self.pods.probe_failed(pod, began, now);
+                tracing::debug!(upstream = upstream.name, reason, "check failed");
+                self.upstreams.probe_failed(&upstream, began, now);
                 Error::e_explain(ErrorType::Custom("check failed"), reason)
             }
         }
     }
 
     async fn health_status_change(&self, target: &Backend, healthy: bool) {
-        self.pods.probed(pod_of(target), healthy);
+        if let Some(upstream) = self.of(target) {
+            self.upstreams.probed(&upstream, healthy, clock::now());
+        }
     }
 
     fn backend_summary(&self, target: &Backend) -> String {
-        pod_of(target).name.clone()
+        self.of(target).map(|upstream| upstream.name.clone()).unwrap_or_default()
     }
 
     fn health_threshold(&self, success: bool) -> usize {
         if success { 1 } else { self.failures }
     }
-}
-
-fn pod_of(target: &Backend) -> &Arc<Pod> {
-    target.ext.get().expect("every backend was made from a pod")
 }

@@ -9,10 +9,11 @@ use super::{Delta, Finish, Usage, logprobs};
 /// One chunk of a stream, as an edge reads it from a pod.
 #[derive(Debug, Deserialize)]
 pub struct Chunk<'a> {
-    /// The generation's id.
-    #[serde(borrow)]
+    /// The generation's id; some providers give none.
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// Unix seconds.
+    #[serde(default)]
     pub created: u64,
     /// The weights.
     #[serde(borrow, default)]
@@ -28,17 +29,37 @@ pub struct Chunk<'a> {
 /// One choice's piece in a [`Chunk`]. Text is in `text` or in `delta.content`, by endpoint.
 #[derive(Debug, Deserialize)]
 pub struct ChunkChoice<'a> {
+    #[serde(default)]
     index: usize,
     #[serde(borrow, default)]
     text: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     delta: Option<DeltaOnWire<'a>>,
     #[serde(default)]
-    finish_reason: Option<Finish>,
+    finish_reason: Option<FinishOnWire>,
     #[serde(default)]
     token_ids: Vec<u32>,
     #[serde(default)]
     logprobs: Option<logprobs::Read>,
+}
+
+/// Why a choice ended. Providers have reasons that ours do not know, such as a filter's: the text
+/// ends there all the same.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FinishOnWire {
+    Length,
+    #[serde(other)]
+    Other,
+}
+
+impl From<FinishOnWire> for Finish {
+    fn from(finish: FinishOnWire) -> Self {
+        match finish {
+            FinishOnWire::Length => Self::Length,
+            FinishOnWire::Other => Self::Stop,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,7 +124,7 @@ impl ChunkChoice<'_> {
             text: text.map(Cow::into_owned).unwrap_or_default(),
             token_ids: self.token_ids,
             logprobs: self.logprobs.map(logprobs::Read::into_tokens).unwrap_or_default(),
-            finish: self.finish_reason,
+            finish: self.finish_reason.map(Into::into),
         }
     }
 }

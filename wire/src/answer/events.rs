@@ -27,6 +27,7 @@ pub struct EventWriter {
     finish: Option<Finish>,
     usage: Usage,
     has_new_line: bool,
+    resumed: u32,
 }
 
 impl EventWriter {
@@ -42,7 +43,13 @@ impl EventWriter {
             finish: None,
             usage: Usage::default(),
             has_new_line: false,
+            resumed: 0,
         }
+    }
+
+    /// The answer was gone on with elsewhere, for the so-manieth time; its end will say so.
+    pub fn resumed(&mut self, times: u32) {
+        self.resumed = times;
     }
 
     /// Writes a piece, as far as it can be said now. Its token ids are written too, in OpenAI's
@@ -52,6 +59,7 @@ impl EventWriter {
     }
 
     pub(super) fn piece(&mut self, piece: &Piece<'_>, out: &mut BytesMut) {
+        let piece = &Piece { resumed: self.resumed, ..*piece };
         let begun = self.begun.get_mut(piece.index);
         let first = begun.is_some_and(|begun| !std::mem::replace(begun, true));
         match self.head.endpoint {
@@ -94,12 +102,13 @@ impl EventWriter {
                 out.extend_from_slice(sse::DONE);
             }
             Endpoint::Fim => {
-                openai::write_end(&self.head, self.finish, self.usage, out);
+                let end = (self.finish, self.usage, self.resumed);
+                openai::write_end(&self.head, end, out);
                 out.extend_from_slice(sse::DONE);
             }
             Endpoint::Infill => {
-                let Self { finish, usage, has_new_line, .. } = *self;
-                let end = End { finish, usage, has_new_line };
+                let Self { finish, usage, has_new_line, resumed, .. } = *self;
+                let end = End { finish, usage, has_new_line, resumed };
                 infill::write_end(&self.head, end, &self.response_fields, out);
             }
         }

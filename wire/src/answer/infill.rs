@@ -10,7 +10,10 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Answer, Choice, Finish, Head, Usage, openai::write_event};
+use super::{
+    Answer, Choice, Finish, Head, Usage,
+    openai::{Provenance, write_event},
+};
 use crate::CompletionRequest;
 
 /// Whether the text is part of the answer.
@@ -46,6 +49,8 @@ struct Written<'a> {
     stopping_word: &'static str,
     tokens_cached: usize,
     timings: Timings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearhop: Option<Provenance>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +74,7 @@ pub(super) struct End {
     pub(super) finish: Option<Finish>,
     pub(super) usage: Usage,
     pub(super) has_new_line: bool,
+    pub(super) resumed: u32,
 }
 
 fn written<'a>(head: &'a Head, content: &'a str, end: End) -> Written<'a> {
@@ -98,6 +104,7 @@ fn written<'a>(head: &'a Head, content: &'a str, end: End) -> Written<'a> {
             prompt_n: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
             predicted_n: usage.completion_tokens,
         },
+        nearhop: Provenance::of(end.finish, end.resumed),
     }
 }
 
@@ -109,6 +116,7 @@ pub(super) fn body(answer: &Answer, shown: Shown, fields: &[String]) -> Vec<u8> 
         finish: choice.map(|choice: &Choice| choice.finish),
         usage: answer.usage,
         has_new_line: text.contains('\n'),
+        resumed: 0,
     };
     let written = written(&answer.head, text, end);
     match fields {

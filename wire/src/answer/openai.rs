@@ -22,6 +22,22 @@ struct Written<'a> {
     choices: &'a [WrittenChoice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<UsageOnWire>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearhop: Option<Provenance>,
+}
+
+/// What a stream's head could not say yet, in its last chunk.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Provenance {
+    /// How often it broke off and was gone on with elsewhere.
+    resumed: u32,
+}
+
+impl Provenance {
+    /// Of an end; `None` where there is nothing to say.
+    pub(super) fn of(finish: Option<Finish>, resumed: u32) -> Option<Self> {
+        (finish.is_some() && resumed > 0).then_some(Self { resumed })
+    }
 }
 
 #[derive(Serialize)]
@@ -73,6 +89,7 @@ fn written<'a>(
         system_fingerprint: &head.fingerprint,
         choices,
         usage: usage.map(Into::into),
+        nearhop: None,
     }
 }
 
@@ -85,8 +102,9 @@ pub(super) fn write_event(data: &impl Serialize, out: &mut BytesMut) {
 
 /// Writes a piece of a choice. `first` is whether it is the choice's first.
 pub(super) fn write_piece(head: &Head, piece: &Piece<'_>, first: bool, out: &mut BytesMut) {
-    let choice = streamed_choice(head.endpoint, piece, first);
-    write_event(&written(head, Form::Streamed, &[choice], None), out);
+    let choices = [streamed_choice(head.endpoint, piece, first)];
+    let nearhop = Provenance::of(piece.finish, piece.resumed);
+    write_event(&Written { nearhop, ..written(head, Form::Streamed, &choices, None) }, out);
 }
 
 /// Writes the event that has the usage and no choice.
@@ -95,10 +113,15 @@ pub(super) fn write_usage(head: &Head, usage: Usage, out: &mut BytesMut) {
 }
 
 /// Writes the event that ends the only choice and has the usage: Mistral's last.
-pub(super) fn write_end(head: &Head, finish: Option<Finish>, usage: Usage, out: &mut BytesMut) {
-    let piece = Piece { index: 0, text: "", token_ids: &[], logprobs: &[], finish };
-    let choice = streamed_choice(head.endpoint, &piece, false);
-    write_event(&written(head, Form::Streamed, &[choice], Some(usage)), out);
+pub(super) fn write_end(
+    head: &Head,
+    (finish, usage, resumed): (Option<Finish>, Usage, u32),
+    out: &mut BytesMut,
+) {
+    let piece = Piece { index: 0, text: "", token_ids: &[], logprobs: &[], finish, resumed };
+    let choices = [streamed_choice(head.endpoint, &piece, false)];
+    let nearhop = Provenance::of(finish, resumed);
+    write_event(&Written { nearhop, ..written(head, Form::Streamed, &choices, Some(usage)) }, out);
 }
 
 fn streamed_choice<'a>(endpoint: Endpoint, piece: &Piece<'a>, first: bool) -> WrittenChoice<'a> {

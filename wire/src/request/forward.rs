@@ -2,11 +2,24 @@
 
 use serde::Serialize;
 
-use super::{CompletionRequest, Input};
+use super::{CompletionRequest, Input, Resume};
 use crate::{ApiError, Endpoint, Fields};
 
-/// The body an edge sends to a pod at [`CompletionRequest::pod_path`], for `request`, which was
-/// read from `body`. It always asks for a stream with usage and token ids.
+/// Whom an edge asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Receiver<'a> {
+    /// A pod, or an edge that asks one of its own: token ids are wanted, and an answer may be gone
+    /// on with.
+    Pod {
+        /// What to go on with.
+        resume: Option<&'a Resume>,
+    },
+    /// An external provider, which knows no fields but OpenAI's.
+    Provider,
+}
+
+/// The body an edge sends to `receiver` at [`CompletionRequest::pod_path`], for `request`, which was
+/// read from `body`. It always asks for a stream with usage, and a pod for token ids.
 ///
 /// OpenAI's bodies keep every field as the client sent it, unknown ones too, except those that the
 /// edge decides. An editor's shape means nothing to a pod: a completion request is written anew,
@@ -18,19 +31,22 @@ pub fn forward_body(
     request: &CompletionRequest,
     body: &[u8],
     model: &str,
+    receiver: Receiver<'_>,
 ) -> Result<Vec<u8>, ApiError> {
     match (request.endpoint, &request.input) {
         (Endpoint::Fim | Endpoint::Infill | Endpoint::Tabby, Input::Prompt(prompt)) => {
-            Ok(anew(request, model, prompt, None))
+            Ok(anew(request, (model, receiver), prompt, None))
         }
         (Endpoint::Fim | Endpoint::Infill | Endpoint::Tabby, Input::Fim { prefix, suffix }) => {
-            Ok(anew(request, model, prefix, Some(suffix)))
+            Ok(anew(request, (model, receiver), prefix, Some(suffix)))
         }
-        (Endpoint::Completions | Endpoint::Chat, _) | (_, Input::Chat(_)) => as_sent(body, model),
+        (Endpoint::Completions | Endpoint::Chat, _) | (_, Input::Chat(_)) => {
+            as_sent(body, model, receiver)
+        }
     }
 }
 
-fn as_sent(body: &[u8], model: &str) -> Result<Vec<u8>, ApiError> {
+fn as_sent(body: &[u8], model: &str, receiver: Receiver<'_>) -> Result<Vec<u8>, ApiError> {
     const DECIDED: [&str; 6] =
         ["model", "stream", "stream_options", "return_token_ids", "resume", "nearhop"];
     let fields = Fields::parse(body)?;
@@ -43,9 +59,15 @@ fn as_sent(body: &[u8], model: &str) -> Result<Vec<u8>, ApiError> {
         out.push(b':');
         out.extend_from_slice(value.as_bytes());
     }
-    out.extend_from_slice(
-        br#","stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}"#,
-    );
+    out.extend_from_slice(br#","stream":true,"stream_options":{"include_usage":true}"#);
+    if let Receiver::Pod { resume } = receiver {
+        out.extend_from_slice(br#","return_token_ids":true"#);
+        if let Some(resume) = resume {
+            out.extend_from_slice(br#","resume":"#);
+            serde_json::to_writer(&mut out, resume).expect("numbers and text always serialise");
+        }
+    }
+    out.push(b'}');
     Ok(out)
 }
 
@@ -67,7 +89,10 @@ struct Body<'a> {
     seed: Option<i64>,
     stream: bool,
     stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     return_token_ids: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<&'a Resume>,
 }
 
 #[derive(Serialize)]
@@ -75,8 +100,17 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-fn anew(request: &CompletionRequest, model: &str, prompt: &str, suffix: Option<&str>) -> Vec<u8> {
+fn anew(
+    request: &CompletionRequest,
+    (model, receiver): (&str, Receiver<'_>),
+    prompt: &str,
+    suffix: Option<&str>,
+) -> Vec<u8> {
     let sampling = &request.sampling;
+    let (return_token_ids, resume) = match receiver {
+        Receiver::Pod { resume } => (true, resume),
+        Receiver::Provider => (false, None),
+    };
     let body = Body {
         model,
         prompt,
@@ -88,7 +122,8 @@ fn anew(request: &CompletionRequest, model: &str, prompt: &str, suffix: Option<&
         seed: sampling.seed.map(u64::cast_signed),
         stream: true,
         stream_options: StreamOptions { include_usage: true },
-        return_token_ids: true,
+        return_token_ids,
+        resume,
     };
     serde_json::to_vec(&body).expect("strings and numbers always serialise")
 }

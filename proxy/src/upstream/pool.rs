@@ -1,0 +1,515 @@
+//! All upstreams: found, lost, judged, and what they serve together.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use nearhop_admin::Events;
+use nearhop_conf::{Breaker as Limits, Edge};
+use nearhop_routing::{
+    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Pace, Pass, Reason, UpstreamId,
+    outlier,
+};
+use nearhop_wire::{ModelReport, PodReport};
+use serde_json::json;
+
+use super::{
+    blame::Blame,
+    catalog::Catalog,
+    connections::Links,
+    member::{Making, Role, Upstream},
+    outcome::Outcome,
+};
+use crate::metrics::EdgeMetrics;
+
+/// Who says that an upstream is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `edge.pods`.
+    Configured,
+    /// An item of `edge.pods_from`, by its place.
+    Discovered(usize),
+    /// Peers of a region, by the place of their entry.
+    Peers(Arc<str>, usize),
+    /// `edge.providers`.
+    Providers,
+    /// The edge's own pod.
+    Local,
+}
+
+/// An upstream that somebody says is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) role: Role,
+}
+
+#[derive(Clone)]
+struct Listed {
+    source: Source,
+    upstream: Arc<Upstream>,
+}
+
+/// All upstreams, in the order in which they were found.
+pub(crate) struct Upstreams {
+    all: ArcSwap<Vec<Arc<Upstream>>>,
+    listed: Mutex<Vec<Listed>>,
+    /// Made anew when one reports something new, so that requests only read it.
+    catalog: ArcSwap<Catalog>,
+    links: Links,
+    settings: Settings,
+    /// First-token times of pods, with the prompt's length taken out.
+    pace: Mutex<Pace>,
+    /// Which pod has the beginning of which prompt.
+    pub(crate) affinity: Option<Mutex<Affinity>>,
+    blame: Mutex<Blame>,
+    next: AtomicU64,
+    metrics: EdgeMetrics,
+    events: Events,
+}
+
+struct Settings {
+    pod: BreakerSettings,
+    provider: BreakerSettings,
+    /// The most pods that evidence which may be our own slowness takes out at once.
+    share: f64,
+    /// Whether there are to be pods of this region.
+    has_pods: bool,
+}
+
+/// A time-out says nothing of a pod while most of the others have them too.
+const WIDESPREAD: Duration = Duration::from_secs(10);
+
+fn breaker(base: BreakerSettings, limits: &Limits) -> BreakerSettings {
+    BreakerSettings {
+        failures: limits.failures,
+        window: limits.window,
+        rate: limits.rate,
+        successes: limits.successes,
+        open_max: limits.open,
+        half_open: limits.half_open,
+        open: if base.checked { base.open.min(limits.open) } else { limits.open },
+        ..base
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is in it is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Upstreams {
+    pub(crate) fn new(edge: &Edge, links: Links, metrics: &EdgeMetrics, events: &Events) -> Self {
+        let affinity = edge.affinity.enabled.then(|| Affinity::new(edge.affinity.blocks));
+        Self {
+            all: ArcSwap::default(),
+            listed: Mutex::default(),
+            catalog: ArcSwap::default(),
+            links,
+            settings: Settings {
+                pod: breaker(BreakerSettings::POD, &edge.breaker),
+                provider: breaker(BreakerSettings::PROVIDER, &edge.breaker),
+                share: edge.ejection.share,
+                has_pods: !edge.pods.is_empty() || !edge.pods_from.is_empty(),
+            },
+            pace: Mutex::new(Pace::new()),
+            affinity: affinity.map(Mutex::new),
+            blame: Mutex::default(),
+            next: AtomicU64::new(1),
+            metrics: metrics.clone(),
+            events: events.clone(),
+        }
+    }
+
+    /// What `source` says is there now: who is new gets in, and who is gone gets nothing more; what
+    /// runs on it ends by itself.
+    pub(crate) fn set(&self, source: &Source, found: &[Found], now: Instant) {
+        let mut listed = lock(&self.listed);
+        let is_found = |upstream: &Upstream| {
+            found.iter().any(|found| {
+                (&found.name, found.address) == (&upstream.name, upstream.address)
+            })
+        };
+        let (kept, gone): (Vec<Listed>, Vec<Listed>) = std::mem::take(&mut *listed)
+            .into_iter()
+            .partition(|listed| listed.source != *source || is_found(&listed.upstream));
+        *listed = kept;
+        for Listed { upstream, .. } in &gone {
+            upstream.forget();
+            if let Some(affinity) = &self.affinity {
+                lock(affinity).forget(upstream.id);
+            }
+            self.tell(upstream, "upstream_gone", json!({}));
+        }
+        let mut news = !gone.is_empty();
+        for found in found {
+            let same = |listed: &Listed| {
+                listed.upstream.address == found.address
+                    && listed.upstream.class() == found.role.class()
+                    && !matches!(found.role, Role::Provider(_))
+                    || listed.upstream.name == found.name
+                        && listed.upstream.class() == found.role.class()
+            };
+            // Who is known by another source stays as it is.
+            if listed.iter().any(same) {
+                continue;
+            }
+            let upstream = Arc::new(self.make(found, now));
+            self.tell(&upstream, "upstream_found", json!({ "address": found.address }));
+            upstream.show(now);
+            listed.push(Listed { source: source.clone(), upstream });
+            news = true;
+        }
+        if news {
+            self.all.store(Arc::new(listed.iter().map(|one| Arc::clone(&one.upstream)).collect()));
+            drop(listed);
+            self.take_stock();
+        }
+    }
+
+    fn make(&self, found: &Found, now: Instant) -> Upstream {
+        let peer = match found.role {
+            // It gets one when its name was resolved.
+            Role::Provider(_) => None,
+            _ => match self.links.peer(&found.role, found.address) {
+                Ok(peer) => Some(peer),
+                Err(error) => {
+                    tracing::error!(upstream = found.name, %error, "it cannot be connected to");
+                    None
+                }
+            },
+        };
+        let host = match &found.role {
+            Role::Provider(provider) => provider.host.clone(),
+            _ => found.address.to_string(),
+        };
+        let breaker = match found.role.class() {
+            Class::Provider => self.settings.provider,
+            Class::Pod | Class::Region | Class::Local => self.settings.pod,
+        };
+        let making = Making {
+            id: UpstreamId(self.next.fetch_add(1, Ordering::Relaxed)),
+            name: found.name.clone(),
+            role: found.role.clone(),
+            address: found.address,
+            host,
+            peer,
+            breaker,
+            metrics: self.metrics.clone(),
+        };
+        Upstream::new(making, now)
+    }
+
+    /// Connects with what the certificates' files say now.
+    pub(crate) fn connect_anew(&self) {
+        // Providers have no certificate of ours.
+        for upstream in self.all().iter().filter(|one| one.class() != Class::Provider) {
+            match self.links.peer(&upstream.role, upstream.address) {
+                Ok(peer) => upstream.peer.store(Some(Arc::new(peer))),
+                Err(error) => {
+                    tracing::error!(upstream = upstream.name, %error, "the old certificate stays");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// A provider's name has this address now.
+    pub(crate) fn resolved(&self, upstream: &Upstream, address: SocketAddr) {
+        let same = |peer: &Arc<pingora::upstreams::peer::HttpPeer>| {
+            peer._address.as_inet() == Some(&address)
+        };
+        if upstream.peer.load().as_ref().is_some_and(same) {
+            return;
+        }
+        match self.links.peer(&upstream.role, address) {
+            Ok(peer) => upstream.peer.store(Some(Arc::new(peer))),
+            Err(error) => tracing::error!(upstream = upstream.name, %error, "not connected to"),
+        }
+    }
+
+    pub(crate) fn all(&self) -> arc_swap::Guard<Arc<Vec<Arc<Upstream>>>> {
+        self.all.load()
+    }
+
+    /// Those of a class.
+    pub(crate) fn of(&self, class: Class) -> Vec<Arc<Upstream>> {
+        self.all().iter().filter(|upstream| upstream.class() == class).cloned().collect()
+    }
+
+    pub(crate) fn by_address(&self, address: SocketAddr) -> Option<Arc<Upstream>> {
+        let is = |upstream: &&Arc<Upstream>| upstream.address == address;
+        self.all().iter().find(is).cloned()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.all().iter().find(|upstream| upstream.name == name).cloned()
+    }
+
+    /// Whether this region answers: a pod of it is ready; for a region that is to have none,
+    /// another region's edge.
+    pub(crate) fn any_ready(&self, now: Instant) -> bool {
+        let class = if self.settings.has_pods { Class::Pod } else { Class::Region };
+        self.all().iter().any(|upstream| upstream.class() == class && upstream.is_ready(now))
+    }
+
+    /// Whether anything can generate.
+    pub(crate) fn can_generate(&self, now: Instant) -> bool {
+        self.all().iter().any(|upstream| upstream.is_ready(now))
+    }
+
+    /// Whether this region is to have pods.
+    pub(crate) fn has_pods(&self) -> bool {
+        self.settings.has_pods
+    }
+
+    /// Whether every one was looked at: before that, a request could find only a part of them. The
+    /// edge's own pod comes later, and nobody waits for it.
+    pub(crate) fn all_checked(&self) -> bool {
+        let counts = |upstream: &&Arc<Upstream>| upstream.class() != Class::Local;
+        self.all().iter().filter(counts).all(|upstream| upstream.is_checked())
+    }
+
+    /// How many sequences the ready ones that answer first compute together; `None` where one does
+    /// not say.
+    pub(crate) fn slots(&self, now: Instant) -> Option<usize> {
+        let class = if self.settings.has_pods { Class::Pod } else { Class::Region };
+        let all = self.all();
+        let ready = all.iter().filter(|one| one.class() == class && one.is_ready(now));
+        let slots = ready.map(|one| one.look(now).report.map_or(0, |report| report.slots));
+        slots.map(|slots| (slots > 0).then_some(slots)).sum()
+    }
+
+    /// Whether evidence that may be our own slowness may take `upstream` out: it never takes the
+    /// last pod, nor more than a share of them.
+    fn soft(&self, upstream: &Upstream, now: Instant) -> bool {
+        if upstream.class() != Class::Pod {
+            return true;
+        }
+        let all = self.all();
+        let pods = all.iter().filter(|other| other.class() == Class::Pod);
+        let (mut others_ready, mut out, mut total) = (0_u32, 0_u32, 0_u32);
+        for pod in pods {
+            let other = pod.id != upstream.id;
+            let ready = pod.is_ready(now);
+            others_ready += u32::from(other && ready);
+            out += u32::from(other && !ready);
+            total += 1;
+        }
+        others_ready > 0 && f64::from(out + 1) <= (self.settings.share * f64::from(total)).max(1.0)
+    }
+
+    /// An attempt on `upstream`, for `tenant`, ended.
+    pub(crate) fn ended(
+        &self,
+        upstream: &Upstream,
+        pass: Pass,
+        (outcome, tenant): (&Outcome, &str),
+        now: Instant,
+    ) {
+        let evidence = lock(&self.blame).weigh(tenant, outcome.evidence(), now);
+        let evidence = match evidence {
+            Evidence::Slow if self.is_widespread(upstream, now) => Evidence::Neutral,
+            evidence => evidence,
+        };
+        let change = upstream.finish(pass, evidence, self.soft(upstream, now), now);
+        let labels = [upstream.name.as_str(), upstream.class().name(), outcome.name()];
+        self.metrics.attempts.with_label_values(&labels).inc();
+        self.changed(upstream, change, now);
+    }
+
+    /// Whether at least half of the other pods timed out just now as well.
+    fn is_widespread(&self, upstream: &Upstream, now: Instant) -> bool {
+        let since = now.checked_sub(WIDESPREAD).unwrap_or(now);
+        let all = self.all();
+        let others: Vec<_> = all
+            .iter()
+            .filter(|other| other.class() == upstream.class() && other.id != upstream.id)
+            .collect();
+        let slow = others.iter().filter(|other| other.slow_since(since)).count();
+        upstream.class() == Class::Pod && slow > 0 && 2 * slow >= others.len()
+    }
+
+    /// The first content came after `took`, of a prompt of so many bytes.
+    pub(crate) fn first_content(
+        &self,
+        upstream: &Upstream,
+        (bytes, took): (usize, Duration),
+        now: Instant,
+    ) {
+        match upstream.class() {
+            Class::Pod => {
+                let ratio = lock(&self.pace).add(bytes, took);
+                upstream.state(|state| state.slowness.add(ratio));
+            }
+            Class::Provider => upstream.state(|state| state.baseline.add(bytes, took, now)),
+            Class::Region | Class::Local => {}
+        }
+    }
+
+    /// After how long without content a second pod is asked, where enough is known.
+    pub(crate) fn hedge_after(&self, bytes: usize) -> Option<Duration> {
+        lock(&self.pace).hedge_after(bytes)
+    }
+
+    /// Takes out who is an outlier among its peers, or slower than its own baseline.
+    pub(crate) fn judge_latency(&self, now: Instant) {
+        let all = self.all();
+        let pods: Vec<_> = all.iter().filter(|one| one.class() == Class::Pod).collect();
+        let paces = pods.iter().map(|pod| {
+            pod.state(|state| (state.slowness.ratio(), state.slowness.samples()))
+        });
+        let paces: Vec<_> = paces.collect();
+        let outliers = pods.iter().enumerate().filter(|(at, _)| outlier(&paces, *at));
+        let providers = all.iter().filter(|one| {
+            one.class() == Class::Provider && one.state(|state| state.baseline.is_high(now))
+        });
+        for upstream in outliers.map(|(_, pod)| *pod).chain(providers) {
+            let soft = self.soft(upstream, now);
+            let change = upstream.state(|state| state.breaker.too_slow(soft, now));
+            self.changed(upstream, change, now);
+        }
+    }
+
+    /// A check of `upstream` that began at `began` succeeded.
+    pub(crate) fn probe_succeeded(
+        &self,
+        upstream: &Upstream,
+        report: PodReport,
+        began: Instant,
+        now: Instant,
+    ) {
+        let (change, news) = upstream.state(|state| {
+            state.heard_of(now);
+            let news = state.report.as_deref() != Some(&report);
+            if news {
+                state.report = Some(Arc::new(report));
+            }
+            (state.breaker.check_passed(began, now), news)
+        });
+        if news {
+            self.take_stock();
+        }
+        upstream.was_checked();
+        let labels = [upstream.name.as_str(), upstream.class().name()];
+        self.metrics.probes.with_label_values(&[labels[0], labels[1], "ok"]).inc();
+        self.metrics.probe_seconds.with_label_values(&labels).set((now - began).as_secs_f64());
+        self.changed(upstream, change, now);
+    }
+
+    /// A check of `upstream` that began at `began` failed.
+    pub(crate) fn probe_failed(&self, upstream: &Upstream, began: Instant, now: Instant) {
+        upstream.was_checked();
+        let labels = [upstream.name.as_str(), upstream.class().name(), "failed"];
+        self.metrics.probes.with_label_values(&labels).inc();
+        let silent = upstream.is_silent_since(began);
+        let soft = self.soft(upstream, now);
+        let change = upstream.state(|state| state.breaker.check_failed(silent, soft, now));
+        self.changed(upstream, change, now);
+    }
+
+    /// The verdict over `upstream`'s checks changed. The last pod is not taken out by checks alone:
+    /// on a starved machine they would take out all.
+    pub(crate) fn probed(&self, upstream: &Upstream, up: bool, now: Instant) {
+        let soft = self.soft(upstream, now);
+        let change = upstream.state(|state| state.breaker.checks(up, soft, now));
+        if !up && !soft && change.is_none() {
+            tracing::warn!(upstream = upstream.name, "checks fail; it stays the last resort");
+        }
+        self.changed(upstream, change, now);
+    }
+
+    /// The operator holds a breaker open or closed, or lets it go.
+    pub(crate) fn force(&self, upstream: &Upstream, forced: Option<Forced>, now: Instant) {
+        let change = upstream.state(|state| state.breaker.force(forced, now));
+        self.changed(upstream, change, now);
+    }
+
+    /// A change of a breaker, told to whoever wants to know.
+    pub(crate) fn changed(&self, upstream: &Upstream, change: Option<Change>, now: Instant) {
+        match change {
+            None => {}
+            Some(Change::Opened(reason)) => {
+                tracing::warn!(upstream = upstream.name, reason = reason.name(), "taken out");
+                upstream.eject(reason);
+                self.tell(upstream, "upstream_out", json!({ "reason": reason.name() }));
+                if reason == Reason::Misconfigured {
+                    tracing::error!(
+                        upstream = upstream.name,
+                        "it refuses our credentials or does not know what we ask for"
+                    );
+                }
+            }
+            Some(Change::HalfOpened) => {
+                tracing::info!(upstream = upstream.name, "tried again");
+                self.tell(upstream, "upstream_probing", json!({}));
+            }
+            Some(Change::Closed) => {
+                tracing::info!(upstream = upstream.name, "back");
+                self.tell(upstream, "upstream_back", json!({}));
+            }
+        }
+        upstream.show(now);
+    }
+
+    fn tell(&self, upstream: &Upstream, kind: &'static str, mut detail: serde_json::Value) {
+        detail["class"] = json!(upstream.class().name());
+        self.events.emit(kind, &upstream.name, detail);
+    }
+
+    /// What they serve together, counted anew.
+    fn take_stock(&self) {
+        // Done again where another's news came in between.
+        self.catalog.rcu(|before| {
+            let all = self.all();
+            let of = |class: Class| -> Vec<Arc<PodReport>> {
+                let reports = all.iter().filter(|one| one.class() == class);
+                reports.filter_map(|one| one.state(|state| state.report.clone())).collect()
+            };
+            let foreign: Vec<Arc<PodReport>> = all
+                .iter()
+                .filter_map(|one| match &one.role {
+                    Role::Provider(provider) => Some(Arc::new(provider.report())),
+                    _ => None,
+                })
+                .collect();
+            let (near, far) = (of(Class::Pod), of(Class::Region));
+            match near.is_empty() && far.is_empty() && before.models().next().is_some() {
+                // Nobody is there to say anything else: what was known stays.
+                true => Arc::clone(before),
+                false => Arc::new(Catalog::of(&near, &far, &foreign)),
+            }
+        });
+    }
+
+    /// The model that a request names; see [`Catalog::find`].
+    pub(crate) fn model(&self, asked: Option<&str>) -> Option<Arc<ModelReport>> {
+        self.catalog.load().find(asked)
+    }
+
+    /// Every model that somebody serves, by name.
+    pub(crate) fn models(&self) -> Vec<Arc<ModelReport>> {
+        self.catalog.load().models().cloned().collect()
+    }
+
+    /// What other regions are told: what this region's own pods serve.
+    pub(crate) fn report(&self, now: Instant) -> PodReport {
+        let all = self.all();
+        let near: Vec<_> = all
+            .iter()
+            .filter(|one| one.class() == Class::Pod && one.is_ready(now))
+            .filter_map(|one| one.look(now).report)
+            .collect();
+        Catalog::of(&near, &[], &[]).report(self.slots(now).unwrap_or(0))
+    }
+}

@@ -1,0 +1,259 @@
+//! External providers: what they are sent, how they are connected to, and what their answers'
+//! headers say of their limits.
+//!
+//! A provider knows nothing of us: it gets the request's own fields, its name for the model and its
+//! key, and no header of ours but the request's id. Where it may be found is the configuration's
+//! word alone: names are resolved here, and private addresses refused where they were not allowed
+//! (a name that points inward is how servers are made to ask themselves).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Uri, header};
+use nearhop_admin::tls::{TlsError, read_certificates};
+use nearhop_conf::{ExternalProvider, RequestKind, is_private};
+use nearhop_wire::{Kind, ModelReport, PodReport};
+use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
+
+use super::pool::Upstreams;
+
+/// A provider, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    settings: ExternalProvider,
+    /// As the `host` header has it.
+    pub(crate) host: String,
+    name: String,
+    port: u16,
+    tls: bool,
+    /// In front of `/completions`.
+    base: String,
+    authorization: Option<HeaderValue>,
+    /// Our names of models that it takes.
+    pub(crate) models_taken: Arc<[String]>,
+    pub(crate) connect: Duration,
+}
+
+impl Provider {
+    /// `None` where the configuration's URL is none, which its reader has refused.
+    pub(crate) fn new(settings: &ExternalProvider) -> Option<Self> {
+        let url: Uri = settings.url.parse().ok()?;
+        let authority = url.authority()?;
+        let tls = url.scheme_str() == Some("https");
+        let authorization = settings.key.as_ref().and_then(|key| {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal())).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Some(Self {
+            host: authority.as_str().to_owned(),
+            name: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            tls,
+            base: url.path().trim_end_matches('/').to_owned(),
+            authorization,
+            models_taken: settings.models.keys().cloned().collect(),
+            connect: settings.connect,
+            settings: settings.clone(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Lower is asked earlier.
+    pub(crate) fn priority(&self) -> u32 {
+        u32::try_from(self.settings.priority).unwrap_or(u32::MAX)
+    }
+
+    /// What it is asked, by class.
+    pub(crate) fn kinds(&self) -> [bool; 4] {
+        [Kind::Inline, Kind::Fim, Kind::Chat, Kind::Agent].map(|kind| {
+            self.settings.kinds.iter().any(|taken| match taken {
+                RequestKind::Inline => kind == Kind::Inline,
+                RequestKind::Fim => kind == Kind::Fim,
+                RequestKind::Chat => kind == Kind::Chat,
+                RequestKind::Agent => kind == Kind::Agent,
+            })
+        })
+    }
+
+    /// Its name for one of our models.
+    pub(crate) fn model<'a>(&'a self, ours: &'a str) -> Option<&'a str> {
+        self.settings.model(ours)
+    }
+
+    /// The path for a request that a pod would take at `pod_path`.
+    pub(crate) fn path(&self, pod_path: &str) -> String {
+        format!("{}{}", self.base, pod_path.trim_start_matches("/v1"))
+    }
+
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization.clone()
+    }
+
+    /// How long its first token, and each that follows, is waited for.
+    pub(crate) fn waits(&self) -> (Duration, Duration) {
+        (self.settings.first_token, self.settings.next_token)
+    }
+
+    /// Models that it stands in for where no pod says what it serves. Nothing is known of them, so
+    /// nothing of them is reused.
+    pub(crate) fn report(&self) -> PodReport {
+        let named = self.models_taken.iter().filter(|name| *name != "*");
+        let models = named.map(|name| ModelReport {
+            name: name.clone(),
+            revision: "external".to_owned(),
+            template: String::new(),
+            temperature: 1.0,
+            max_tokens: 256,
+            context_length: 16 << 10,
+            aliases: Vec::new(),
+        });
+        PodReport { models: models.collect(), kept: Vec::new(), slots: 0 }
+    }
+
+    pub(super) fn peer(&self, address: SocketAddr) -> Result<HttpPeer, TlsError> {
+        let mut peer = HttpPeer::new(address, self.tls, self.name.clone());
+        if let Some(ca) = &self.settings.ca {
+            let authorities: CaType = read_certificates(ca)?.into_boxed_slice();
+            peer.options.ca = Some(Arc::new(authorities));
+        }
+        // Connections are never shared with whoever else is at that address.
+        peer.group_key = fastrand::u64(..);
+        match self.tls {
+            true => peer.options.set_http_version(2, 1),
+            false => peer.options.set_http_version(1, 1),
+        }
+        Ok(peer)
+    }
+
+    /// Of the addresses of its name, the one to connect to: `current` while it is still among them.
+    fn choose(&self, found: &[SocketAddr], current: Option<SocketAddr>) -> Option<SocketAddr> {
+        let allowed = |address: &&SocketAddr| self.settings.private || !is_private(address.ip());
+        let mut allowed = found.iter().filter(allowed).copied();
+        let first = allowed.clone().next();
+        current.filter(|current| allowed.any(|one| one == *current)).or(first)
+    }
+}
+
+/// Where an upstream stands that has no address yet.
+pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Looks up the names of all providers once. Who cannot be looked up stays where it was.
+pub(crate) async fn resolve(upstreams: &Upstreams) {
+    for upstream in upstreams.of(nearhop_routing::Class::Provider) {
+        let Some(provider) = upstream.role.provider() else { continue };
+        let looking = tokio::net::lookup_host((provider.name.as_str(), provider.port));
+        let found: Vec<SocketAddr> = match tokio::time::timeout(RESOLVE_WITHIN, looking).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(error)) => {
+                tracing::warn!(provider = upstream.name, %error, "its name cannot be resolved");
+                continue;
+            }
+            Err(_late) => continue,
+        };
+        let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
+        match provider.choose(&found, current) {
+            Some(address) => upstreams.resolved(&upstream, address),
+            None => {
+                let fix = "its name has none that is public; `private: true` allows others";
+                tracing::warn!(provider = upstream.name, fix, "no address to connect to");
+                upstream.peer.store(None);
+            }
+        }
+    }
+}
+
+/// For how long an answer's headers ask not to be asked: `retry-after`, or what is left of a limit
+/// (OpenAI's `x-ratelimit-*`).
+pub(crate) fn pause(headers: &HeaderMap) -> Option<Duration> {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let used_up = |kind: &str| {
+        let remaining = text(&format!("x-ratelimit-remaining-{kind}"))?;
+        (remaining.trim() == "0").then_some(())?;
+        reset(text(&format!("x-ratelimit-reset-{kind}"))?)
+    };
+    let told = retry_after(headers);
+    [told, used_up("requests"), used_up("tokens")].into_iter().flatten().max().map(|it| it.min(LONGEST))
+}
+
+/// `retry-after` in seconds, or `retry-after-ms`, as some send it.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| -> Option<f64> {
+        let text = headers.get(name)?.to_str().ok()?;
+        text.trim().parse().ok().filter(|number| (0.0..1e9).contains(number))
+    };
+    let millis = number("retry-after-ms").map(|millis| millis / 1000.0);
+    millis.or_else(|| number(header::RETRY_AFTER.as_str())).map(Duration::from_secs_f64)
+}
+
+/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`, or seconds alone.
+fn reset(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if let Ok(seconds) = rest.parse::<f64>() {
+        return (0.0..1e9).contains(&seconds).then(|| Duration::from_secs_f64(seconds));
+    }
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - digits);
+        total += number
+            * match &rest[digits..digits + unit] {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+        rest = &rest[digits + unit..];
+    }
+    (0.0..1e9).contains(&total).then(|| Duration::from_secs_f64(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_of_limits_are_read_as_providers_write_them() {
+        let check = |text: &str, millis: Option<u64>| {
+            assert_eq!(reset(text), millis.map(Duration::from_millis), "{text}");
+        };
+        check("1s", Some(1000));
+        check("6m0s", Some(360_000));
+        check("20ms", Some(20));
+        check("1h2m3.5s", Some(3_723_500));
+        check("12", Some(12_000));
+        for bad in ["", "s", "1x", "-1s", "1e99", "1s2", "é1s"] {
+            // Nothing at all is no time either.
+            check(bad, (bad.is_empty()).then_some(0));
+        }
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_provider_is_left_alone_for_as_long_as_it_asks() {
+        let check = |pairs: &[(&'static str, &'static str)], seconds: Option<u64>| {
+            assert_eq!(pause(&headers(pairs)), seconds.map(Duration::from_secs), "{pairs:?}");
+        };
+        check(&[], None);
+        check(&[("retry-after", "7")], Some(7));
+        check(&[("retry-after-ms", "2000"), ("retry-after", "7")], Some(2));
+        check(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None);
+        check(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "3s")], Some(3));
+        check(&[("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "3s")], None);
+        check(&[("retry-after", "99999999")], Some(3600));
+    }
+}
