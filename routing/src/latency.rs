@@ -47,7 +47,7 @@ struct Line {
 impl Line {
     /// Seconds; `None` before the first sample.
     fn expected(&self, bytes: usize) -> Option<f64> {
-        (self.samples > 0).then(|| self.constant + self.per_byte * bytes as f64)
+        (self.samples > 0).then_some(self.constant + self.per_byte * bytes as f64)
     }
 
     /// How many times longer than expected; 1 where nothing is.
