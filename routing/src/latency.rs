@@ -481,6 +481,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_answer_after_a_night_is_not_the_new_baseline() {
+        let (mut baseline, now) = provider(1.0, 0);
+        let before = baseline.expected(1000).unwrap();
+        baseline.add(1000, secs(usual(1000) * 50.0), now + Duration::from_secs(12 * 3600));
+        let after = baseline.expected(1000).unwrap();
+        assert!(after < before.mul_f64(1.01), "{before:?} became {after:?}");
+    }
+
+    #[test]
     fn a_provider_that_nobody_knows_is_not_high() {
         let (mut baseline, now) = (Baseline::new(), start());
         for step in 0..60 {

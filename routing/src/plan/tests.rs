@@ -226,6 +226,8 @@ fn the_backup_stands_in_behind_all_that_serve_the_model() {
         &views,
         "far: next nearest, r! other model, s! other model",
     );
+    let keeps = View { offers: report(&[model("b", "2")], &[model("b", "1")]), ..pod("k") };
+    check_for(|asking| asking.pinned = true, &[keeps], "k! other model");
 }
 
 #[test]
