@@ -13,6 +13,8 @@
 mod affinity;
 mod breaker;
 mod budget;
+#[cfg(test)]
+mod hedging;
 mod ladder;
 mod latency;
 mod limit;
@@ -24,6 +26,10 @@ use std::fmt;
 pub use affinity::{Choosable, Pick, pick};
 pub use breaker::{Reason, Standing};
 pub use ladder::Level;
+pub use latency::{Baseline, Pace, Slowness, outlier};
+pub use plan::{
+    Asking, Candidate, Class, Kinds, LeftOut, Offers, Plan, Rung, Tried, View, Why, route,
+};
 
 /// Names an upstream as long as the process runs; one that comes back later has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
