@@ -32,6 +32,7 @@ fn model() -> ModelReport {
         max_tokens: 64,
         context_length: 4096,
         aliases: Vec::new(),
+        suffix_first: false,
     }
 }
 

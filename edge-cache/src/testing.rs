@@ -22,6 +22,7 @@ pub(crate) fn model(revision: &str) -> ModelReport {
         max_tokens: 64,
         context_length: 1024,
         aliases: Vec::new(),
+        suffix_first: false,
     }
 }
 

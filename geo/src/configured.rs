@@ -64,6 +64,7 @@ pub fn world_of(regions: &[Configured], dns: &Dns) -> Result<World, ConfiguredEr
             Policy::Fallback => AllDown::Fallback(dns.fallback.clone()),
         },
         overrides: overrides.collect::<Result<_, ConfiguredError>>()?,
+        home: None,
     };
     let mmdb = read("dns.mmdb", dns.mmdb.as_deref())?;
     let systems = read("dns.asn_mmdb", dns.asn_mmdb.as_deref())?;

@@ -85,12 +85,13 @@ pub struct Settings {
     pub all_down: AllDown,
     /// Clients whose regions an operator names.
     pub overrides: Vec<Override>,
+    /// Where addresses are of which no database says it: a proxy's clients are near its region.
+    pub home: Option<Place>,
 }
 
-#[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
-        Self { alike_km: 300.0, all_down: AllDown::default(), overrides: Vec::new() }
+        Self { alike_km: 300.0, all_down: AllDown::default(), overrides: Vec::new(), home: None }
     }
 }
 
@@ -132,7 +133,7 @@ pub(crate) struct Map {
     /// Addresses to classes, merged: what is answered, and how far that holds.
     pub(crate) classes: Table,
     pub(crate) class_list: Vec<Class>,
-    /// Addresses to places, for explanations; 0 is nowhere.
+    /// Addresses to places, for explanations; 0 is where no database says.
     pub(crate) places: Table,
     pub(crate) place_list: Vec<Option<Place>>,
     /// Whether any database says where addresses are.
@@ -154,7 +155,7 @@ impl World {
         if regions.is_empty() {
             return Err(WorldError::NoRegion);
         }
-        let mut place_list = vec![None];
+        let mut place_list = vec![settings.home];
         let mut builder = Builder::new(0);
         if let Some(file) = mmdb {
             let mut known: HashMap<(u64, u64), Value> = HashMap::new();

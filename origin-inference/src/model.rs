@@ -194,6 +194,7 @@ impl Model {
             max_tokens: self.manifest.sampling.max_tokens,
             context_length: self.manifest.context_length,
             aliases: Vec::new(),
+            suffix_first: self.manifest.fim.as_ref().is_some_and(|fim| fim.order.suffix_first()),
         }
     }
 

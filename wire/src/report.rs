@@ -37,6 +37,10 @@ pub struct ModelReport {
     /// Other names that requests may use.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Whether the suffix is laid out before the prefix where there is a gap to fill: what an edge
+    /// must know to see which prompts begin alike.
+    #[serde(default)]
+    pub suffix_first: bool,
 }
 
 impl PodReport {

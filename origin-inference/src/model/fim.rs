@@ -47,6 +47,11 @@ impl FimOrder {
         }
     }
 
+    /// Whether the suffix is laid out before the prefix.
+    pub(crate) const fn suffix_first(self) -> bool {
+        matches!(self, Self::SuffixFirst | Self::SuffixPrefix)
+    }
+
     /// Tokens that this layout adds to the two texts.
     pub(crate) const fn marks(self) -> usize {
         match self {

@@ -17,6 +17,7 @@ fn question(request: &CompletionRequest) -> Question {
         max_tokens: 8,
         context_length: 64,
         aliases: Vec::new(),
+        suffix_first: false,
     };
     Question::of(request, Asker { tenant: "t", key: "k" }, &model, &Namer::default())
 }

@@ -63,6 +63,7 @@ pub(crate) struct Attempts<'a> {
     made: usize,
     /// How the last attempt ended.
     last: Option<Outcome>,
+    seed: u64,
 }
 
 /// For whom a body is: under which name the model goes there, and whether that is a provider.
@@ -120,6 +121,7 @@ impl<'a> Attempts<'a> {
             trace: trace.clone(),
             made: 0,
             last: None,
+            seed: fastrand::u64(..),
         }
     }
 
@@ -144,6 +146,8 @@ impl<'a> Attempts<'a> {
     pub(crate) async fn begin(&mut self) -> Result<Generation<'a>, Reject> {
         let _waiting = Waiting::new(&self.shared.metrics.queue_depth);
         let mut running = FuturesUnordered::new();
+        // Those under way, and since when.
+        let mut waiting: Vec<(Arc<Upstream>, Instant)> = Vec::new();
         let mut hedge = None;
         loop {
             let now = clock::now();
@@ -154,6 +158,7 @@ impl<'a> Attempts<'a> {
                 match self.next(now)? {
                     Next::Try(start) => {
                         hedge = start.hedge;
+                        waiting.push((Arc::clone(&start.upstream), now));
                         running.push(self.attempt(*start));
                     }
                     Next::Wait => {
@@ -168,8 +173,12 @@ impl<'a> Attempts<'a> {
                 Some((upstream, number, attempted)) = running.next() => {
                     let outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
                     self.tries.end(number, outcome, clock::now());
+                    waiting.retain(|(waiting, _)| waiting.id != upstream);
                     match attempted {
-                        Ok(generation) => return Ok(generation),
+                        Ok(generation) => {
+                            self.outrun(&waiting);
+                            return Ok(generation);
+                        }
                         Err(Outcome::ClientFault { status, error }) => {
                             return Err(Reject::ClientFault { status, error });
                         }
@@ -178,7 +187,9 @@ impl<'a> Attempts<'a> {
                 }
                 () = late, if hedge.is_some() => {
                     hedge = None;
-                    if let Some(start) = self.hedge(clock::now())? {
+                    let now = clock::now();
+                    if let Some(start) = self.hedge(now)? {
+                        waiting.push((Arc::clone(&start.upstream), now));
                         running.push(self.attempt(*start));
                     }
                 }
@@ -226,9 +237,19 @@ impl<'a> Attempts<'a> {
         Ok(self.start(&routed, candidate, now)?.map(Box::new))
     }
 
+    /// Another was faster than those that wait. They took at least as long as they did so far; left
+    /// out, whoever is slow would vanish from what is known, and second attempts come ever sooner.
+    fn outrun(&self, waiting: &[(Arc<Upstream>, Instant)]) {
+        let (now, bytes) = (clock::now(), self.admitted.request.input.bytes());
+        for (upstream, began) in waiting {
+            self.shared.upstreams.first_content(upstream, (bytes, now - *began), now);
+        }
+    }
+
     fn routed(&self, now: Instant) -> Routed {
         let known = (self.chain.as_ref(), self.tried.as_slice());
-        let at = (now, fastrand::u64(..));
+        // One draw for a whole request: what one of many may do, it does at every step.
+        let at = (now, self.seed);
         route::plan(self.shared, self.admitted, known, self.constraints, at)
     }
 

@@ -113,6 +113,7 @@ mod tests {
             max_tokens: 64,
             context_length: 1024,
             aliases: Vec::new(),
+            suffix_first: false,
         });
         Arc::new(PodReport { models: models.collect(), kept: Vec::new(), slots: 8 })
     }

@@ -148,7 +148,7 @@ impl Upstream {
             report: None,
             reported: None,
             slowness: Slowness::default(),
-            baseline: Baseline::default(),
+            baseline: Baseline::new(),
             ready_since: None,
             paused: None,
             heard: now,

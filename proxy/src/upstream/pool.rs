@@ -376,7 +376,14 @@ impl Upstreams {
         });
         for upstream in outliers.map(|(_, pod)| *pod).chain(providers) {
             let soft = self.soft(upstream, now);
-            let change = upstream.state(|state| state.breaker.too_slow(soft, now));
+            let change = upstream.state(|state| {
+                let change = state.breaker.too_slow(soft, now);
+                if change.is_some() {
+                    // The minute that opened it must not open it again.
+                    state.baseline.forget_recent();
+                }
+                change
+            });
             self.changed(upstream, change, now);
         }
     }

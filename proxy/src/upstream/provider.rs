@@ -15,6 +15,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Uri, header};
 use nearhop_admin::tls::{TlsError, read_certificates};
 use nearhop_conf::{ExternalProvider, RequestKind, is_private};
+use nearhop_routing::Kinds;
 use nearhop_wire::{Kind, ModelReport, PodReport};
 use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
 
@@ -70,16 +71,15 @@ impl Provider {
         u32::try_from(self.settings.priority).unwrap_or(u32::MAX)
     }
 
-    /// What it is asked, by class.
-    pub(crate) fn kinds(&self) -> [bool; 4] {
-        [Kind::Inline, Kind::Fim, Kind::Chat, Kind::Agent].map(|kind| {
-            self.settings.kinds.iter().any(|taken| match taken {
-                RequestKind::Inline => kind == Kind::Inline,
-                RequestKind::Fim => kind == Kind::Fim,
-                RequestKind::Chat => kind == Kind::Chat,
-                RequestKind::Agent => kind == Kind::Agent,
-            })
-        })
+    /// What it is asked.
+    pub(crate) fn kinds(&self) -> Kinds {
+        let kind = |taken: &RequestKind| match taken {
+            RequestKind::Inline => Kind::Inline,
+            RequestKind::Fim => Kind::Fim,
+            RequestKind::Chat => Kind::Chat,
+            RequestKind::Agent => Kind::Agent,
+        };
+        Kinds::of(&self.settings.kinds.iter().map(kind).collect::<Vec<_>>())
     }
 
     /// Its name for one of our models.
@@ -113,6 +113,7 @@ impl Provider {
             max_tokens: 256,
             context_length: 16 << 10,
             aliases: Vec::new(),
+            suffix_first: false,
         });
         PodReport { models: models.collect(), kept: Vec::new(), slots: 0 }
     }

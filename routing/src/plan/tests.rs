@@ -13,6 +13,7 @@ fn model(name: &str, revision: &str) -> ModelReport {
         max_tokens: 64,
         context_length: 1024,
         aliases: vec!["alias".into()],
+        suffix_first: false,
     }
 }
 
