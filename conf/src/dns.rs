@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::{
-    Admin, Peer, defaults,
-    health::is_url,
+    Admin, Peer,
+    address::is_url,
+    defaults,
     reader::{Field, Section, flatten},
     units::{hex, http_token},
 };
@@ -93,6 +94,7 @@ impl std::fmt::Debug for CookieSecret {
 
 impl Field for CookieSecret {
     const EXPECTED: &'static str = "32 hexadecimal digits, as `openssl rand -hex 16` makes them";
+    const SECRET: bool = true;
     fn parse(value: &Value) -> Option<Self> {
         hex(value.as_str()?).map(Self)
     }

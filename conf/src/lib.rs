@@ -10,6 +10,7 @@
 //! the environment.
 
 mod access;
+mod address;
 mod config;
 mod defaults;
 mod dns;
@@ -26,6 +27,7 @@ pub mod source;
 mod units;
 
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
+pub use address::is_private;
 pub use config::{
     Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
     MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Reuse, ReuseRule,

@@ -152,7 +152,7 @@ fn environment_variables_are_put_in() {
         &expect![[r#"
             edge.yaml has 2 mistakes:
               edge.admin.token: the environment variable TOKEN is not set. Set TOKEN, or write the value here
-              edge.admin.token: a text of 0 characters does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number"#]],
+              edge.admin.token: a text of 0 characters does not fit. Write text of 1 to 4096 characters, in quotes where it looks like a number"#]],
     );
 }
 
@@ -168,6 +168,23 @@ fn a_secret_may_lie_in_a_file() {
         edge.yaml has 1 mistake:
           edge.admin.token_file: cannot read /does/not/exist: No such file or directory (os error 2). Check the path and its permissions"#]],
     );
+}
+
+#[test]
+fn a_secret_is_in_no_mistake() {
+    let key = "sk-0123456789";
+    for yaml in [
+        format!("key: {key}\nkey: {key}\n"),
+        format!("a: {{key: {key}\n"),
+        format!("access: {{key_secret: [{key}]}}\n{EDGE}"),
+        format!("access: {{key_secret: {}}}\n{EDGE}", key.repeat(400)),
+        format!(
+            "regions: [{{name: a, addresses: [192.0.2.1]}}]\ndns: {{cookie_secrets: ['{key}']}}\n"
+        ),
+    ] {
+        let told = Config::read(&yaml, "f", &no_env).unwrap_err().to_string();
+        assert!(!told.contains(key), "{told}");
+    }
 }
 
 #[test]
