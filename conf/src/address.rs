@@ -34,6 +34,11 @@ pub(crate) fn is_safe_url(url: &str) -> bool {
     is_url(url) && (url.starts_with("https://") || loopback())
 }
 
+/// A URL whose host is, as it is written, not on the internet.
+pub(crate) fn is_private_url(url: &str) -> bool {
+    host_of(url).is_some_and(|host| is_localhost(&host) || literal(&host).is_some_and(is_private))
+}
+
 fn host_of(url: &str) -> Option<String> {
     url.parse::<Uri>().ok()?.host().map(str::to_owned)
 }
@@ -173,5 +178,17 @@ mod tests {
         check("http://127.0.0.1@example.com/", false);
         check("http://10.0.0.1/", false);
         check("ftp://127.0.0.1/", false);
+    }
+
+    #[test]
+    fn a_private_url_is_seen_by_its_host_alone() {
+        let check = |url, expected| assert_eq!(is_private_url(url), expected, "{url}");
+        check("https://10.0.0.1/v1", true);
+        check("https://[fd00::1]:8443/v1", true);
+        check("https://LOCALHOST/v1", true);
+        check("https://llm.localhost./v1", true);
+        check("https://api.example.com/v1", false);
+        check("https://192.0.2.1/v1", false);
+        check("nothing", false);
     }
 }

@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, ReuseRule,
-    Scope, Secret, TlsVersion,
+    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, RequestKind,
+    ReuseRule, Scope, Secret, TlsVersion,
     shape::{Form, Shape, Shapes},
     source::Env,
     units,
@@ -246,6 +246,9 @@ words! {
     ReuseRule: "exact, type_ahead, window or normalised", {
         "exact" => Self::Exact, "type_ahead" => Self::TypeAhead, "window" => Self::Window,
         "normalised" => Self::Normalised,
+    }
+    RequestKind: "inline, fim, chat or agent", {
+        "inline" => Self::Inline, "fim" => Self::Fim, "chat" => Self::Chat, "agent" => Self::Agent,
     }
     LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
     Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }
@@ -489,6 +492,22 @@ pub(crate) fn read_given(
         },
     };
     Some(Secret(text))
+}
+
+/// A secret that is sent in an `Authorization` header, as somebody else made it.
+pub(crate) fn read_bearer(
+    section: &mut Section<'_>,
+    name: &'static str,
+    file: &'static str,
+) -> Option<Secret> {
+    let secret = read_given(section, name, file)?;
+    let text = secret.reveal();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let fix = "Write it without spaces, and on one line";
+        section.problem(name, "cannot be sent in a header", fix);
+        return None;
+    }
+    Some(secret)
 }
 
 /// `Some(None)`: the section is in the file but could not be read.

@@ -161,6 +161,11 @@ mod tests {
         let protocol =
             &schema["properties"]["edge"]["properties"]["upstream"]["properties"]["protocol"];
         assert_eq!(protocol["enum"], json!(["http1", "h2"]));
+        let providers = &schema["properties"]["edge"]["properties"]["providers"]["items"];
+        let models = &providers["properties"]["models"];
+        assert_eq!(models["additionalProperties"]["type"], "string", "{models}");
+        let kinds = &providers["properties"]["kinds"]["items"];
+        assert_eq!(kinds["enum"], json!(["inline", "fim", "chat", "agent"]));
     }
 
     #[test]
@@ -230,11 +235,16 @@ mod tests {
             assert!(out.is_empty(), "{out:?} of\n{text}");
         }
         let mut out = Vec::new();
-        let bad = "edge: {listen: 1, pods: [{name: a}], nothing: 1}\n";
+        let bad = "edge: {listen: 1, providers: [{name: a, models: {a: 1}}], nothing: 1}\n";
         refused(&schema, &parse_yaml(bad, "f").unwrap(), "", &mut out);
         assert_eq!(
             out,
-            [".edge.listen: 1", ".edge.nothing: unknown", ".edge.pods[]: without \"address\"",]
+            [
+                ".edge.listen: 1",
+                ".edge.nothing: unknown",
+                ".edge.providers[]: without \"url\"",
+                ".edge.providers[].models.a: 1",
+            ]
         );
     }
 }

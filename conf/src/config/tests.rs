@@ -1,3 +1,5 @@
+mod upstreams;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -25,6 +27,15 @@ fn the_default_file_is_the_defaults() {
     assert_eq!(edge.probes, Probes::default());
     assert_eq!(edge.l1, L1::default());
     assert_eq!(edge.drain, defaults::DRAIN);
+    assert_eq!(edge.breaker, Breaker::default());
+    assert_eq!(edge.ejection, Ejection::default());
+    assert_eq!(edge.hedge, Hedge::default());
+    assert_eq!(edge.retries, Retries::default());
+    assert_eq!(edge.affinity, Affinity::default());
+    assert_eq!(edge.ladder, Ladder::default());
+    assert_eq!(edge.events, Events::default());
+    assert_eq!(edge.tips, defaults::TIPS);
+    assert!(edge.pods_from.is_empty() && edge.providers.is_empty());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.access.tenants[0].plan.as_deref(), Some("team"));
     let origin = config.origin.unwrap();
@@ -191,7 +202,8 @@ fn a_secret_is_in_no_mistake() {
 fn every_example_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let env = |name: &str| match name.ends_with("SHA256") {
-        true => Some("ab".repeat(32)),
+        // Each its own.
+        true => Some(name.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect()),
         false => Some(format!("value-of-{name}-0123456789")),
     };
     let mut seen = 0;
@@ -227,6 +239,11 @@ fn access_is_one_list_from_two_files() {
     std::fs::write(&file, "keys: [{name: a}]\n").unwrap();
     let error = Config::read(&yaml, "x", &no_env).unwrap_err().to_string();
     assert!(error.contains("access.yaml has 2 mistakes"), "{error}");
+}
+
+/// What is said of a file; nothing where it is fine.
+fn told(yaml: &str) -> String {
+    Config::read(yaml, "f", &no_env).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[test]
