@@ -1,12 +1,16 @@
 //! The validated configuration. What is here is known good; no later code checks it again.
 
 mod read;
+mod whole;
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{Access, ByteSize, Dns, Health, L2, Region};
+use crate::{
+    Access, Affinity, Breaker, ByteSize, Dns, Ejection, Events, ExternalProvider, Health, Hedge,
+    L2, Ladder, Pod, PodSource, Region, Retries,
+};
 
 /// A whole configuration file: the roles it describes and what they share.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,8 +152,32 @@ pub struct Edge {
     pub upstream: Upstream,
     /// How pods are checked.
     pub probes: Probes,
-    /// This region's pods.
+    /// This region's pods that the file names. None where it learns of them while it runs, or where
+    /// only other regions have any.
     pub pods: Vec<Pod>,
+    /// Where it learns of pods while it runs.
+    pub pods_from: Vec<PodSource>,
+    /// Who is asked for the names of pods, peers, providers and the webhook; the system's resolvers
+    /// where not given.
+    pub resolver: Option<SocketAddr>,
+    /// External providers, as the file has them.
+    pub providers: Vec<ExternalProvider>,
+    /// When an upstream is out.
+    pub breaker: Breaker,
+    /// What evidence that proves nothing may do.
+    pub ejection: Ejection,
+    /// Second attempts beside late ones.
+    pub hedge: Hedge,
+    /// What further attempts may cost.
+    pub retries: Retries,
+    /// Which prompts go where.
+    pub affinity: Affinity,
+    /// When service degrades.
+    pub ladder: Ladder,
+    /// What chats are shown when nothing can generate; where empty, they are refused.
+    pub tips: Vec<String>,
+    /// Where events go.
+    pub events: Events,
     /// The in-process completion cache.
     pub l1: L1,
     /// The shared completion cache, where there is one.
@@ -255,15 +283,6 @@ pub struct Probes {
     pub deadline: Duration,
     /// Failed checks in a row that take a pod out.
     pub failures: usize,
-}
-
-/// One inference pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
-    /// Its name in headers, metrics and logs.
-    pub name: String,
-    /// Its serving listener.
-    pub address: SocketAddr,
 }
 
 /// A pod that an edge runs for itself, on loopback, with models of the file's `origin` section.

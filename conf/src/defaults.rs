@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::{
-    Audit, ByteSize, Deadlines, L1, Limits, Log, LogFormat, Probes, Protocol, Reuse, ReuseRule,
-    Upstream,
+    Affinity, Audit, Breaker, ByteSize, Deadlines, Ejection, Events, Hedge, L1, Ladder, Limits,
+    Log, LogFormat, Probes, Protocol, RequestKind, Retries, Reuse, ReuseRule, Upstream,
 };
 
 /// The commented default file that `nearhop config default` prints.
@@ -179,6 +179,101 @@ impl Default for Audit {
         }
     }
 }
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            // The spec's numbers, but for the window: as the spec has it failures never fall, and
+            // one an hour would take a pod out within five hours.
+            failures: 5,
+            // Long enough for a rate to mean something, short enough to forget a restart.
+            window: Duration::from_secs(30),
+            // Of a busy upstream five failures are nothing: they must be over this share as well,
+            // or in a row.
+            rate: 0.05,
+            successes: 3,
+            open: Duration::from_secs(30),
+            half_open: 10,
+        }
+    }
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        // When more than half are slow, it is the load: fewer pods would be slower still.
+        Self { share: 0.5 }
+    }
+}
+
+impl Default for Hedge {
+    fn default() -> Self {
+        // Of requests without trouble one in twenty is slower than the 95th percentile, at which a
+        // second attempt begins.
+        Self { enabled: true, share: 0.05 }
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            // When all pods fail, a fifth more load on what is left, and not twice or thrice as much.
+            share: 0.2,
+            // A team's edge has a request a second, a fifth of which would be nothing.
+            per_second: 10,
+        }
+    }
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            // The spec's: a suggestion that begins later comes behind the next keystroke.
+            slow: Duration::from_millis(500),
+            window: Duration::from_secs(30),
+            // Of fewer the slowest in a hundred is one request.
+            samples: 100,
+            // Two windows, so that a level is not left on the last answers of what was well.
+            hold: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Affinity {
+    fn default() -> Self {
+        // A mebibyte of prompts, some quarter of a million tokens: what a pod on a large GPU keeps.
+        // It costs the edge about as much.
+        Self { enabled: true, blocks: 16_384 }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        // A bad night's; some hundred KiB.
+        Self { webhook: None, bearer: None, ca: None, keep: 1000 }
+    }
+}
+
+/// What is true while nothing can generate, and of use to who asks.
+pub(crate) const TIPS: [&str; 2] = [
+    "No model can be reached at the moment. Nothing is wrong with your editor or your question; please ask again in a minute.",
+    "No model can be reached at the moment. Code that was completed before is still completed from the cache.",
+];
+
+/// Between those that an operator puts before and after the rest.
+pub(crate) const PROVIDER_PRIORITY: u32 = 100;
+
+/// What every such API has: `/chat/completions`, with tools. Many have no `/completions`, and most
+/// no suffix; one that answers 404 to code would be out for conversations as well.
+pub(crate) const PROVIDER_KINDS: [RequestKind; 2] = [RequestKind::Chat, RequestKind::Agent];
+
+/// Name, TCP and TLS on another continent take a second.
+pub(crate) const PROVIDER_CONNECT: Duration = Duration::from_secs(2);
+
+/// As of pods: the cap of a long chat deadline.
+pub(crate) const PROVIDER_FIRST_TOKEN: Duration = Duration::from_secs(30);
+
+/// Twice a pod's: models that think say nothing meanwhile.
+pub(crate) const PROVIDER_NEXT_TOKEN: Duration = Duration::from_secs(20);
 
 /// Pingora tells of every broken connection at `error`; what matters of them, our own lines say.
 pub(crate) const LOG_LEVEL: &str = "info,pingora=off,pingora_core=off,pingora_proxy=off,pingora_load_balancing=off,ort=warn,hickory_proto=error";

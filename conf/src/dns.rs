@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::{
-    Admin, Peer, defaults,
-    health::is_url,
+    Admin, Peer,
+    address::{is_url, split_target},
+    defaults,
     reader::{Field, Section, flatten},
     units::{hex, http_token},
 };
@@ -35,6 +36,8 @@ pub struct Region {
     pub drained: bool,
     /// The URL that says whether it is well: its public `/health`.
     pub health: Option<String>,
+    /// The peer listeners of its edges, `host:port` each. DNS does not use them.
+    pub peers: Vec<String>,
 }
 
 /// The DNS server.
@@ -93,6 +96,7 @@ impl std::fmt::Debug for CookieSecret {
 
 impl Field for CookieSecret {
     const EXPECTED: &'static str = "32 hexadecimal digits, as `openssl rand -hex 16` makes them";
+    const SECRET: bool = true;
     fn parse(value: &Value) -> Option<Self> {
         hex(value.as_str()?).map(Self)
     }
@@ -238,7 +242,7 @@ pub(crate) fn is_host_name(name: &str) -> bool {
 
 /// Reads the list of regions.
 pub(crate) fn read_regions(root: &mut Section<'_>) -> Option<Vec<Region>> {
-    let mut names = HashSet::new();
+    let (mut names, mut edges) = (HashSet::new(), HashSet::new());
     let regions = root.sections("regions").into_iter().map(|mut section| {
         let name: Option<String> = section.required("name");
         if let Some(name) = &name {
@@ -272,8 +276,18 @@ pub(crate) fn read_regions(root: &mut Section<'_>) -> Option<Vec<Region>> {
             let fix = "Write a URL such as https://192.0.2.10/health";
             section.problem("health", "is no http URL", fix);
         }
+        let peers: Vec<String> = section.optional("peers").unwrap_or_default();
+        if let Some(bad) = peers.iter().find(|peer| split_target(peer).is_none()) {
+            let fix = "Write the peer listener of each of its edges, such as 10.2.0.5:8443";
+            section.problem("peers", format!("has `{bad}`, which is no host:port"), fix);
+        }
+        if let Some(twice) = peers.iter().find(|peer| !edges.insert((*peer).clone())) {
+            let what = format!("has `{twice}`, which is listed already");
+            section.problem("peers", what, "List each edge once, in its own region");
+        }
         section.finish();
-        Some(Region { name: name?, location, addresses: addresses?, weight, bias, drained, health })
+        let (name, addresses) = (name?, addresses?);
+        Some(Region { name, location, addresses, weight, bias, drained, health, peers })
     });
     regions.collect()
 }

@@ -1,13 +1,13 @@
 //! How regions are watched: who looks, how often, and whose word counts.
 
-use std::{collections::HashSet, net::Ipv6Addr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
-use http::{Uri, uri::Authority};
 use serde_json::Value;
 
 use crate::{
-    Region, defaults,
-    dns::is_host_name,
+    Region,
+    address::{is_host, is_url, split_target},
+    defaults,
     reader::{Field, Section},
     units::http_token,
 };
@@ -98,37 +98,6 @@ impl Spill {
     }
 }
 
-/// A URL that can be asked by plain HTTP or over TLS.
-pub(crate) fn is_url(url: &str) -> bool {
-    let Ok(url) = url.parse::<Uri>() else { return false };
-    let port = |authority: &Authority| match authority.as_str().rsplit_once(':') {
-        // Behind a name or a bracket it is a port.
-        Some((before, port)) if !before.contains(':') || before.ends_with(']') => {
-            port.parse::<u16>().is_ok_and(|port| port > 0)
-        }
-        _ => true,
-    };
-    let fine = |authority: &Authority| is_host(authority.host()) && port(authority);
-    matches!(url.scheme_str(), Some("http" | "https"))
-        && url
-            .authority()
-            .is_some_and(|authority| !authority.as_str().contains('@') && fine(authority))
-}
-
-/// A domain name, or an address, as URLs have it.
-fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[') {
-        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok()),
-        None => is_host_name(host),
-    }
-}
-
-/// A name and a port.
-fn is_target(text: &str) -> bool {
-    let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    text.rsplit_once(':').is_some_and(|(host, given)| !host.is_empty() && port(given))
-}
-
 impl Health {
     pub(crate) fn from_section(mut section: Section<'_>, regions: &[Region]) -> Option<Self> {
         let vantage_points = read_points(&mut section);
@@ -152,7 +121,7 @@ impl Health {
         let rise = count("rise", defaults::HEALTH_RISE);
         let hold = section.or("hold", defaults::HEALTH_HOLD);
         let witnesses: Vec<String> = section.optional("witnesses").unwrap_or_default();
-        if let Some(bad) = witnesses.iter().find(|target| !is_target(target)) {
+        if let Some(bad) = witnesses.iter().find(|target| split_target(target).is_none()) {
             let fix =
                 "Write host:port of something that does not fail with a region, such as a resolver";
             section.problem("witnesses", format!("has `{bad}`"), fix);

@@ -10,33 +10,43 @@
 //! the environment.
 
 mod access;
+mod address;
 mod config;
 mod defaults;
 mod dns;
 mod error;
+mod events;
 #[cfg(test)]
 mod fuzz;
 mod health;
 mod l2;
 mod loaded;
+mod pods;
+mod providers;
 mod reader;
+mod routing;
 mod schema;
 mod shape;
 pub mod source;
 mod units;
 
 pub use access::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
+pub use address::is_private;
 pub use config::{
     Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, LogFormat,
-    MutualTls, Origin, OriginModel, Peer, Pod, Probes, Protocol, Provider, Reuse, ReuseRule,
-    Secret, Tls, TlsVersion, Traces, UnknownRole, Upstream,
+    MutualTls, Origin, OriginModel, Peer, Probes, Protocol, Provider, Reuse, ReuseRule, Secret,
+    Tls, TlsVersion, Traces, UnknownRole, Upstream,
 };
 pub use defaults::DEFAULT_YAML;
 pub use dns::{AllDown, CookieSecret, Dns, Dnssec, Override, RateLimit, Region};
 pub use error::{ConfigError, Problem};
+pub use events::Events;
 pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;
 pub use l2::{L2, L2Tls};
 pub use loaded::{Change, Loaded};
+pub use pods::{Pod, PodSource, read_pods};
+pub use providers::{ExternalProvider, RequestKind};
+pub use routing::{Affinity, Breaker, Ejection, Hedge, Ladder, Retries};
 pub use schema::schema;
 pub use units::{ByteSize, NO_MODEL_NAME, is_model_name};

@@ -33,16 +33,30 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-/// Values that are never shown.
-const HIDDEN: [&str; 4] = ["key_secret", "token", "hmac_sha256", "cookie_secrets"];
+/// Values that are never shown. A webhook's URL may be all that it takes to use it.
+const HIDDEN: [&str; 8] = [
+    "key_secret",
+    "token",
+    "hmac_sha256",
+    "cookie_secrets",
+    "secret",
+    "password",
+    "bearer",
+    "webhook",
+];
+
+/// Whether a value is never shown. `key` is a certificate's file elsewhere, and a secret here.
+fn is_hidden(path: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap_or_default();
+    let name = name.split('[').next().unwrap_or_default();
+    HIDDEN.contains(&name) || (name == "key" && path.starts_with("edge.providers["))
+}
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.path.rsplit('.').next().unwrap_or_default();
-        let name = name.split('[').next().unwrap_or_default();
         let show = |value: &Option<String>| match value {
             None => "(none)".to_owned(),
-            Some(_) if HIDDEN.contains(&name) => "(hidden)".to_owned(),
+            Some(_) if is_hidden(&self.path) => "(hidden)".to_owned(),
             Some(value) => value.clone(),
         };
         write!(f, "{}: {} → {}", self.path, show(&self.from), show(&self.to))
@@ -151,6 +165,20 @@ mod tests {
 
     fn key(name: &str, digit: char) -> String {
         format!("{{name: {name}, tenant: t, hmac_sha256: '{}'}}", String::from(digit).repeat(64))
+    }
+
+    #[test]
+    fn what_is_never_shown_is_known_by_its_path() {
+        let check = |path, expected| assert_eq!(is_hidden(path), expected, "{path}");
+        check("edge.providers[example].key", true);
+        check("edge.tls.certificates[0].key", false);
+        check("edge.events.webhook", true);
+        check("edge.events.bearer", true);
+        check("edge.events.bearer_file", false);
+        check("edge.l2.password", true);
+        check("edge.l2.secret", true);
+        check("dns.cookie_secrets[0]", true);
+        check("edge.limits.requests", false);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -16,9 +17,9 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, ReuseRule,
-    Scope, Secret, TlsVersion,
-    shape::{Shape, Shapes},
+    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, RequestKind,
+    ReuseRule, Scope, Secret, TlsVersion,
+    shape::{Form, Shape, Shapes},
     source::Env,
     units,
 };
@@ -64,8 +65,10 @@ impl Problems {
 pub(crate) trait Field: Sized {
     /// What to write, for the mistake's text: `a duration such as 5s or 800ms`.
     const EXPECTED: &'static str;
-    /// Whether it is written as a list of what is expected.
-    const LIST: bool = false;
+    /// Whether it is one of what is expected, or several.
+    const FORM: Form = Form::One;
+    /// Whether it must not be printed, whatever was written.
+    const SECRET: bool = false;
     /// The words that it may be, where it is one of a few.
     fn words() -> Vec<&'static str> {
         Vec::new()
@@ -79,6 +82,19 @@ impl Field for String {
     fn parse(value: &Value) -> Option<Self> {
         let text = value.as_str()?;
         (1..=256).contains(&text.len()).then(|| text.to_owned())
+    }
+}
+
+/// Tokens of identity providers are longer than names.
+const SECRET_LENGTH_MAX: usize = 4096;
+
+impl Field for Secret {
+    const EXPECTED: &'static str =
+        "text of 1 to 4096 characters, in quotes where it looks like a number";
+    const SECRET: bool = true;
+    fn parse(value: &Value) -> Option<Self> {
+        let text = value.as_str()?;
+        (1..=SECRET_LENGTH_MAX).contains(&text.len()).then(|| Self(text.to_owned()))
     }
 }
 
@@ -156,21 +172,39 @@ impl Field for IpNet {
 }
 
 fn shape<T: Field>(required: bool) -> Shape {
-    Shape { expected: T::EXPECTED, list: T::LIST, words: T::words(), required }
+    Shape { expected: T::EXPECTED, form: T::FORM, words: T::words(), required }
 }
 
 /// Several, in the file as a list.
 impl<T: Field> Field for Vec<T> {
     const EXPECTED: &'static str = T::EXPECTED;
-    const LIST: bool = true;
+    const FORM: Form = Form::List;
+    const SECRET: bool = T::SECRET;
+    fn words() -> Vec<&'static str> {
+        T::words()
+    }
     fn parse(value: &Value) -> Option<Self> {
         let items = value.as_array().filter(|items| items.len() <= LIST_MAX)?;
         items.iter().map(T::parse).collect()
     }
 }
 
+/// Several, each under a name that the operator chooses.
+impl<T: Field> Field for BTreeMap<String, T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    const FORM: Form = Form::Map;
+    const SECRET: bool = T::SECRET;
+    fn words() -> Vec<&'static str> {
+        T::words()
+    }
+    fn parse(value: &Value) -> Option<Self> {
+        let fields = value.as_object().filter(|fields| fields.len() <= LIST_MAX)?;
+        fields.iter().map(|(name, value)| Some((name.clone(), T::parse(value)?))).collect()
+    }
+}
+
 /// A list in a configuration file is written by hand.
-const LIST_MAX: usize = 1024;
+pub(crate) const LIST_MAX: usize = 1024;
 
 /// A closed set of words.
 pub(crate) trait Word: Sized + Copy + 'static {
@@ -212,6 +246,9 @@ words! {
     ReuseRule: "exact, type_ahead, window or normalised", {
         "exact" => Self::Exact, "type_ahead" => Self::TypeAhead, "window" => Self::Window,
         "normalised" => Self::Normalised,
+    }
+    RequestKind: "inline, fim, chat or agent", {
+        "inline" => Self::Inline, "fim" => Self::Fim, "chat" => Self::Chat, "agent" => Self::Agent,
     }
     LogFormat: "text or json", { "text" => Self::Text, "json" => Self::Json }
     Scope: "completions or chat", { "completions" => Self::Completions, "chat" => Self::Chat }
@@ -270,15 +307,19 @@ impl<'a> Section<'a> {
         let value = self.take(name)?;
         let parsed = T::parse(&value);
         if parsed.is_none() {
-            let list = if T::LIST { "a list, each item " } else { "" };
-            // A value that does not fit may be a secret at the wrong place: its text stays out.
+            let form = match T::FORM {
+                Form::One => "",
+                Form::List => "a list, each item ",
+                Form::Map => "a mapping, each value ",
+            };
             let what = match &value {
-                Value::String(text) if name.contains("secret") || name.contains("token") => {
+                Value::String(text) if T::SECRET => {
                     format!("a text of {} characters does not fit", text.chars().count())
                 }
+                _ if T::SECRET => "what is written there does not fit".to_owned(),
                 value => format!("{value} does not fit"),
             };
-            self.problem(name, what, format!("Write {list}{}", T::EXPECTED));
+            self.problem(name, what, format!("Write {form}{}", T::EXPECTED));
         }
         parsed
     }
@@ -404,9 +445,11 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A YAML text as a tree.
+/// A YAML text as a tree. A mistake is told with its line and column, and without the lines around
+/// it, which may have secrets.
 pub(crate) fn parse_yaml(text: &str, path: &str) -> Result<Value, ConfigError> {
-    serde_saphyr::from_str(text)
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| ConfigError::NotYaml { path: path.to_owned(), message: error.to_string() })
 }
 
@@ -430,7 +473,7 @@ pub(crate) fn read_given(
     name: &'static str,
     file: &'static str,
 ) -> Option<Secret> {
-    let given: Option<String> = section.optional(name);
+    let given: Option<Secret> = section.optional(name);
     let path: Option<PathBuf> = section.optional(file);
     let text = match (given, path) {
         (Some(_), Some(_)) => {
@@ -438,7 +481,7 @@ pub(crate) fn read_given(
             return None;
         }
         (None, None) => return None,
-        (Some(text), None) => text,
+        (Some(secret), None) => return Some(secret),
         (None, Some(path)) => match std::fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) => {
@@ -449,6 +492,22 @@ pub(crate) fn read_given(
         },
     };
     Some(Secret(text))
+}
+
+/// A secret that is sent in an `Authorization` header, as somebody else made it.
+pub(crate) fn read_bearer(
+    section: &mut Section<'_>,
+    name: &'static str,
+    file: &'static str,
+) -> Option<Secret> {
+    let secret = read_given(section, name, file)?;
+    let text = secret.reveal();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let fix = "Write it without spaces, and on one line";
+        section.problem(name, "cannot be sent in a header", fix);
+        return None;
+    }
+    Some(secret)
 }
 
 /// `Some(None)`: the section is in the file but could not be read.

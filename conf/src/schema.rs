@@ -7,27 +7,39 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Config, defaults::DEFAULT_YAML, shape::Shape};
+use crate::{
+    Config,
+    defaults::DEFAULT_YAML,
+    shape::{Form, Shape},
+};
 
 impl Shape {
     fn schema(&self) -> Map<String, Value> {
         let item = match (self.words.as_slice(), self.expected) {
             ([], "true or false") => json!({ "type": "boolean" }),
+            ([], "a whole number such as 64496") => json!({ "type": "integer", "minimum": 0 }),
             ([], expected) if expected.starts_with("a whole number") => {
                 json!({ "type": "integer", "minimum": 1 })
             }
-            ([], expected) if expected.starts_with("a number") => {
-                json!({ "type": "number", "minimum": 0, "maximum": 1 })
-            }
+            ([], "a number from 0 to 1") => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+            ([], expected) if is_number(expected) => json!({ "type": "number" }),
             ([], _) => json!({ "type": "string" }),
             (words, _) => json!({ "type": "string", "enum": words }),
         };
-        let schema = if self.list { json!({ "type": "array", "items": item }) } else { item };
+        let schema = match self.form {
+            Form::One => item,
+            Form::List => json!({ "type": "array", "items": item }),
+            Form::Map => json!({ "type": "object", "additionalProperties": item }),
+        };
         match schema {
             Value::Object(map) => map,
             _ => Map::new(),
         }
     }
+}
+
+fn is_number(expected: &str) -> bool {
+    ["a number", "degrees", "kilometres"].iter().any(|start| expected.starts_with(start))
 }
 
 /// The JSON Schema (draft 2020-12) of a configuration file.
@@ -135,6 +147,7 @@ fn comments(yaml: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reader::parse_yaml;
 
     #[test]
     fn fields_have_their_form_their_place_and_their_comment() {
@@ -148,6 +161,11 @@ mod tests {
         let protocol =
             &schema["properties"]["edge"]["properties"]["upstream"]["properties"]["protocol"];
         assert_eq!(protocol["enum"], json!(["http1", "h2"]));
+        let providers = &schema["properties"]["edge"]["properties"]["providers"]["items"];
+        let models = &providers["properties"]["models"];
+        assert_eq!(models["additionalProperties"]["type"], "string", "{models}");
+        let kinds = &providers["properties"]["kinds"]["items"];
+        assert_eq!(kinds["enum"], json!(["inline", "fim", "chat", "agent"]));
     }
 
     #[test]
@@ -165,5 +183,68 @@ mod tests {
                 node = if list { &node["items"] } else { node };
             }
         }
+    }
+
+    /// What in `value` the schema refuses: those of its rules that ours have.
+    fn refused(schema: &Value, value: &Value, path: &str, out: &mut Vec<String>) {
+        let fits = match schema["type"].as_str().unwrap() {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "integer" => value.is_u64(),
+            "number" => value.is_number(),
+            other => panic!("{path}: {other} is no type"),
+        };
+        let least = schema["minimum"].as_f64().unwrap_or(f64::MIN);
+        let most = schema["maximum"].as_f64().unwrap_or(f64::MAX);
+        let within = value.as_f64().is_none_or(|number| (least..=most).contains(&number));
+        let word = schema["enum"].as_array().is_none_or(|words| words.contains(value));
+        if !(fits && within && word) {
+            out.push(format!("{path}: {value}"));
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            if value[name.as_str().unwrap()].is_null() {
+                out.push(format!("{path}: without {name}"));
+            }
+        }
+        for (name, below) in value.as_object().into_iter().flatten() {
+            let known = &schema["properties"][name];
+            let schema = if known.is_null() { &schema["additionalProperties"] } else { known };
+            match schema.is_object() {
+                true => refused(schema, below, &format!("{path}.{name}"), out),
+                false => out.push(format!("{path}.{name}: unknown")),
+            }
+        }
+        for below in value.as_array().into_iter().flatten() {
+            refused(&schema["items"], below, &format!("{path}[]"), out);
+        }
+    }
+
+    #[test]
+    fn the_schema_takes_every_example_and_the_default_file() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let files = std::fs::read_dir(folder).unwrap();
+        let mut texts: Vec<String> =
+            files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        texts.push(DEFAULT_YAML.to_owned());
+        let schema = schema();
+        for text in texts {
+            let mut out = Vec::new();
+            refused(&schema, &parse_yaml(&text, "f").unwrap(), "", &mut out);
+            assert!(out.is_empty(), "{out:?} of\n{text}");
+        }
+        let mut out = Vec::new();
+        let bad = "edge: {listen: 1, providers: [{name: a, models: {a: 1}}], nothing: 1}\n";
+        refused(&schema, &parse_yaml(bad, "f").unwrap(), "", &mut out);
+        assert_eq!(
+            out,
+            [
+                ".edge.listen: 1",
+                ".edge.nothing: unknown",
+                ".edge.providers[]: without \"url\"",
+                ".edge.providers[].models.a: 1",
+            ]
+        );
     }
 }

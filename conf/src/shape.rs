@@ -17,8 +17,19 @@ impl Shapes {
 pub(crate) struct Shape {
     /// What to write, in the words of a mistake.
     pub(crate) expected: &'static str,
-    pub(crate) list: bool,
+    pub(crate) form: Form,
     /// Where it is one of a few words, these.
     pub(crate) words: Vec<&'static str>,
     pub(crate) required: bool,
+}
+
+/// How many values a field has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One.
+    One,
+    /// A list.
+    List,
+    /// A mapping, whose names the operator chooses.
+    Map,
 }

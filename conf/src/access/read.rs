@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::{Access, Algorithm, ApiKey, Egress, Issuer, Plan, Rates, Scope, Tenant};
 use crate::{
-    ConfigError, Secret, defaults,
+    ConfigError, Secret,
+    address::is_safe_url,
+    defaults,
     reader::{Problems, Section, expand, parse_yaml, read_secret},
     source::{self, Env},
     units::{hex, http_token},
@@ -194,15 +196,7 @@ fn read_issuer(mut section: Section<'_>) -> Option<Issuer> {
     let issuer = section.required("issuer");
     let audience = section.required("audience");
     let jwks_url: Option<String> = section.required("jwks_url");
-    let local = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
-    let safe = |url: &str| {
-        url.starts_with("https://")
-            || local.iter().any(|start| {
-                url.strip_prefix(start)
-                    .is_some_and(|rest| rest.starts_with(':') || rest.starts_with('/'))
-            })
-    };
-    if jwks_url.as_deref().is_some_and(|url| !safe(url)) {
+    if jwks_url.as_deref().is_some_and(|url| !is_safe_url(url)) {
         let fix = "Use an https URL: who can change the keys can sign for anybody";
         section.problem("jwks_url", "is not fetched safely", fix);
     }

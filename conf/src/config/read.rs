@@ -1,17 +1,22 @@
 //! The file's sections to [`Config`], every mistake on the way reported.
 
-use std::{collections::HashSet, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
 
 use serde_json::Value;
 
 use super::{
     Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
-    Origin, OriginModel, Peer, Pod, Probes, Reuse, Tls, TlsVersion, Traces, Upstream,
+    Origin, OriginModel, Peer, Probes, Reuse, Tls, TlsVersion, Traces, Upstream,
+    whole::{Around, check_answers, check_certificate, check_egress, check_peers, check_roles},
 };
 use crate::{
-    Access, ByteSize, ConfigError, Dns, Health, L2, defaults,
+    Access, Affinity, Breaker, ByteSize, ConfigError, Dns, Ejection, Events, Health, Hedge, L2,
+    Ladder, Retries, defaults,
     dns::read_regions,
+    pods,
+    providers::read_providers,
     reader::{Problems, Section, expand, flatten, parse_yaml, read_secret},
+    routing::read_tips,
     shape::Shapes,
     source::Env,
     units::{NO_MODEL_NAME, http_token, is_model_name},
@@ -72,10 +77,11 @@ impl Config {
             root.problem("region", "is sent in a header", "Use letters, digits, `-`, `_` and `.`");
         }
         let access = Access::from_section(root.section("access"), env)?;
-        let edge = root.has("edge").then(|| Edge::from_section(root.section("edge")));
-        let origin = root.has("origin").then(|| Origin::from_section(root.section("origin")));
         let regions = read_regions(root);
         let listed = regions.as_deref().unwrap_or_default();
+        let around = Around { here: &region, regions: regions.as_deref() };
+        let edge = root.has("edge").then(|| Edge::from_section(root.section("edge"), around));
+        let origin = root.has("origin").then(|| Origin::from_section(root.section("origin")));
         let dns = root.has("dns").then(|| Dns::from_section(root.section("dns"), listed));
         let health =
             root.has("health").then(|| Health::from_section(root.section("health"), listed));
@@ -93,6 +99,9 @@ impl Config {
         if let Some(Some(Edge { local: Some(local), .. })) = &edge {
             check_roles(root, local, origin.as_ref().and_then(Option::as_ref));
         }
+        if let (Some(access), Some(Some(edge))) = (&access, &edge) {
+            check_egress(root, access, edge, around);
+        }
         let nobody = |access: &Access| access.keys.is_empty() && access.issuers.is_empty();
         if edge.is_some() && access.as_ref().is_some_and(nobody) {
             let fix = "Add a key: `nearhop key NAME TENANT`";
@@ -108,33 +117,6 @@ impl Config {
             Some(Self { region, access, edge, origin, regions, health, dns, log, traces })
         })();
         Ok(whole)
-    }
-}
-
-/// Views are exchanged between peer listeners, under the names that vantage points have.
-fn check_peers(root: &Section<'_>, health: &Health, peers: [(&'static str, Option<&Peer>); 2]) {
-    let known = |name: &String| health.vantage_points.iter().any(|point| point.name == *name);
-    for (field, peer) in peers {
-        if let Some(name) = peer.and_then(|peer| peer.name.as_ref()).filter(|name| !known(name)) {
-            let what = format!("has the name `{name}`, which is none of health.vantage_points");
-            root.problem(field, what, "Write one of their names, or none where it has no vote");
-        }
-    }
-    if peers.iter().all(|(_, peer)| peer.is_none()) {
-        let fix = "Add `edge.peer` or `dns.peer` with {listen, name, tls}";
-        root.problem("health", "needs a listener for the other vantage points", fix);
-    }
-}
-
-/// The edge's own pod takes its models from the `origin` section.
-fn check_roles(root: &Section<'_>, local: &LocalPod, origin: Option<&Origin>) {
-    let Some(origin) = origin else {
-        let fix = "Add an `origin` section with `models`, each with its role as an alias";
-        root.problem("edge.local", "needs the models of an `origin` section", fix);
-        return;
-    };
-    if let Err(error) = origin.for_roles(&local.roles) {
-        root.problem("edge.local.roles", error.to_string(), "Give that alias to a model");
     }
 }
 
@@ -168,12 +150,13 @@ impl Traces {
 }
 
 impl Edge {
-    fn from_section(mut section: Section<'_>) -> Option<Self> {
+    fn from_section(mut section: Section<'_>, around: Around<'_>) -> Option<Self> {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let listen = section.required("listen");
         let tls = section.has("tls").then(|| Tls::from_section(section.section("tls")));
         let proxy_protocol = section.or("proxy_protocol", Vec::new());
         let cors = section.has("cors").then(|| Cors::from_section(section.section("cors")));
+        check_certificate(&section, around);
         let peer = section.has("peer").then(|| Peer::from_section(section.section("peer")));
         let admin = Admin::from_section(section.section("admin"));
         let threads = section.or("threads", cores);
@@ -187,7 +170,23 @@ impl Edge {
         let l2 = section.has("l2").then(|| L2::from_section(section.section("l2")));
         let reuse = Reuse::from_section(section.section("reuse"));
         let local = section.has("local").then(|| LocalPod::from_section(section.section("local")));
-        let pods = read_pods(&mut section);
+        let pods = pods::listed(&mut section);
+        let pods_from = pods::read_sources(&mut section);
+        let nothing = pods.as_ref().is_some_and(Vec::is_empty);
+        if nothing && pods_from.as_ref().is_some_and(Vec::is_empty) {
+            check_answers(&section, around);
+        }
+        let resolver = section.optional("resolver");
+        let regions = around.regions.unwrap_or_default();
+        let providers = read_providers(&mut section, around.here, regions);
+        let breaker = Breaker::from_section(section.section("breaker"));
+        let ejection = Ejection::from_section(section.section("ejection"));
+        let hedge = Hedge::from_section(section.section("hedge"));
+        let retries = Retries::from_section(section.section("retries"));
+        let affinity = Affinity::from_section(section.section("affinity"));
+        let ladder = Ladder::from_section(section.section("ladder"));
+        let tips = read_tips(&mut section, defaults::TIPS.map(str::to_owned).to_vec());
+        let events = Events::from_section(section.section("events"));
         section.finish();
         Some(Self {
             listen: listen?,
@@ -204,38 +203,23 @@ impl Edge {
             upstream,
             probes,
             pods: pods?,
+            pods_from: pods_from?,
+            resolver,
+            providers: providers?,
+            breaker,
+            ejection,
+            hedge,
+            retries,
+            affinity,
+            ladder,
+            tips,
+            events,
             l1,
             l2: flatten(l2)?,
             reuse,
             local: flatten(local)?,
         })
     }
-}
-
-fn read_pods(edge: &mut Section<'_>) -> Option<Vec<Pod>> {
-    let sections = edge.sections("pods");
-    if sections.is_empty() {
-        edge.problem("pods", "has no pod, so nothing could answer", "Add `- {name, address}`");
-        return None;
-    }
-    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
-    let mut all = Some(Vec::new());
-    for mut section in sections {
-        let name: Option<String> = section.required("name");
-        let address: Option<SocketAddr> = section.required("address");
-        if name.as_ref().is_some_and(|name| !names.insert(name.clone())) {
-            section.problem("name", "is used twice", "Give each pod a name of its own");
-        }
-        if address.is_some_and(|address| !addresses.insert(address)) {
-            section.problem("address", "is another pod's", "List each pod once");
-        }
-        section.finish();
-        match (name, address, all.as_mut()) {
-            (Some(name), Some(address), Some(all)) => all.push(Pod { name, address }),
-            _ => all = None,
-        }
-    }
-    all
 }
 
 fn read_models(origin: &mut Section<'_>) -> Option<Vec<OriginModel>> {

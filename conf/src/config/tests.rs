@@ -1,3 +1,5 @@
+mod upstreams;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -25,6 +27,15 @@ fn the_default_file_is_the_defaults() {
     assert_eq!(edge.probes, Probes::default());
     assert_eq!(edge.l1, L1::default());
     assert_eq!(edge.drain, defaults::DRAIN);
+    assert_eq!(edge.breaker, Breaker::default());
+    assert_eq!(edge.ejection, Ejection::default());
+    assert_eq!(edge.hedge, Hedge::default());
+    assert_eq!(edge.retries, Retries::default());
+    assert_eq!(edge.affinity, Affinity::default());
+    assert_eq!(edge.ladder, Ladder::default());
+    assert_eq!(edge.events, Events::default());
+    assert_eq!(edge.tips, defaults::TIPS);
+    assert!(edge.pods_from.is_empty() && edge.providers.is_empty());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.access.tenants[0].plan.as_deref(), Some("team"));
     let origin = config.origin.unwrap();
@@ -152,7 +163,7 @@ fn environment_variables_are_put_in() {
         &expect![[r#"
             edge.yaml has 2 mistakes:
               edge.admin.token: the environment variable TOKEN is not set. Set TOKEN, or write the value here
-              edge.admin.token: a text of 0 characters does not fit. Write text of 1 to 256 characters, in quotes where it looks like a number"#]],
+              edge.admin.token: a text of 0 characters does not fit. Write text of 1 to 4096 characters, in quotes where it looks like a number"#]],
     );
 }
 
@@ -171,10 +182,28 @@ fn a_secret_may_lie_in_a_file() {
 }
 
 #[test]
+fn a_secret_is_in_no_mistake() {
+    let key = "sk-0123456789";
+    for yaml in [
+        format!("key: {key}\nkey: {key}\n"),
+        format!("a: {{key: {key}\n"),
+        format!("access: {{key_secret: [{key}]}}\n{EDGE}"),
+        format!("access: {{key_secret: {}}}\n{EDGE}", key.repeat(400)),
+        format!(
+            "regions: [{{name: a, addresses: [192.0.2.1]}}]\ndns: {{cookie_secrets: ['{key}']}}\n"
+        ),
+    ] {
+        let told = Config::read(&yaml, "f", &no_env).unwrap_err().to_string();
+        assert!(!told.contains(key), "{told}");
+    }
+}
+
+#[test]
 fn every_example_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let env = |name: &str| match name.ends_with("SHA256") {
-        true => Some("ab".repeat(32)),
+        // Each its own.
+        true => Some(name.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect()),
         false => Some(format!("value-of-{name}-0123456789")),
     };
     let mut seen = 0;
@@ -210,6 +239,11 @@ fn access_is_one_list_from_two_files() {
     std::fs::write(&file, "keys: [{name: a}]\n").unwrap();
     let error = Config::read(&yaml, "x", &no_env).unwrap_err().to_string();
     assert!(error.contains("access.yaml has 2 mistakes"), "{error}");
+}
+
+/// What is said of a file; nothing where it is fine.
+fn told(yaml: &str) -> String {
+    Config::read(yaml, "f", &no_env).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[test]
