@@ -124,6 +124,22 @@ impl Directory {
         }
     }
 
+    /// The tenant whose request another edge passes on, which has judged its credential and charges
+    /// it; `None` where tenants are listed and it is not among them.
+    #[must_use]
+    pub fn on_behalf_of(&self, tenant: &str) -> Option<Caller> {
+        let (_, egress) = self.tenant(tenant)?;
+        Some(Caller {
+            key: "another-region".to_owned(),
+            label: "another-region".to_owned(),
+            tenant: tenant.to_owned(),
+            user: None,
+            scopes: Scope::ALL.to_vec(),
+            plan: Arc::default(),
+            egress,
+        })
+    }
+
     /// Who sent `credential`: an API key or a token. `jwks` are the issuers' keys, `now` is Unix
     /// time in seconds.
     ///

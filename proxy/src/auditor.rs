@@ -116,7 +116,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
 
 /// What a pod says to the same prompt now; `None` where none is idle, or none answers.
 async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
-    if shared.gate.waiting() > 0 || shared.pods.views().iter().any(|view| view.in_flight > 0) {
+    if shared.gate.waiting() > 0 || shared.upstreams.all().iter().any(|one| one.in_flight() > 0) {
         return None;
     }
     let admitted = job.admitted.for_later(clock::now());
@@ -124,8 +124,8 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
     let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, admitted.deadline).await;
     let _entered = entered.ok()?;
     let asked = ("audit", &job.trace);
-    let attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
-    let generation = attempts.ok()?.begin().await.ok()?;
+    let mut attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
+    let generation = attempts.begin().await.ok()?;
     let mut text = String::new();
     let read = generation.read(|event| {
         if let Event::Delta(delta) = event {

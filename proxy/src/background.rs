@@ -10,6 +10,7 @@ use nearhop_edge_cache::{
     cluster::Trouble,
     l2::{self, Applied},
 };
+use nearhop_routing::Class;
 use tokio::{
     sync::{Notify, mpsc},
     time::interval,
@@ -61,13 +62,38 @@ pub(crate) async fn watch_files(reloader: Arc<Reloader>) {
     }
 }
 
-/// Gives pods as many requests as they compute, whenever pods come, go or say otherwise.
+/// Gives pods as many requests as they compute, or as they turn out to do well with, whenever that
+/// changes.
 pub(crate) async fn size_gate(shared: Arc<Shared>) {
     let mut tick = interval(Duration::from_millis(100));
     loop {
         tick.tick().await;
         let requests = shared.live.load().limits.requests;
-        shared.gate.resize(places(shared.pods.slots(), requests), requests / 4);
+        let limit = places(shared.upstreams.capacity(clock::now()), requests);
+        shared.gate.resize(limit, requests / 4);
+        shared.metrics.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+}
+
+/// How often connections to other regions are used, so that they stay open.
+const WARM: Duration = Duration::from_secs(5);
+
+/// Keeps connections to other regions' edges open, so that no request waits for handshakes.
+pub(crate) async fn keep_warm(shared: Arc<Shared>) {
+    const WITHIN: Duration = Duration::from_secs(3);
+    let mut tick = interval(WARM);
+    loop {
+        tick.tick().await;
+        let warming = shared.upstreams.of(Class::Region).into_iter().map(|edge| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let warmed = tokio::time::timeout(WITHIN, shared.exchanges.warm(&edge)).await;
+                if let Ok(Err(error)) = warmed {
+                    tracing::debug!(upstream = edge.name, error, "no connection is kept open");
+                }
+            }
+        });
+        join_all(warming).await;
     }
 }
 

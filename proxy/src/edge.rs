@@ -7,8 +7,8 @@ use std::{
     net::{SocketAddr, TcpListener},
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use nearhop_admin::{
-    BindError, Checks, Metrics, admin_router, bind, clock,
+    BindError, Checks, Events, Metrics, admin_router, bind, clock,
     tls::{TlsError, acceptor, keep_fresh, mutual_acceptor, mutual_files},
 };
 use nearhop_admission::{Gate, Jwks, Limiter, Usage, UsageError};
@@ -27,6 +27,7 @@ use nearhop_edge_cache::{
     l2, snapshot,
 };
 use nearhop_geo::{Post, RegionId, Vantage, VantageMetrics};
+use nearhop_routing::{Budget, BudgetSettings, Ladder, LadderSettings};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
@@ -38,7 +39,9 @@ use tokio::{
 
 use crate::{
     auditor::{self, Auditor},
-    background::{fetch_keys, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files},
+    background::{
+        fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files,
+    },
     buffer::Budget,
     client::Side,
     export::Exporter,
@@ -49,11 +52,13 @@ use crate::{
     local::Local,
     metrics::EdgeMetrics,
     operator,
-    phase::{Shared, places, warm_up},
+    phase::{Shared, places, route::Regions, warm_up},
     reload::{Reloader, SetLevel},
     rules::Rules,
     signals::{Heard, Signals},
-    upstream::{exchange::Exchanges, pods::Pods, probe},
+    upstream::{connections::Links, exchange::Exchanges, pool::Upstreams, probe},
+    watch::{self, Finding},
+    webhook,
 };
 
 /// Why an edge cannot start.
@@ -131,6 +136,8 @@ pub struct Edge {
     l2_writes: Option<mpsc::Receiver<l2::Write>>,
     audits: mpsc::Receiver<auditor::Job>,
     share_limits: bool,
+    finding: Finding,
+    webhook: nearhop_conf::Events,
 }
 
 type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -182,9 +189,16 @@ impl Edge {
         if edge.local.is_some() && loaded.files().is_empty() {
             return Err(EdgeError::NoFile);
         }
-        let local = edge.local.clone();
-        let local =
-            local.map(|local| Arc::new(Local::new(local, loaded.path(), edge_metrics.clone())));
+        let events = Events::new(edge.events.keep);
+        let links = Links::new(&edge.upstream, edge.peer.as_ref().map(|peer| &peer.tls));
+        links.check()?;
+        let upstreams = Arc::new(Upstreams::new(edge, links, &edge_metrics, &events));
+        let finding = Finding::new(config, edge);
+        finding.known(&upstreams, now);
+        let local = edge.local.clone().map(|local| {
+            let told = (edge_metrics.clone(), Arc::clone(&upstreams));
+            Arc::new(Local::new(local, loaded.path(), told))
+        });
         let live = Arc::new(ArcSwap::from_pointee(Live::new(config, edge)));
         let (exporter, exporting) = config
             .traces
@@ -228,7 +242,12 @@ impl Edge {
             handing_over: AtomicBool::new(false),
             auditor,
             flights: Arc::default(),
-            pods: Arc::new(Pods::new(&edge.pods, &edge.upstream, &edge_metrics, now)?),
+            upstreams: Arc::clone(&upstreams),
+            budget: Mutex::new(Budget::new(budget(edge), now)),
+            ladder: Mutex::new(Ladder::new(ladder(edge))),
+            level: AtomicU8::new(0),
+            regions: finding.has_regions().then(|| Regions::new(&config.regions, &config.region)).flatten(),
+            events: events.clone(),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
             metrics: edge_metrics.clone(),
             started: now,
@@ -251,12 +270,12 @@ impl Edge {
             tracing::info!(entries = taker.taken(), "the old process had these cached");
         }
         let (draining, drained) = watch::channel(false);
-        let pods = Arc::clone(&shared.pods);
+        let ready = Arc::clone(&upstreams);
         let checks = Checks {
             live: Arc::new(|| Ok(())),
-            ready: Arc::new(move || match (*drained.borrow(), pods.any_ready()) {
+            ready: Arc::new(move || match (*drained.borrow(), ready.can_generate(clock::now())) {
                 (true, _) => Err("stopping".to_owned()),
-                (false, false) => Err("no pod is ready".to_owned()),
+                (false, false) => Err("nothing is ready that could answer".to_owned()),
                 (false, true) => Ok(()),
             }),
         };
@@ -265,6 +284,7 @@ impl Edge {
         let (threads, probes) = (edge.threads.get(), edge.probes.clone());
         let share_limits = edge.l2.as_ref().is_some_and(|l2| l2.share_limits);
         let token = edge.admin.token.clone();
+        let edge_events = edge.events.clone();
         let reloader = Reloader::new(loaded, live, acceptor, set_level, edge_metrics);
         let reloader = Arc::new(reloader);
         let routes = operator::routes(&shared, &reloader, local.clone());
@@ -291,6 +311,8 @@ impl Edge {
             l2_writes,
             audits,
             share_limits,
+            finding,
+            webhook: edge_events,
         })
     }
 
@@ -353,7 +375,7 @@ impl Edge {
             let paths = mutual_files(&peer.tls);
             operations.spawn(keep_fresh(paths, peer.acceptor, move || mutual_acceptor(&peer.tls)));
         }
-        let checks = probe::service(&self.shared.pods, &self.probes, &self.shared.exchanges);
+        let checks = probe::service(&self.shared.upstreams, &self.probes, &self.shared.exchanges);
         let seen = stopping_seen.clone();
         operations.spawn(async move { checks.start(seen).await });
         if let Some(local) = self.local.take() {
@@ -379,7 +401,11 @@ impl Edge {
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
-        operations.spawn(Arc::clone(&self.shared.pods).keep_fresh());
+        self.finding.run(operations.handle(), &self.shared);
+        operations.spawn(watch::level(Arc::clone(&self.shared)));
+        operations.spawn(webhook::tell(Arc::clone(&self.shared), self.webhook));
+        // With the requests, which use the connections that it keeps open.
+        tokio::spawn(keep_warm(Arc::clone(&self.shared)));
 
         // Ready, and then until something says stop.
         let mut tick = interval(Duration::from_millis(20));
@@ -387,8 +413,9 @@ impl Edge {
         let leaving = loop {
             tokio::select! {
                 _ = tick.tick(), if on_ready.is_some() => {
-                    let pods = &self.shared.pods;
-                    if pods.any_ready() && pods.all_checked() && let Some(on_ready) = on_ready.take() {
+                    let upstreams = &self.shared.upstreams;
+                    let ready = upstreams.can_generate(clock::now()) && upstreams.all_checked();
+                    if ready && let Some(on_ready) = on_ready.take() {
                         self.inherited.ready();
                         handover::notify(&[NotifyState::Ready]);
                         on_ready(self.ready);
@@ -445,6 +472,20 @@ impl Edge {
         }
         Ok(handles)
     }
+}
+
+fn budget(edge: &nearhop_conf::Edge) -> BudgetSettings {
+    BudgetSettings {
+        share: edge.retries.share,
+        per_second: edge.retries.per_second,
+        hedges: edge.hedge.share,
+        ..BudgetSettings::default()
+    }
+}
+
+fn ladder(edge: &nearhop_conf::Edge) -> LadderSettings {
+    let nearhop_conf::Ladder { slow, window, samples, hold } = edge.ladder;
+    LadderSettings { slow, window, samples, hold }
 }
 
 /// Connections of other edges; a region has a few of them, each with one or two.

@@ -297,12 +297,12 @@ impl Reader {
         self.flight.state().begun.as_ref().map(|(_, origin)| origin.clone())
     }
 
-    /// Waits for pieces and gives them to `take`, each with what the answer begins with; `sent` is
-    /// whether some were sent already.
+    /// Waits for pieces and gives them to `take`, each with what the answer begins with and how often
+    /// it was gone on with; `sent` is whether some were sent already.
     pub(crate) async fn next(
         &mut self,
         sent: bool,
-        take: &mut impl FnMut(&AnswerHead, &Event),
+        take: &mut impl FnMut((&AnswerHead, u32), &Event),
     ) -> Step {
         loop {
             self.changed.borrow_and_update();
@@ -359,14 +359,18 @@ impl Reader {
         current
     }
 
-    fn look(&mut self, sent: bool, take: &mut impl FnMut(&AnswerHead, &Event)) -> Option<Step> {
+    fn look(
+        &mut self,
+        sent: bool,
+        take: &mut impl FnMut((&AnswerHead, u32), &Event),
+    ) -> Option<Step> {
         let state = self.flight.state();
         if state.turn != self.progress.turn {
             self.progress = Progress { turn: state.turn, ..Progress::default() };
         }
         let before = self.progress.at;
         if let Some((head, _)) = &state.begun {
-            let mut take = |event: &Event| take(head, event);
+            let mut take = |event: &Event| take((head, state.resumed), event);
             for event in &state.events[before..] {
                 self.progress.at += 1;
                 if self.typed.is_empty() {

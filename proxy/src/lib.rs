@@ -6,7 +6,7 @@
 //!                                           ▼       │ readers
 //!                                 flights: generate → route → attempt
 //!                                                               │
-//!                                                             upstream: pods, their health, exchanges with them
+//!                                                             upstream: pods, regions, providers; their state, exchanges with them
 //! ```
 //!
 //! Pingora's types stop in `listener`, `gateway` and `upstream`: a phase takes plain data and
@@ -42,6 +42,8 @@ mod rules;
 mod signals;
 mod trace;
 mod upstream;
+mod watch;
+mod webhook;
 
 pub use edge::{Edge, EdgeError, Ready, Start};
 pub use handover::{Inherited, Successor};

@@ -15,6 +15,10 @@ pub(crate) struct Live {
     pub(crate) directory: Directory,
     pub(crate) proxy_protocol: Vec<IpNet>,
     pub(crate) cors: Origins,
+    /// Whether second attempts are made beside late ones.
+    pub(crate) hedge: bool,
+    /// What chats are told when nothing can answer.
+    pub(crate) tips: Vec<String>,
     /// Whether each request is a line of the log.
     pub(crate) access_log: bool,
 }
@@ -40,6 +44,8 @@ impl Live {
             directory: Directory::new(&config.access),
             proxy_protocol: edge.proxy_protocol.clone(),
             cors: Origins::new(edge.cors.as_ref()),
+            hedge: edge.hedge.enabled,
+            tips: edge.tips.clone(),
             access_log: config.log.access,
         }
     }

@@ -10,7 +10,7 @@ mod judge;
 use std::{
     ffi::OsString,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,9 +26,14 @@ use self::judge::{End, Seen, Verdict, judge, pause};
 use crate::{
     child::{Child, ChildError, stop_all},
     metrics::EdgeMetrics,
+    upstream::{
+        member::Role,
+        pool::{Found, Source, Upstreams},
+    },
 };
 
 const NAME: &str = "the edge's own pod";
+const NAME_AS_UPSTREAM: &str = "local";
 /// From one look at it to the next.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -37,6 +42,7 @@ pub(crate) struct Local {
     settings: LocalPod,
     arguments: Vec<OsString>,
     metrics: EdgeMetrics,
+    upstreams: Arc<Upstreams>,
     state: Mutex<State>,
 }
 
@@ -52,12 +58,16 @@ struct State {
 
 impl Local {
     /// A pod for `settings`, whose models are in the configuration at `config`.
-    pub(crate) fn new(settings: LocalPod, config: &Path, metrics: EdgeMetrics) -> Self {
+    pub(crate) fn new(
+        settings: LocalPod,
+        config: &Path,
+        (metrics, upstreams): (EdgeMetrics, Arc<Upstreams>),
+    ) -> Self {
         let words = ["origin".to_owned(), "--role".to_owned(), settings.roles.join(",")];
         let threads = ["--threads".to_owned(), settings.threads.to_string(), "-c".to_owned()];
         let arguments = words.into_iter().chain(threads).map(OsString::from);
         let arguments = arguments.chain([config.as_os_str().to_owned()]).collect();
-        Self { settings, arguments, metrics, state: Mutex::default() }
+        Self { settings, arguments, metrics, upstreams, state: Mutex::default() }
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -66,6 +76,13 @@ impl Local {
         let memory = i64::try_from(state.memory).unwrap_or(i64::MAX);
         self.metrics.local_memory.set(memory);
         self.metrics.local_ready.set(i64::from(state.listen.is_some()));
+        let found = state.listen.map(|address| Found {
+            name: NAME_AS_UPSTREAM.to_owned(),
+            address,
+            role: Role::Local,
+        });
+        drop(state);
+        self.upstreams.set(&Source::Local, found.as_slice(), clock::now());
     }
 
     /// For `/admin/v1/local`.

@@ -1,7 +1,7 @@
 //! Every metric of the edge.
 
 use nearhop_admin::{Metrics, latency_buckets};
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// The edge's metrics. Labels take few values, all of them ours: never a prompt, key or path.
 #[derive(Debug, Clone)]
@@ -31,8 +31,17 @@ pub(crate) struct EdgeMetrics {
     pub(crate) l1_places: IntGauge,
     pub(crate) attempts: IntCounterVec,
     pub(crate) ejections: IntCounterVec,
-    pub(crate) pod_ready: IntGaugeVec,
-    pub(crate) pod_in_flight: IntGaugeVec,
+    pub(crate) upstream_ready: IntGaugeVec,
+    pub(crate) upstream_in_flight: IntGaugeVec,
+    pub(crate) breaker_state: IntGaugeVec,
+    pub(crate) retries_denied: IntCounter,
+    pub(crate) hedges: IntCounter,
+    pub(crate) resumes: IntCounter,
+    pub(crate) level: IntGauge,
+    pub(crate) level_changes: IntCounterVec,
+    pub(crate) concurrency_limit: IntGauge,
+    pub(crate) shed: IntCounterVec,
+    pub(crate) webhooks: IntCounterVec,
     pub(crate) probe_seconds: GaugeVec,
     pub(crate) probes: IntCounterVec,
     pub(crate) local_ready: IntGauge,
@@ -146,24 +155,68 @@ impl EdgeMetrics {
             ),
             attempts: metrics.counters(
                 "nearhop_attempts_total",
-                "Attempts on pods by how they ended.",
-                &["pod", "outcome"],
+                "Attempts on upstreams by how they ended.",
+                &["upstream", "class", "outcome"],
             ),
             ejections: metrics.counters(
                 "nearhop_ejections_total",
-                "Pods taken out of service, by reason.",
-                &["pod", "reason"],
+                "Upstreams taken out of service, by reason.",
+                &["upstream", "class", "reason"],
             ),
-            pod_ready: metrics.gauges("nearhop_pod_ready", "Whether a pod gets traffic.", &["pod"]),
-            pod_in_flight: metrics.gauges(
-                "nearhop_pod_in_flight",
-                "Requests in progress on a pod.",
-                &["pod"],
+            upstream_ready: metrics.gauges(
+                "nearhop_upstream_ready",
+                "Whether an upstream gets traffic.",
+                &["upstream", "class"],
+            ),
+            upstream_in_flight: metrics.gauges(
+                "nearhop_upstream_in_flight",
+                "Requests in progress on an upstream.",
+                &["upstream", "class"],
+            ),
+            breaker_state: metrics.gauges(
+                "nearhop_breaker_state",
+                "An upstream's breaker: 0 closed, 1 half-open, 2 open.",
+                &["upstream", "class"],
+            ),
+            retries_denied: metrics.counter(
+                "nearhop_retries_denied_total",
+                "Further attempts that were not made: the budget of all requests was used up.",
+            ),
+            hedges: metrics.counter(
+                "nearhop_hedges_total",
+                "Second attempts that were made beside late ones.",
+            ),
+            resumes: metrics.counter(
+                "nearhop_resumes_total",
+                "Answers that broke off and were gone on with elsewhere.",
+            ),
+            level: metrics.gauge(
+                "nearhop_level",
+                "How far service is degraded: 0, nothing is, to 4, nothing can generate.",
+            ),
+            level_changes: metrics.counters(
+                "nearhop_level_changes_total",
+                "Changes of the level by what caused them.",
+                &["to", "cause"],
+            ),
+            concurrency_limit: metrics.gauge(
+                "nearhop_concurrency_limit",
+                "Requests that pods may work on at once, for this edge.",
+            ),
+            shed: metrics.counters(
+                "nearhop_shed_total",
+                "Requests refused because too much was asked at once, by kind.",
+                &["kind"],
+            ),
+            webhooks: metrics.counters(
+                "nearhop_webhooks_total",
+                "Events told to the webhook by whether it took them.",
+                &["result"],
             ),
             probes: metrics.counters(
                 "nearhop_probes_total",
-                "Checks of pods by result.",
-                &["pod", "result"],
+                "Checks of upstreams by result.",
+                &["upstream", "class", "result"],
             ),
             local_ready: metrics.gauge(
                 "nearhop_local_pod_ready",
@@ -178,8 +231,8 @@ impl EdgeMetrics {
             ),
             probe_seconds: metrics.real_gauges(
                 "nearhop_probe_seconds",
-                "Time of a pod's last successful check.",
-                &["pod"],
+                "Time of an upstream's last successful check.",
+                &["upstream", "class"],
             ),
         }
     }

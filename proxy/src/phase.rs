@@ -6,15 +6,19 @@
 //! | [`limit`] | what key and tenant may use: reserved before, settled after | a reservation, or `Reject` |
 //! | [`lookup`] | the cache, and what is being answered just now | `Hit`, `Join`, or `Miss` with a ticket to store |
 //! | [`generate`] | a task apart from its readers: a place, attempts, the whole answer into the cache | a flight |
-//! | [`route`] | pure: which pod next, and why | `Candidate` |
-//! | [`attempt`] | walks the pods under one deadline until one begins to answer | `Generation` |
+//! | [`route`] | what is known of upstreams, and who of them is next, and why | `Plan` |
+//! | [`attempt`] | walks the plan under one deadline until somebody begins to answer | `Generation` |
+//! | [`fallback`] | what is left where nobody does: something like it, nothing, a word to a chat | bytes |
 //! | [`respond`] | the answer to the client | bytes |
+//! | [`hop`] | the same for another region: one attempt, on a pod of this one | bytes |
 //! | [`record`] | metrics and the access event, on every path | |
 
 pub(crate) mod admit;
 pub(crate) mod attempt;
 mod collect;
+mod fallback;
 pub(crate) mod generate;
+mod hop;
 pub(crate) mod limit;
 pub(crate) mod lookup;
 pub(crate) mod record;
@@ -24,17 +28,21 @@ pub(crate) mod tries;
 pub(crate) mod warm_up;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
-use nearhop_admin::clock;
+use nearhop_admin::{Events, clock};
 use nearhop_admission::{Caller, Crowd, Gate, Jwks, Limiter, Seat, Usage};
 use nearhop_edge_cache::{Memory, Namer, Validity, l2};
 use nearhop_geo::Vantage;
+use nearhop_routing::{Budget, Class, Ladder, Level};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -43,6 +51,7 @@ use self::{
     lookup::{Lookup, Ticket},
     record::{Record, Source},
     respond::Next,
+    route::Regions,
 };
 use crate::{
     auditor::Auditor,
@@ -55,7 +64,7 @@ use crate::{
     metrics::EdgeMetrics,
     reject::Reject,
     rules::Rules,
-    upstream::{exchange::Exchanges, pods::Pods},
+    upstream::{exchange::Exchanges, pool::Upstreams},
 };
 
 /// What every request shares.
@@ -85,8 +94,18 @@ pub(crate) struct Shared {
     pub(crate) auditor: Auditor,
     /// Generations under way.
     pub(crate) flights: Arc<Flights>,
-    pub(crate) pods: Arc<Pods>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) exchanges: Arc<Exchanges>,
+    /// What further attempts may cost.
+    pub(crate) budget: Mutex<Budget>,
+    /// How far service is degraded.
+    pub(crate) ladder: Mutex<Ladder>,
+    /// The same, to be read by every answer.
+    pub(crate) level: AtomicU8,
+    /// The order of other regions, where there are any to ask.
+    pub(crate) regions: Option<Regions>,
+    /// What happened, for the operator.
+    pub(crate) events: Events,
     pub(crate) metrics: EdgeMetrics,
     /// Cache times count from here.
     pub(crate) started: Instant,
@@ -104,11 +123,29 @@ pub(crate) struct Shared {
 impl Shared {
     /// Requests that pods work on, those that wait here, and what pods compute together; `None`
     /// where a ready pod does not say how much that is.
-    pub(crate) fn load(&self) -> Option<Value> {
-        let capacity = self.pods.slots()?;
-        let running: usize = self.pods.views().iter().map(|view| view.in_flight).sum();
+    pub(crate) fn load(&self, now: Instant) -> Option<Value> {
+        let capacity = self.upstreams.slots(now)?;
+        let pods = self.upstreams.of(Class::Pod);
+        let running: usize = pods.iter().map(|pod| pod.in_flight()).sum();
         let queued = self.gate.waiting();
         Some(json!({ "running": running, "queued": queued, "capacity": capacity }))
+    }
+
+    /// What further attempts may cost.
+    pub(crate) fn budget<R>(&self, act: impl FnOnce(&mut Budget) -> R) -> R {
+        // Nothing in here can panic half-way.
+        act(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How far service is degraded, to be told what was seen.
+    pub(crate) fn ladder<R>(&self, act: impl FnOnce(&mut Ladder) -> R) -> R {
+        // Nothing in here can panic half-way.
+        act(&mut self.ladder.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How far service is degraded.
+    pub(crate) fn level(&self) -> Level {
+        Level::ALL[usize::from(self.level.load(Ordering::Relaxed)).min(Level::ALL.len() - 1)]
     }
 
     /// Time since the start, as the cache counts it.
@@ -127,7 +164,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, live: &Arc<Live>, client: &mut imp
     record.asked(client);
     let target = match client.side() {
         Side::Public => admit::target(method, path, headers, (live, &shared.jwks, unix_now())),
-        Side::Peer => admit::peer_target(method, path),
+        Side::Peer => admit::peer_target(method, path, headers, live),
     };
     let answered = match target {
         Ok(Target::Health) => respond::health(client, &mut record).await,
@@ -137,6 +174,10 @@ pub(crate) async fn run(shared: &Arc<Shared>, live: &Arc<Live>, client: &mut imp
         Ok(Target::Models) => respond::models(client, &mut record).await,
         Ok(Target::TabbyHealth) => respond::tabby_health(client, &mut record).await,
         Ok(Target::Completion(head)) => match completion(client, &mut record, head).await {
+            Ok(()) => Ok(()),
+            Err(reject) => respond::reject(client, &mut record, &reject).await,
+        },
+        Ok(Target::Hop(head)) => match hop::answer(client, &mut record, head).await {
             Ok(()) => Ok(()),
             Err(reject) => respond::reject(client, &mut record, &reject).await,
         },
@@ -161,24 +202,12 @@ async fn completion(
     record: &mut Record<'_>,
     head: admit::Head,
 ) -> Result<(), Reject> {
-    let (shared, live) = (record.shared, record.live);
-    let limits = &live.limits;
+    let shared = record.shared;
     record.caller(&head.caller);
-    let _place = Place::take(shared, &head.caller, limits.requests).ok_or(Reject::Overloaded)?;
-    let body = match client.body(limits.body.0, limits.body_read, &mut record.held).await {
-        Ok(body) => body,
-        Err(BodyError::NoRoom) => return Err(Reject::Overloaded),
-        Err(BodyError::TooLarge) => return Err(Reject::BodyTooLarge { limit: limits.body.0 }),
-        Err(BodyError::TooSlow) => {
-            return Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() });
-        }
-        Err(BodyError::Malformed) => return Err(Reject::BadRequest),
-        Err(BodyError::Broken) => {
-            record.client_gone();
-            return Ok(());
-        }
-    };
-    let admitted = Arc::new(admit::request(head, body, shared, live, record.arrived)?);
+    let requests = record.live.limits.requests;
+    let _place = Place::take(shared, &head.caller, requests).ok_or(Reject::Overloaded)?;
+    let Some(body) = body(client, record).await? else { return Ok(()) };
+    let admitted = Arc::new(admit::request(head, body, record, client.address())?);
     record.kind = Some(admitted.kind);
     if admitted.request.warm_up {
         record.reserve(&admitted, limit::tokens_at_most(&admitted))?;
@@ -187,17 +216,29 @@ async fn completion(
         return Ok(());
     }
     match answer(client, record, &admitted).await {
-        // The client named a time by which it takes what there is.
-        Err(Reject::Deadline) if admitted.request.time_limit.is_some() => {
-            respond::nothing(client, record, &admitted, Some(Source::Degraded)).await
+        Ok(()) => Ok(()),
+        Err(reject) => fallback::answer(client, record, &admitted, reject).await,
+    }
+}
+
+/// The whole body of a request; `None` where the client has gone away meanwhile.
+async fn body(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+) -> Result<Option<Bytes>, Reject> {
+    let limits = &record.live.limits;
+    match client.body(limits.body.0, limits.body_read, &mut record.held).await {
+        Ok(body) => Ok(Some(body)),
+        Err(BodyError::NoRoom) => Err(Reject::Overloaded),
+        Err(BodyError::TooLarge) => Err(Reject::BodyTooLarge { limit: limits.body.0 }),
+        Err(BodyError::TooSlow) => {
+            Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() })
         }
-        Err(reject) if reject.is_ours() => match lookup::fallback(shared, &admitted).await {
-            Some(hit) => {
-                respond::hit(client, record, &admitted, (&hit, Source::CacheFallback)).await
-            }
-            None => Err(reject),
-        },
-        answered => answered,
+        Err(BodyError::Malformed) => Err(Reject::BadRequest),
+        Err(BodyError::Broken) => {
+            record.client_gone();
+            Ok(None)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nearhop_admin::clock;
 use nearhop_edge_cache::{Purge, TagKind, l2::Published};
+use nearhop_routing::Class;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -116,8 +117,10 @@ pub(crate) async fn sweep(shared: &Arc<Shared>) -> usize {
 
 async fn tell_pods(shared: &Arc<Shared>, what: &Value) -> Map<String, Value> {
     let mut telling = tokio::task::JoinSet::new();
-    for pod in shared.pods.iter() {
-        let (shared, pod, what) = (Arc::clone(shared), Arc::clone(pod), what.clone());
+    // The edge's own pod has prompts as well.
+    let of = |class| shared.upstreams.of(class).into_iter();
+    for pod in of(Class::Pod).chain(of(Class::Local)) {
+        let (shared, what) = (Arc::clone(shared), what.clone());
         telling.spawn(async move {
             let told = timeout(POD_WITHIN, shared.exchanges.purge(&pod, &what)).await;
             let late = |_elapsed| Err(format!("no answer within {} s", POD_WITHIN.as_secs()));

@@ -133,7 +133,7 @@ pub(super) fn explain(shared: &Shared, body: &str) -> Response {
         Ok(request) => request,
         Err(error) => return api_error(StatusCode::BAD_REQUEST, &error),
     };
-    let Some(model) = shared.pods.model(request.model.as_deref()) else {
+    let Some(model) = shared.upstreams.model(request.model.as_deref()) else {
         return refused("no pod serves its model".to_owned());
     };
     let mut verdict = crate::phase::lookup::reusable(&request, &model);

@@ -1,6 +1,7 @@
 //! Who asks, for what, and whether it may be asked.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,8 +13,13 @@ use nearhop_conf::{Deadlines, Scope};
 use nearhop_geo::VOTES_PATH;
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
-use super::Shared;
-use crate::{live::Live, reject::Reject, trace::hex};
+use super::record::Record;
+use crate::{
+    live::Live,
+    reject::Reject,
+    trace::hex,
+    upstream::exchange::{HOP, VIEW_PATH},
+};
 
 /// What a request's head asks for.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub(crate) enum Target {
     TabbyHealth,
     /// A completion; its body comes next.
     Completion(Head),
+    /// The same, that another region's edge passes on.
+    Hop(Head),
 }
 
 /// The head of a completion request.
@@ -60,6 +68,8 @@ pub(crate) struct Admitted {
     pub(crate) hurried: bool,
     /// The model that was asked for, at the revision that will answer.
     pub(crate) model: Arc<ModelReport>,
+    /// Where the client is.
+    pub(crate) client: IpAddr,
 }
 
 impl Admitted {
@@ -68,7 +78,8 @@ impl Admitted {
         const TIME: Duration = Duration::from_secs(60);
         let (request, body) = (self.request.clone(), self.body.clone());
         let (head, model) = (self.head.clone(), Arc::clone(&self.model));
-        Self { head, request, body, kind: Kind::Agent, deadline: now + TIME, hurried: true, model }
+        let (kind, deadline, client) = (Kind::Agent, now + TIME, self.client);
+        Self { head, request, body, kind, deadline, hurried: true, model, client }
     }
 
     /// Whether the client asked for this revision, and not only for the model.
@@ -113,23 +124,45 @@ pub(crate) fn known_path(path: &str) -> &'static str {
         "/v1/fim/completions",
         "/v1/infill",
         "/infill",
-        "/peer/v1/view",
+        VIEW_PATH,
         VOTES_PATH,
     ];
     KNOWN.into_iter().find(|known| *known == path).unwrap_or("other")
 }
 
 /// Judges what another edge asks for.
-pub(crate) fn peer_target(method: &Method, path: &str) -> Result<Target, Reject> {
-    let target = match path {
-        "/peer/v1/view" => Target::View,
-        VOTES_PATH => Target::Votes,
+pub(crate) fn peer_target(
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    live: &Live,
+) -> Result<Target, Reject> {
+    let takes = |allowed: Method, name: &'static str| match *method == allowed {
+        true => Ok(()),
+        false => Err(Reject::MethodNotAllowed { allowed: name }),
+    };
+    let endpoint = match path {
+        VIEW_PATH => return takes(Method::GET, "GET").map(|()| Target::View),
+        VOTES_PATH => return takes(Method::GET, "GET").map(|()| Target::Votes),
+        "/v1/completions" => Endpoint::Completions,
+        "/v1/chat/completions" => Endpoint::Chat,
         _ => return Err(Reject::NotFound),
     };
-    match *method == Method::GET {
-        true => Ok(target),
-        false => Err(Reject::MethodNotAllowed { allowed: "GET" }),
-    }
+    takes(Method::POST, "POST")?;
+    // Only on this listener, whose clients have shown certificates, are these believed.
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let tenant = text("x-nearhop-tenant").filter(|_| headers.contains_key(HOP));
+    let tenant = tenant.ok_or(Reject::BadRequest)?;
+    let caller = live.directory.on_behalf_of(tenant).ok_or(Reject::UnknownTenant)?;
+    Ok(Target::Hop(Head {
+        caller: Arc::new(caller),
+        endpoint,
+        no_store: true,
+        no_cache: true,
+        kind: asked_kind(headers),
+        timeout: asked_timeout(headers)?,
+        session: None,
+    }))
 }
 
 /// Judges a request's head.
@@ -246,10 +279,10 @@ fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Reject> {
 pub(crate) fn request(
     head: Head,
     body: Bytes,
-    shared: &Shared,
-    live: &Live,
-    arrived: Instant,
+    record: &Record<'_>,
+    client: IpAddr,
 ) -> Result<Admitted, Reject> {
+    let (shared, live, arrived) = (record.shared, record.live, record.arrived);
     let mut request = CompletionRequest::parse(head.endpoint, &body).map_err(Reject::Invalid)?;
     if request.declared.session.is_none() {
         request.declared.session.clone_from(&head.session);
@@ -258,8 +291,8 @@ pub(crate) fn request(
     if bytes > limit {
         return Err(Reject::PromptTooLarge { limit, bytes });
     }
-    let Some(model) = shared.pods.model(request.model.as_deref()) else {
-        let models = shared.pods.models();
+    let Some(model) = shared.upstreams.model(request.model.as_deref()) else {
+        let models = shared.upstreams.models();
         let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
         return Err(match &request.model {
             Some(name) if !known.is_empty() => {
@@ -283,7 +316,7 @@ pub(crate) fn request(
     let asked = [head.timeout, request.time_limit].into_iter().flatten().min();
     let asked = total(&live.deadlines, kind, asked);
     let (deadline, hurried) = (arrived + asked, asked < own);
-    Ok(Admitted { head, request, body, kind, deadline, hurried, model })
+    Ok(Admitted { head, request, body, kind, deadline, hurried, model, client })
 }
 
 /// A client may ask to be served later than its request's shape says, never earlier: else

@@ -356,7 +356,7 @@ impl Given {
 }
 
 /// A place among the requests that pods work on, in its tenant's turn.
-async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit, Reject> {
+pub(super) async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit, Reject> {
     let _waiting = Waiting::new(&shared.metrics.queue_depth);
     let caller = &admitted.head.caller;
     let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;

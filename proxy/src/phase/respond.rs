@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
+use nearhop_routing::Class;
 use nearhop_wire::{
     Answer, ApiError, Choice, ErrorKind, EventWriter, Finish, Head as AnswerHead, Usage,
 };
@@ -41,12 +42,12 @@ pub(crate) enum Next {
 
 /// `/health`: whether this edge would answer.
 pub(crate) async fn health(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
-    let (status, word) = match record.shared.pods.any_ready() {
+    let (status, word) = match record.shared.upstreams.any_ready(clock::now()) {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "no pod is ready"),
     };
     let mut said = json!({ "status": word });
-    if let Some(load) = record.shared.load() {
+    if let Some(load) = record.shared.load(clock::now()) {
         // DNS passes clients on when a region is full.
         said["load"] = load;
     }
@@ -60,12 +61,12 @@ pub(crate) async fn health(client: &mut impl Client, record: &mut Record<'_>) ->
     send(client, record, status, headers, body).await
 }
 
-/// `/v1/models`: what the pods serve.
+/// `/v1/models`: what there is.
 pub(crate) async fn models(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
     let created = record.shared.started_unix;
     let data: Vec<_> = record
         .shared
-        .pods
+        .upstreams
         .models()
         .into_iter()
         .map(|model| {
@@ -90,7 +91,7 @@ pub(crate) async fn tabby_health(
     client: &mut impl Client,
     record: &mut Record<'_>,
 ) -> Result<(), Gone> {
-    let Some(model) = record.shared.pods.model(None) else {
+    let Some(model) = record.shared.upstreams.model(None) else {
         return reject(client, record, &Reject::NoPods).await;
     };
     let mut headers = common(record);
@@ -138,19 +139,24 @@ pub(crate) async fn preflight(
     send(client, record, StatusCode::NO_CONTENT, headers, Bytes::new()).await
 }
 
-/// What other edges are told: whether this region answers, and how busy it is.
+/// What other edges are told: whether this region's pods answer, for which models, and how busy
+/// they are.
 pub(crate) async fn view(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
-    let shared = record.shared;
-    let views = shared.pods.views();
-    let ready = views.iter().filter(|view| view.is_ready()).count();
-    let in_flight: usize = views.iter().map(|view| view.in_flight).sum();
+    let (shared, now) = (record.shared, clock::now());
+    let pods = shared.upstreams.of(Class::Pod);
+    let ready = pods.iter().filter(|pod| pod.is_ready(now)).count();
+    let in_flight: usize = pods.iter().map(|pod| pod.in_flight()).sum();
+    let report = shared.upstreams.report(now);
     let body = json!({
         "region": shared.region.to_str().unwrap_or_default(),
         "ready": ready > 0,
-        "pods": views.len(),
+        "pods": pods.len(),
         "pods_ready": ready,
         "in_flight": in_flight,
         "in_progress": shared.crowd.total(),
+        "models": report.models,
+        "kept": report.kept,
+        "slots": report.slots,
     });
     let mut headers = common(record);
     headers.push((header::CONTENT_TYPE, JSON));
@@ -190,13 +196,23 @@ pub(crate) async fn hit(
     Ok(())
 }
 
-/// An answer without text: a warm-up's, which has no source, and what there is at the end of a
-/// time that the client named.
+/// An answer without text: a warm-up's, which has no source, and what there is where nothing can
+/// answer.
 pub(crate) async fn nothing(
     client: &mut impl Client,
     record: &mut Record<'_>,
     admitted: &Admitted,
     source: Option<Source>,
+) -> Result<(), Reject> {
+    text(client, record, admitted, ("", source)).await
+}
+
+/// A text that no model generated: none at all, or what a chat is told where nothing can answer.
+pub(crate) async fn text(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+    (text, source): (&str, Option<Source>),
 ) -> Result<(), Reject> {
     let head = AnswerHead {
         id: format!("cmpl-{}", record.request_id),
@@ -205,8 +221,8 @@ pub(crate) async fn nothing(
         fingerprint: String::new(),
         endpoint: admitted.request.endpoint,
     };
-    let choices =
-        vec![Choice { text: String::new(), finish: Finish::Length, logprobs: Vec::new() }];
+    let finish = if text.is_empty() { Finish::Length } else { Finish::Stop };
+    let choices = vec![Choice { text: text.to_owned(), finish, logprobs: Vec::new() }];
     let answer = Answer { head, choices, usage: Usage::default() };
     let (content_type, body) = match admitted.request.stream {
         true => (SSE, answer.stream(&admitted.request)),
@@ -236,7 +252,7 @@ pub(crate) async fn stream(
     let mut writer = StreamWriter::default();
     let mut sent = false;
     loop {
-        let mut take = |head: &AnswerHead, event: &Event| writer.take(admitted, head, event);
+        let mut take = |head: (&AnswerHead, u32), event: &Event| writer.take(admitted, head, event);
         let Some(step) = waited(client, admitted, reader.next(sent, &mut take)).await else {
             record.client_gone();
             return Ok(Next::Answered);
@@ -352,6 +368,24 @@ impl StreamWriter {
     }
 }
 
+/// What a stream to another edge begins with.
+pub(super) async fn begin_relay(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+) -> Result<(), Gone> {
+    let mut headers = common(record);
+    headers.push((header::CONTENT_TYPE, SSE));
+    headers.push((header::CACHE_CONTROL, NO_STORE));
+    record.answered(StatusCode::OK);
+    client.send_head(ResponseHead { status: StatusCode::OK, headers, length: None }).await
+}
+
+/// What a stream ends with that broke off.
+pub(super) fn broken_event() -> Bytes {
+    let message = "the answer broke off here and cannot be continued; ask again";
+    ApiError::new(ErrorKind::Server, "stream_broken", message).event()
+}
+
 async fn broken(
     client: &mut impl Client,
     record: &mut Record<'_>,
@@ -364,9 +398,7 @@ async fn broken(
         "a stream broke after its first byte"
     );
     record.broken();
-    let message = "the answer broke off here and cannot be continued; ask again";
-    let error = ApiError::new(ErrorKind::Server, "stream_broken", message);
-    unsent.extend_from_slice(&error.event());
+    unsent.extend_from_slice(&broken_event());
     // Whether the client still listens changes nothing any more.
     let _ = client.send_body(unsent.freeze(), true).await;
     Next::Answered

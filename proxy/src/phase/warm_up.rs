@@ -42,7 +42,7 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
             let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
             let _entered = entered.map_err(|_none| Reject::Overloaded)?;
             let asked = (request_id.as_str(), &trace);
-            let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default())?;
+            let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
             let generation = attempts.begin().await?;
             used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.

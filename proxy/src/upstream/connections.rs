@@ -27,7 +27,7 @@ use pingora::{
 };
 use tokio::io::AsyncWriteExt as _;
 
-use super::member::Role;
+use super::{member::Role, provider::NOWHERE};
 
 /// As many as a pod's server allows.
 const H2_STREAMS_MAX: usize = 256;
@@ -46,6 +46,18 @@ pub(crate) struct Links {
 impl Links {
     pub(crate) fn new(upstream: &Upstream, peers: Option<&MutualTls>) -> Self {
         Self { upstream: upstream.clone(), peers: peers.cloned() }
+    }
+
+    /// Whether the certificates that are configured can be used.
+    ///
+    /// # Errors
+    /// [`TlsError`] of the first that cannot.
+    pub(crate) fn check(&self) -> Result<(), TlsError> {
+        self.pod(NOWHERE)?;
+        if self.peers.is_some() {
+            self.region(NOWHERE)?;
+        }
+        Ok(())
     }
 
     /// Files whose change makes other connections necessary.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use nearhop_admin::Events;
+use nearhop_admin::{Events, tls::TlsError};
 use nearhop_conf::{Breaker as Limits, Edge};
 use nearhop_routing::{
     Affinity, BreakerSettings, Change, Class, Evidence, Forced, Pace, Pass, Reason, UpstreamId,
@@ -208,16 +208,18 @@ impl Upstreams {
     }
 
     /// Connects with what the certificates' files say now.
-    pub(crate) fn connect_anew(&self) {
+    ///
+    /// # Errors
+    /// [`TlsError`] where one cannot be used: everybody is connected to as before.
+    pub(crate) fn connect_anew(&self) -> Result<(), TlsError> {
+        let all = self.all();
         // Providers have no certificate of ours.
-        for upstream in self.all().iter().filter(|one| one.class() != Class::Provider) {
-            match self.links.peer(&upstream.role, upstream.address) {
-                Ok(peer) => upstream.peer.store(Some(Arc::new(peer))),
-                Err(error) => {
-                    tracing::error!(upstream = upstream.name, %error, "the old certificate stays");
-                }
-            }
+        let ours = all.iter().filter(|one| one.class() != Class::Provider);
+        let made = ours.map(|one| Ok((one, self.links.peer(&one.role, one.address)?)));
+        for (upstream, peer) in made.collect::<Result<Vec<_>, TlsError>>()? {
+            upstream.peer.store(Some(Arc::new(peer)));
         }
+        Ok(())
     }
 
     pub(crate) fn links(&self) -> &Links {
@@ -386,6 +388,11 @@ impl Upstreams {
             });
             self.changed(upstream, change, now);
         }
+    }
+
+    /// Shows how everybody is: time alone makes some of them ready again.
+    pub(crate) fn show(&self, now: Instant) {
+        self.all().iter().for_each(|upstream| upstream.show(now));
     }
 
     /// A check of `upstream` that began at `began` succeeded.

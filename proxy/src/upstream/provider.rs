@@ -15,6 +15,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Uri, header};
 use nearhop_admin::tls::{TlsError, read_certificates};
 use nearhop_conf::{ExternalProvider, RequestKind, is_private};
+use nearhop_discovery::Resolver;
 use nearhop_routing::Kinds;
 use nearhop_wire::{Kind, ModelReport, PodReport};
 use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
@@ -68,7 +69,7 @@ impl Provider {
 
     /// Lower is asked earlier.
     pub(crate) fn priority(&self) -> u32 {
-        u32::try_from(self.settings.priority).unwrap_or(u32::MAX)
+        self.settings.priority
     }
 
     /// What it is asked.
@@ -145,20 +146,16 @@ impl Provider {
 /// Where an upstream stands that has no address yet.
 pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
-const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
-
 /// Looks up the names of all providers once. Who cannot be looked up stays where it was.
-pub(crate) async fn resolve(upstreams: &Upstreams) {
+pub(crate) async fn resolve(upstreams: &Upstreams, resolver: &Resolver) {
     for upstream in upstreams.of(nearhop_routing::Class::Provider) {
         let Some(provider) = upstream.role.provider() else { continue };
-        let looking = tokio::net::lookup_host((provider.name.as_str(), provider.port));
-        let found: Vec<SocketAddr> = match tokio::time::timeout(RESOLVE_WITHIN, looking).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(provider = upstream.name, %error, "its name cannot be resolved");
+        let found = match resolver.addresses(&provider.name, provider.port).await {
+            Ok(answer) => answer.found,
+            Err(trouble) => {
+                tracing::warn!(provider = upstream.name, %trouble, "its name cannot be resolved");
                 continue;
             }
-            Err(_late) => continue,
         };
         let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
         match provider.choose(&found, current) {

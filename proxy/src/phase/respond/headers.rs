@@ -12,6 +12,7 @@ use super::super::record::{Record, Source};
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-nearhop-source");
 pub(super) const REGION: HeaderName = HeaderName::from_static("x-nearhop-region");
+pub(super) const LEVEL: HeaderName = HeaderName::from_static("x-nearhop-level");
 pub(super) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(super) const POD: HeaderName = HeaderName::from_static("x-nearhop-pod");
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -25,10 +26,11 @@ pub(super) type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// On every answer, good or bad.
 pub(super) fn common(record: &Record<'_>) -> Headers {
-    let mut headers = Headers::with_capacity(10);
+    let mut headers = Headers::with_capacity(11);
     let id = HeaderValue::try_from(record.request_id.as_str());
     headers.push((REQUEST_ID, id.expect("a request id is plain ASCII")));
     headers.push((REGION, record.shared.region.clone()));
+    headers.push((LEVEL, HeaderValue::from_static(record.shared.level().name())));
     headers.push(record.trace_header());
     headers.extend(record.page.iter().cloned());
     headers
