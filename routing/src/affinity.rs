@@ -12,6 +12,10 @@
 mod chain;
 mod known;
 mod pick;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
