@@ -23,7 +23,7 @@ mod window;
 
 use std::fmt;
 
-pub use affinity::{Choosable, Pick, pick};
+pub use affinity::{Affinity, Chain, Choosable, Pick, pick};
 pub use breaker::{Reason, Standing};
 pub use ladder::Level;
 pub use latency::{Baseline, Pace, Slowness, outlier};
