@@ -23,7 +23,9 @@ use std::fmt;
 
 pub use affinity::{Choosable, Pick, pick};
 pub use breaker::{Reason, Standing};
-pub use ladder::Level;
+pub use budget::{Budget, BudgetSettings};
+pub use ladder::{Cause, Component, Ladder, LadderSettings, Level, Seen, Step};
+pub use window::{Counts, Quantiles};
 
 /// Names an upstream as long as the process runs; one that comes back later has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
