@@ -22,7 +22,9 @@ mod window;
 use std::fmt;
 
 pub use affinity::{Choosable, Pick, pick};
-pub use breaker::{Reason, Standing};
+pub use breaker::{
+    Breaker, BreakerSettings, BreakerView, Change, Evidence, Forced, Pass, Reason, Standing,
+};
 pub use budget::{Budget, BudgetSettings};
 pub use ladder::{Cause, Component, Ladder, LadderSettings, Level, Seen, Step};
 pub use window::{Counts, Quantiles};
