@@ -12,12 +12,12 @@ use prometheus::IntGauge;
 
 /// What is held, and what may be.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Room {
     held: AtomicUsize,
     gauge: IntGauge,
 }
 
-impl Budget {
+impl Room {
     pub(crate) fn new(gauge: IntGauge) -> Self {
         Self { held: AtomicUsize::new(0), gauge }
     }
@@ -33,14 +33,14 @@ impl Budget {
 /// What one request holds; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
-    budget: Arc<Budget>,
+    budget: Arc<Room>,
     limit: usize,
     bytes: usize,
 }
 
 impl Held {
     /// Nothing yet; all requests together may hold `limit` bytes.
-    pub(crate) fn new(budget: &Arc<Budget>, limit: usize) -> Self {
+    pub(crate) fn new(budget: &Arc<Room>, limit: usize) -> Self {
         Self { budget: Arc::clone(budget), limit, bytes: 0 }
     }
 
@@ -76,7 +76,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_held_is_within_the_limit_and_all_given_back(sizes in prop::collection::vec(0usize..100, 0..50)) {
-            let budget = Arc::new(Budget::new(IntGauge::new("held", "held").unwrap()));
+            let budget = Arc::new(Room::new(IntGauge::new("held", "held").unwrap()));
             let mut all = Vec::new();
             for size in sizes {
                 let before = budget.held.load(Ordering::Acquire);

@@ -42,11 +42,13 @@ use crate::{
     background::{
         fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files,
     },
-    buffer::Budget,
+    buffer::Room,
     client::Side,
     export::Exporter,
+    finding::Finding,
     gateway::Gateway,
     handover::{self, Inherited, Remember, Successor},
+    level,
     listener::{self, Doorkeeper, Listener, Security, connection::Addresses},
     live::Live,
     local::Local,
@@ -57,7 +59,6 @@ use crate::{
     rules::Rules,
     signals::{Heard, Signals},
     upstream::{connections::Links, exchange::Exchanges, pool::Upstreams, probe},
-    watch::{self, Finding},
     webhook,
 };
 
@@ -232,7 +233,7 @@ impl Edge {
             limiter: Limiter::default(),
             usage: Usage::open(config.access.usage_file.as_deref())?,
             gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
-            buffered: Arc::new(Budget::new(edge_metrics.buffered.clone())),
+            buffered: Arc::new(Room::new(edge_metrics.buffered.clone())),
             l1: Memory::new(edge.l1.bytes.0, Arc::clone(&validity)),
             l2,
             l2_start_after: edge.l2.as_ref().map_or(Duration::ZERO, |l2| l2.start_after),
@@ -270,10 +271,10 @@ impl Edge {
             tracing::info!(entries = taker.taken(), "the old process had these cached");
         }
         let (draining, drained) = watch::channel(false);
-        let ready = Arc::clone(&upstreams);
+        let answering = Arc::clone(&upstreams);
         let checks = Checks {
             live: Arc::new(|| Ok(())),
-            ready: Arc::new(move || match (*drained.borrow(), ready.can_generate(clock::now())) {
+            ready: Arc::new(move || match (*drained.borrow(), answering.can_generate(clock::now())) {
                 (true, _) => Err("stopping".to_owned()),
                 (false, false) => Err("nothing is ready that could answer".to_owned()),
                 (false, true) => Ok(()),
@@ -402,7 +403,7 @@ impl Edge {
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         self.finding.run(operations.handle(), &self.shared);
-        operations.spawn(watch::level(Arc::clone(&self.shared)));
+        operations.spawn(level::judge(Arc::clone(&self.shared)));
         operations.spawn(webhook::tell(Arc::clone(&self.shared), self.webhook));
         // With the requests, which use the connections that it keeps open.
         tokio::spawn(keep_warm(Arc::clone(&self.shared)));

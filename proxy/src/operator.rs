@@ -1,6 +1,7 @@
 //! What the edge's operator may ask below `/admin/v1`.
 
 mod cache;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -18,7 +19,6 @@ use crate::{
     local::Local,
     phase::Shared,
     reload::Reloader,
-    upstream::{health::Standing, pods::Pod},
 };
 
 /// The edge's routes for the admin router.
@@ -28,13 +28,13 @@ pub(crate) fn routes(
     local: Option<Arc<Local>>,
 ) -> Router {
     let (stats, purged, explained) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
-    let (accounts, shared) = (Arc::clone(shared), Arc::clone(shared));
+    let accounts = Arc::clone(shared);
     let (shown, reloaded, level) =
         (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
     let local = move || async move { Json(local.map(|local| local.describe())) };
     Router::new()
         .route("/local", get(local))
-        .route("/pods", get(move || async move { Json(pods(&shared)) }))
+        .merge(upstreams::routes(shared))
         .route("/cache", get(move || async move { Json(cache::stats(&stats)) }))
         .route("/cache/purge", post(move |body: String| cache::purge(purged, body)))
         .route(
@@ -76,25 +76,4 @@ fn set_level(reloader: &Reloader, text: &str) -> Response {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(message) => api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("body", message)),
     }
-}
-
-/// Every pod: whether it gets traffic and why not, what it serves, what is in progress on it.
-fn pods(shared: &Shared) -> Value {
-    Value::Array(shared.pods.iter().map(|pod| describe(pod)).collect())
-}
-
-fn describe(pod: &Pod) -> Value {
-    let view = pod.view();
-    let out = match view.standing {
-        Standing::Ready => None,
-        Standing::Out(reason) => Some(reason.name()),
-    };
-    json!({
-        "name": pod.name,
-        "address": pod.address,
-        "ready": out.is_none() && view.report.is_some(),
-        "out_because": out,
-        "in_flight": view.in_flight,
-        "models": view.report.as_ref().map(|report| json!(report.models)),
-    })
 }

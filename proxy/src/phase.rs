@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     auditor::Auditor,
-    buffer::Budget,
+    buffer::Room,
     client::{BodyError, Client, Gone, ResponseHead, Side},
     export::Exporter,
     flight::Reader,
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
     pub(crate) usage: Usage,
     /// Places for requests that a pod works on.
     pub(crate) gate: Gate,
-    pub(crate) buffered: Arc<Budget>,
+    pub(crate) buffered: Arc<Room>,
     pub(crate) l1: Memory,
     /// The cache that edges share, where there is one.
     pub(crate) l2: Option<Arc<l2::Shared>>,

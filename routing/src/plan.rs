@@ -38,6 +38,19 @@ pub enum Class {
     Local,
 }
 
+impl Class {
+    /// In metrics and for operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Region => "region",
+            Self::Provider => "provider",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// What this request has seen of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tried {
@@ -203,7 +216,7 @@ pub fn route(snapshot: &[View], asking: &Asking<'_>, seed: u64) -> Plan {
     places.sort_unstable_by(|one, other| one.before(other, is_probe));
     plan.candidates.reserve(places.len());
     for (group, alike) in places.chunk_by_mut(Place::is_alike).enumerate() {
-        let chosen = choose(alike, snapshot, seed.wrapping_add(group as u64));
+        let chosen = choose(alike, snapshot, asking.kind, seed.wrapping_add(group as u64));
         for (behind, place) in alike.iter().enumerate() {
             let chosen = chosen.filter(|_| behind == 0).unwrap_or(Why::Load);
             let why = place.why(chosen, snapshot);
@@ -404,12 +417,14 @@ impl Place {
 }
 
 /// Puts one of these first, the others stay in order; of pods alone, the rest has an order of its own.
-fn choose(alike: &mut [Place], snapshot: &[View], seed: u64) -> Option<Why> {
+fn choose(alike: &mut [Place], snapshot: &[View], kind: Kind, seed: u64) -> Option<Why> {
     if alike.first()?.class != Class::Pod {
         return None;
     }
-    let choosable =
-        |place: &Place| Choosable { load: place.load, matched: snapshot[place.at].matched };
+    let choosable = |place: &Place| {
+        let view = &snapshot[place.at];
+        Choosable { load: place.load, cost: unit(view) * patience(kind), matched: view.matched }
+    };
     let choosable: Vec<Choosable> = alike.iter().map(choosable).collect();
     let (chosen, pick) = pick(&choosable, seed)?;
     alike[..=chosen].rotate_right(1);
@@ -428,9 +443,21 @@ const FIRST_SHARE: f64 = 0.1;
 
 /// What one more request would wait at a pod, relative to the others.
 fn load(view: &View) -> f64 {
-    let requests = (view.in_flight + view.queued + 1) as f64;
-    let per_slot = requests / view.slots.max(1) as f64;
-    per_slot * view.slowness.clamp(0.01, 1000.0) / share(view.ready_for)
+    (view.in_flight + view.queued + 1) as f64 * unit(view)
+}
+
+/// What each request there adds to that.
+fn unit(view: &View) -> f64 {
+    view.slowness.clamp(0.01, 1000.0) / share(view.ready_for) / view.slots.max(1) as f64
+}
+
+/// How much longer than elsewhere a request waits for a pod that has its prompt's beginning: whoever
+/// types has no time for that.
+const fn patience(kind: Kind) -> f64 {
+    match kind {
+        Kind::Inline | Kind::Fim => 0.25,
+        Kind::Chat | Kind::Agent => 1.0,
+    }
 }
 
 /// Of what it could carry, in its first half minute.

@@ -55,6 +55,14 @@ pub(crate) struct Head {
     session: Option<String>,
 }
 
+impl Head {
+    /// Of a request that is only explained.
+    pub(crate) fn explained(caller: Caller, endpoint: Endpoint) -> Self {
+        let (caller, session) = (Arc::new(caller), None);
+        Self { caller, endpoint, no_store: false, no_cache: false, kind: None, timeout: None, session }
+    }
+}
+
 /// A request that may be answered: read once, trusted after.
 #[derive(Debug)]
 pub(crate) struct Admitted {

@@ -61,7 +61,7 @@ impl Regions {
 }
 
 /// What a request asks of routing beside itself.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Constraints {
     /// It goes on with an answer: only the same weights will do.
     pub(crate) resuming: bool,

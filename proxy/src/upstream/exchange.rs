@@ -358,7 +358,6 @@ fn connect_outcome(error: &Unconnected) -> Outcome {
 
 /// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.
 fn refused_stream(error: &pingora::Error) -> bool {
-    use std::error::Error as _;
     let mut cause = error.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static));
     while let Some(error) = cause {
         let text = error.to_string();

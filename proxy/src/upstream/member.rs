@@ -306,7 +306,12 @@ impl Upstream {
                 true => state.ready_since.or(Some(now)),
                 false => None,
             };
-            (ready, state.breaker.state_number())
+            let breaker = match state.breaker.view(now).state {
+                "closed" => 0,
+                "half_open" => 1,
+                _ => 2,
+            };
+            (ready, breaker)
         });
         self.metrics.upstream_ready.with_label_values(&self.labels()).set(i64::from(ready));
         self.metrics.breaker_state.with_label_values(&self.labels()).set(state);

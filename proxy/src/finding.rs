@@ -1,9 +1,9 @@
-//! What changes beside requests: who is found, how far service is degraded, who is slower than its
-//! peers. Decisions are `nearhop-routing`'s and `nearhop-discovery`'s; here they are fed and their
-//! verdicts told.
+//! Where upstreams are found: what the configuration names, what its sources know, and the addresses
+//! of names. What each source says is [`Upstreams::set`]'s affair.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,8 +11,6 @@ use arc_swap::ArcSwap;
 use nearhop_admin::{clock, tls::keep_fresh};
 use nearhop_conf::{Config, Edge, PodSource};
 use nearhop_discovery::{Resolver, source};
-use nearhop_routing::{Class, Component, Level, Seen, Standing, Step};
-use serde_json::json;
 use tokio::{runtime::Handle, time::interval};
 
 use crate::{
@@ -99,7 +97,7 @@ impl Finding {
             });
         }
         for (at, (region, peer)) in self.peers.into_iter().enumerate() {
-            if peer.parse::<std::net::SocketAddr>().is_ok() {
+            if peer.parse::<SocketAddr>().is_ok() {
                 continue;
             }
             // As the configuration's reader has it.
@@ -134,87 +132,6 @@ impl Finding {
     }
 }
 
-fn peer_of(region: &Arc<str>, address: std::net::SocketAddr) -> Found {
+fn peer_of(region: &Arc<str>, address: SocketAddr) -> Found {
     Found { name: format!("{region}/{address}"), address, role: Role::Region(Arc::clone(region)) }
-}
-
-/// How often the level is judged.
-const JUDGE: Duration = Duration::from_millis(500);
-
-/// Judges how far service is degraded, and who is slower than its peers, for ever.
-pub(crate) async fn level(shared: Arc<Shared>) {
-    let mut tick = interval(JUDGE);
-    loop {
-        tick.tick().await;
-        let now = clock::now();
-        shared.upstreams.judge_latency(now);
-        shared.upstreams.show(now);
-        // Before everybody was looked at, nothing is known to be out.
-        if shared.upstreams.all_checked() {
-            let seen = seen(&shared, now);
-            let step = shared.ladder(|ladder| ladder.step(&seen, now));
-            tell(&shared, step);
-        }
-    }
-}
-
-/// The operator holds the level, or lets it go.
-pub(crate) fn hold(shared: &Shared, level: Option<Level>) {
-    let step = shared.ladder(|ladder| ladder.force(level, clock::now()));
-    tell(shared, step);
-}
-
-fn tell(shared: &Shared, step: Option<Step>) {
-    let Some(Step { from, to, cause }) = step else { return };
-    let number = Level::ALL.iter().position(|level| *level == to).unwrap_or_default();
-    shared.level.store(u8::try_from(number).unwrap_or_default(), Ordering::Relaxed);
-    shared.metrics.level.set(i64::try_from(number).unwrap_or_default());
-    shared.metrics.level_changes.with_label_values(&[to.name(), cause.name()]).inc();
-    if to > from {
-        tracing::warn!(from = from.name(), to = to.name(), cause = cause.name(), "degraded");
-    } else {
-        tracing::info!(from = from.name(), to = to.name(), cause = cause.name(), "recovers");
-    }
-    let detail = json!({ "from": from.name(), "cause": cause.name() });
-    shared.events.emit("level", to.name(), detail);
-}
-
-/// How the parts of the service are.
-pub(crate) fn seen(shared: &Shared, now: Instant) -> Seen {
-    let upstreams = &shared.upstreams;
-    // Where this many wait, more comes than is done.
-    let crowded = shared.gate.waiting() > shared.gate.places();
-    let of = |class: Class, configured: bool| {
-        let all = upstreams.of(class);
-        let usable = |one: &&Arc<_>| is_usable(shared, one, now);
-        let (mut any, mut strained) = (false, true);
-        for one in all.iter().filter(usable) {
-            any = true;
-            strained &= one.look(now).paused;
-        }
-        match (all.is_empty() && !configured, any) {
-            (true, _) => Component::Absent,
-            (false, false) => Component::Out,
-            (false, true) if strained || (class == Class::Pod && crowded) => Component::Strained,
-            (false, true) => Component::Well,
-        }
-    };
-    let local = upstreams.of(Class::Local);
-    Seen {
-        pods: of(Class::Pod, upstreams.has_pods()),
-        regions: of(Class::Region, false),
-        providers: of(Class::Provider, false),
-        local: local.iter().any(|one| one.is_ready(now)),
-    }
-}
-
-fn is_usable(shared: &Shared, upstream: &crate::upstream::member::Upstream, now: Instant) -> bool {
-    let up = match (&upstream.role, &shared.vantage) {
-        (Role::Region(region), Some(vantage)) => {
-            vantage.state(region).health != nearhop_geo::Health::Down
-        }
-        _ => true,
-    };
-    let full = upstream.look(now).standing == Standing::Full;
-    up && (upstream.is_ready(now) || full)
 }
