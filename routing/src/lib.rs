@@ -27,6 +27,7 @@ pub use breaker::{
 };
 pub use budget::{Budget, BudgetSettings};
 pub use ladder::{Cause, Component, Ladder, LadderSettings, Level, Seen, Step};
+pub use limit::{Limit, LimitSettings};
 pub use window::{Counts, Quantiles};
 
 /// Names an upstream as long as the process runs; one that comes back later has another.
