@@ -178,6 +178,12 @@ impl Gate {
         }
     }
 
+    /// Places, taken or not.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.shares(|shares| shares.places)
+    }
+
     /// Requests that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

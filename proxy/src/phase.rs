@@ -324,10 +324,10 @@ fn document(admitted: &Admitted) -> Option<Document> {
     })
 }
 
-/// Requests that pods work on at once: what they compute together, and as many that wait at them,
-/// so that a pod always has its next. The others wait here, where tenants take turns.
-pub(crate) fn places(slots: Option<usize>, requests: usize) -> usize {
-    slots.map_or(requests / 2, |slots| 2 * slots).clamp(1, requests)
+/// Requests that pods work on at once, of those that may be in progress. The others wait here,
+/// where tenants take turns.
+pub(crate) fn places(capacity: Option<usize>, requests: usize) -> usize {
+    capacity.unwrap_or(requests / 2).clamp(1, requests)
 }
 
 fn unix_now() -> u64 {

@@ -85,6 +85,19 @@ pub enum Component {
     Well,
 }
 
+impl Component {
+    /// For operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Out => "out",
+            Self::Strained => "strained",
+            Self::Well => "well",
+        }
+    }
+}
+
 /// What the region looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {

@@ -168,7 +168,7 @@ fn describe_level(shared: &Shared) -> Value {
     });
     json!({
         "level": level.name(),
-        "cause": cause.map(|cause| cause.name()),
+        "cause": cause.name(),
         "forced": forced.map(Level::name),
         "first_token_p99_ms": p99.map(|p99| p99.as_secs_f64() * 1000.0),
         "pods": seen.pods.name(),

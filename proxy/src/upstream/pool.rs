@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use nearhop_admin::{Events, tls::TlsError};
 use nearhop_conf::{Breaker as Limits, Edge};
 use nearhop_routing::{
-    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Pace, Pass, Reason, UpstreamId,
+    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Limit, LimitSettings, Pace, Pass, Reason, UpstreamId,
     outlier,
 };
 use nearhop_wire::{ModelReport, PodReport};
@@ -24,7 +24,7 @@ use super::{
     catalog::Catalog,
     connections::Links,
     member::{Making, Role, Upstream},
-    outcome::Outcome,
+    outcome::{Outcome, Refused},
 };
 use crate::metrics::EdgeMetrics;
 
@@ -70,6 +70,8 @@ pub(crate) struct Upstreams {
     /// Which pod has the beginning of which prompt.
     pub(crate) affinity: Option<Mutex<Affinity>>,
     blame: Mutex<Blame>,
+    /// How much pods are given at once that do not say how much they compute.
+    limit: Mutex<Limit>,
     next: AtomicU64,
     metrics: EdgeMetrics,
     events: Events,
@@ -84,6 +86,8 @@ struct Settings {
     has_pods: bool,
 }
 
+/// What pods are given at once before anything is known of them.
+const LIMIT_BEFORE: usize = 64;
 /// A time-out says nothing of a pod while most of the others have them too.
 const WIDESPREAD: Duration = Duration::from_secs(10);
 
@@ -122,6 +126,11 @@ impl Upstreams {
             pace: Mutex::new(Pace::new()),
             affinity: affinity.map(Mutex::new),
             blame: Mutex::default(),
+            limit: Mutex::new(Limit::new(LimitSettings {
+                initial: LIMIT_BEFORE,
+                min: 1,
+                max: edge.limits.requests,
+            })),
             next: AtomicU64::new(1),
             metrics: metrics.clone(),
             events: events.clone(),
@@ -292,6 +301,12 @@ impl Upstreams {
         slots.map(|slots| (slots > 0).then_some(slots)).sum()
     }
 
+    /// How many requests pods may have at once; twice what they compute where they say how much that
+    /// is, so that each always has its next, and else as many as they turn out to do well with.
+    pub(crate) fn capacity(&self, now: Instant) -> usize {
+        self.slots(now).map_or_else(|| lock(&self.limit).limit(), |slots| 2 * slots)
+    }
+
     /// Whether evidence that may be our own slowness may take `upstream` out: it never takes the
     /// last pod, nor more than a share of them.
     fn soft(&self, upstream: &Upstream, now: Instant) -> bool {
@@ -325,6 +340,9 @@ impl Upstreams {
             evidence => evidence,
         };
         let change = upstream.finish(pass, evidence, self.soft(upstream, now), now);
+        if let (Class::Pod, Outcome::Refused(Refused::Busy { .. })) = (upstream.class(), outcome) {
+            lock(&self.limit).refused(now);
+        }
         let labels = [upstream.name.as_str(), upstream.class().name(), outcome.name()];
         self.metrics.attempts.with_label_values(&labels).inc();
         self.changed(upstream, change, now);
@@ -353,6 +371,9 @@ impl Upstreams {
             Class::Pod => {
                 let ratio = lock(&self.pace).add(bytes, took);
                 upstream.state(|state| state.slowness.add(ratio));
+                let all = self.all();
+                let pods = all.iter().filter(|one| one.class() == Class::Pod);
+                lock(&self.limit).sample(took, pods.map(|pod| pod.in_flight()).sum());
             }
             Class::Provider => upstream.state(|state| state.baseline.add(bytes, took, now)),
             Class::Region | Class::Local => {}
