@@ -1,4 +1,4 @@
-//! `nearhop explain dns|cache`.
+//! `nearhop explain dns|route|cache`.
 
 use std::{
     fmt::Write as _,
@@ -27,8 +27,29 @@ pub(crate) struct Args {
 enum Command {
     /// Which region a client is sent to
     Dns(DnsArgs),
+    /// Where a request would go now, in which order, and why not elsewhere
+    Route(RouteArgs),
     /// Whether a request would be answered without a model
     Cache(CacheArgs),
+}
+
+#[derive(clap::Args)]
+struct RouteArgs {
+    /// The request's body; - for standard input
+    #[arg(value_name = "REQUEST.json")]
+    request: PathBuf,
+    /// Whose request
+    #[arg(long, default_value = "dev")]
+    tenant: String,
+    /// Where it is sent
+    #[arg(long, default_value = "/v1/completions")]
+    path: String,
+    /// The edge's configuration; a running `nearhop dev` is asked where not given
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// JSON rather than words
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -76,6 +97,7 @@ struct DnsArgs {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let args = match &args.command {
         Command::Cache(args) => return cache(args),
+        Command::Route(args) => return route(args),
         Command::Dns(args) => args,
     };
     let said = match (&args.config, &args.diff, args.client) {
@@ -139,11 +161,49 @@ fn by_dev(args: &DnsArgs, client: IpAddr) -> anyhow::Result<String> {
     }
 }
 
+fn read_request(path: &Path) -> anyhow::Result<Value> {
+    let text = source::read(path)?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+}
+
+/// Where an edge would send a request.
+fn route(args: &RouteArgs) -> anyhow::Result<()> {
+    let request = read_request(&args.request)?;
+    let asked = json!({ "tenant": args.tenant, "path": args.path, "request": request });
+    let operator = Operator::of_edge(args.config.as_deref())?;
+    let said = operator.ask_json("/route/explain", Some(&asked))?;
+    match args.json {
+        true => print_line(&serde_json::to_string_pretty(&said)?),
+        false => print_line(route_words(&said).trim_end()),
+    }
+    Ok(())
+}
+
+fn route_words(said: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (model, kind, level) = (text(&said["model"]), text(&said["kind"]), text(&said["level"]));
+    let mut words = format!("{kind} request for {model}, at level {level}\n");
+    let list = |name: &str| said[name].as_array().cloned().unwrap_or_default();
+    for (at, one) in list("candidates").iter().enumerate() {
+        let (name, class) = (text(&one["name"]), text(&one["class"]));
+        let (in_flight, queued) = (&one["in_flight"], &one["queued"]);
+        let because = text(&one["because"]);
+        let _ = write!(words, "{}. {name} ({class}): {because}", at + 1);
+        let _ = writeln!(words, "; {in_flight} in flight, {queued} queued");
+    }
+    if list("candidates").is_empty() {
+        words += "nobody would take it now\n";
+    }
+    for one in list("left_out") {
+        let (name, class) = (text(&one["name"]), text(&one["class"]));
+        let _ = writeln!(words, "-  {name} ({class}): {}", text(&one["because"]));
+    }
+    words
+}
+
 /// What an edge's cache would do with a request.
 fn cache(args: &CacheArgs) -> anyhow::Result<()> {
-    let text = source::read(&args.request)?;
-    let request: Value = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no JSON", args.request.display()))?;
+    let request = read_request(&args.request)?;
     let CacheArgs { tenant, key, path, .. } = args;
     let asked = json!({ "tenant": tenant, "key": key, "path": path, "request": request });
     let operator = Operator::of_edge(args.config.as_deref())?;

@@ -189,7 +189,8 @@ mod tests {
             drained,
         };
         let regions = vec![region("near", 53.3, -6.3, drained), region("far", 19.1, 72.9, false)];
-        let settings = Settings { alike_km: 300.0, all_down: AllDown::Nearest, overrides, home: None };
+        let settings =
+            Settings { alike_km: 300.0, all_down: AllDown::Nearest, overrides, home: None };
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/data/documentation.mmdb");
         World::new(regions, settings, Some(&std::fs::read(file).unwrap()), None).unwrap()
     }

@@ -247,7 +247,10 @@ impl Edge {
             budget: Mutex::new(Budget::new(budget(edge), now)),
             ladder: Mutex::new(Ladder::new(ladder(edge))),
             level: AtomicU8::new(0),
-            regions: finding.has_regions().then(|| Regions::new(&config.regions, &config.region)).flatten(),
+            regions: finding
+                .has_regions()
+                .then(|| Regions::new(&config.regions, &config.region))
+                .flatten(),
             events: events.clone(),
             exchanges: Arc::new(Exchanges::new(&edge.upstream)),
             metrics: edge_metrics.clone(),
@@ -274,10 +277,12 @@ impl Edge {
         let answering = Arc::clone(&upstreams);
         let checks = Checks {
             live: Arc::new(|| Ok(())),
-            ready: Arc::new(move || match (*drained.borrow(), answering.can_generate(clock::now())) {
-                (true, _) => Err("stopping".to_owned()),
-                (false, false) => Err("nothing is ready that could answer".to_owned()),
-                (false, true) => Ok(()),
+            ready: Arc::new(move || {
+                match (*drained.borrow(), answering.can_generate(clock::now())) {
+                    (true, _) => Err("stopping".to_owned()),
+                    (false, false) => Err("nothing is ready that could answer".to_owned()),
+                    (false, true) => Ok(()),
+                }
             }),
         };
         let security = acceptor.clone().map_or(Security::Plain, Security::Tls);

@@ -287,11 +287,6 @@ impl Reader {
         self.joined
     }
 
-    /// How often the answer broke off and was gone on with elsewhere.
-    pub(crate) fn resumed(&self) -> u32 {
-        self.flight.state().resumed
-    }
-
     /// Where the answer comes from.
     pub(crate) fn origin(&self) -> Option<Origin> {
         self.flight.state().begun.as_ref().map(|(_, origin)| origin.clone())
@@ -343,7 +338,7 @@ impl Reader {
     /// Its leader's time, and its leader's turn, are not a follower's.
     fn failed(&self, reject: Reject) -> Step {
         match reject {
-            Reject::Deadline | Reject::Overloaded if self.joined.is_some() => Step::Alone,
+            Reject::Deadline | Reject::Overloaded { .. } if self.joined.is_some() => Step::Alone,
             reject => Step::Failed(reject),
         }
     }

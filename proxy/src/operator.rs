@@ -15,11 +15,7 @@ use nearhop_admin::api_error;
 use nearhop_wire::ApiError;
 use serde_json::{Value, json};
 
-use crate::{
-    local::Local,
-    phase::Shared,
-    reload::Reloader,
-};
+use crate::{local::Local, phase::Shared, reload::Reloader};
 
 /// The edge's routes for the admin router.
 pub(crate) fn routes(

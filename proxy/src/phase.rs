@@ -205,7 +205,7 @@ async fn completion(
     let shared = record.shared;
     record.caller(&head.caller);
     let requests = record.live.limits.requests;
-    let _place = Place::take(shared, &head.caller, requests).ok_or(Reject::Overloaded)?;
+    let _place = Place::take(shared, &head.caller, requests).ok_or(Reject::overloaded())?;
     let Some(body) = body(client, record).await? else { return Ok(()) };
     let admitted = Arc::new(admit::request(head, body, record, client.address())?);
     record.kind = Some(admitted.kind);
@@ -222,18 +222,13 @@ async fn completion(
 }
 
 /// The whole body of a request; `None` where the client has gone away meanwhile.
-async fn body(
-    client: &mut impl Client,
-    record: &mut Record<'_>,
-) -> Result<Option<Bytes>, Reject> {
+async fn body(client: &mut impl Client, record: &mut Record<'_>) -> Result<Option<Bytes>, Reject> {
     let limits = &record.live.limits;
     match client.body(limits.body.0, limits.body_read, &mut record.held).await {
         Ok(body) => Ok(Some(body)),
-        Err(BodyError::NoRoom) => Err(Reject::Overloaded),
+        Err(BodyError::NoRoom) => Err(Reject::overloaded()),
         Err(BodyError::TooLarge) => Err(Reject::BodyTooLarge { limit: limits.body.0 }),
-        Err(BodyError::TooSlow) => {
-            Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() })
-        }
+        Err(BodyError::TooSlow) => Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() }),
         Err(BodyError::Malformed) => Err(Reject::BadRequest),
         Err(BodyError::Broken) => {
             record.client_gone();

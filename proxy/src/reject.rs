@@ -44,11 +44,11 @@ pub(crate) enum Reject {
     Invalid(ApiError),
     /// The pod refused the request as the client's fault, with this status.
     ClientFault { status: StatusCode, error: ApiError },
-    /// Too many requests are in progress.
-    Overloaded,
+    /// Too many requests are in progress; when it may be better.
+    Overloaded { retry_after: Duration },
     /// Every pod that could answer is busy.
     AllBusy { retry_after: Duration },
-    /// No pod can be reached.
+    /// Nobody can be reached who could answer.
     NoPods,
     /// Every attempt failed.
     AllFailed,
@@ -56,10 +56,18 @@ pub(crate) enum Reject {
     Deadline,
 }
 
+/// When to come back where nothing better is known.
+const SOON: Duration = Duration::from_secs(1);
+
 impl Reject {
-    /// Whether nothing is wrong with the request: an older answer is better than none.
-    pub(crate) fn is_ours(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::AllBusy { .. } | Self::NoPods | Self::AllFailed)
+    /// Too much was asked at once, nobody knows for how long.
+    pub(crate) const fn overloaded() -> Self {
+        Self::Overloaded { retry_after: SOON }
+    }
+
+    /// Whether more was asked at once than can be done.
+    pub(crate) fn is_shed(&self) -> bool {
+        matches!(self, Self::Overloaded { .. } | Self::AllBusy { .. })
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -84,10 +92,11 @@ impl Reject {
             }
             Self::Invalid(_) | Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::ClientFault { status, .. } => *status,
-            Self::IssuerUnavailable | Self::Overloaded | Self::AllBusy { .. } | Self::NoPods => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::AllFailed => StatusCode::BAD_GATEWAY,
+            Self::IssuerUnavailable
+            | Self::Overloaded { .. }
+            | Self::AllBusy { .. }
+            | Self::NoPods
+            | Self::AllFailed => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -184,7 +193,7 @@ impl Reject {
                 format!("the body did not arrive within {seconds} s"),
             ),
             Self::Invalid(error) | Self::ClientFault { error, .. } => error.clone(),
-            Self::Overloaded => ApiError::new(
+            Self::Overloaded { .. } => ApiError::new(
                 Overloaded,
                 "overloaded",
                 "too many requests are in progress; try again shortly",
@@ -215,7 +224,11 @@ impl Reject {
     /// When to come back, whole seconds: with every 429 and 503.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::AllBusy { retry_after } => Some(retry_after.as_secs().max(1)),
+            Self::AllBusy { retry_after } | Self::Overloaded { retry_after } => {
+                // Rounded up: a moment too early would be refused again.
+                let seconds = retry_after.as_millis().div_ceil(1000);
+                Some(u64::try_from(seconds).unwrap_or(u64::MAX).max(1))
+            }
             Self::Limited(limited) if limited.what != What::Request => {
                 // Rounded up: a moment too early would be refused again.
                 Some(
@@ -228,7 +241,7 @@ impl Reject {
                         .max(1),
                 )
             }
-            Self::Overloaded | Self::NoPods | Self::IssuerUnavailable => Some(1),
+            Self::NoPods | Self::AllFailed | Self::IssuerUnavailable => Some(1),
             Self::ClientFault { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Some(1),
             _ => None,
         }
@@ -289,7 +302,7 @@ mod tests {
             Reject::Invalid(error.clone()),
             Reject::Invalid(ApiError::unknown_model("x", &["m"])),
             Reject::ClientFault { status: StatusCode::TOO_MANY_REQUESTS, error },
-            Reject::Overloaded,
+            Reject::Overloaded { retry_after: second },
             Reject::AllBusy { retry_after: second },
             Reject::NoPods,
             Reject::AllFailed,
@@ -324,7 +337,9 @@ mod tests {
         assert!(!limited(What::Tokens).retry_hurts(None));
         assert!(Reject::Deadline.retry_hurts(Some(Kind::Fim)));
         assert!(!Reject::Deadline.retry_hurts(Some(Kind::Chat)));
-        assert!(!Reject::Overloaded.retry_hurts(Some(Kind::Fim)));
+        let shed = Reject::Overloaded { retry_after: Duration::from_millis(1200) };
+        assert!(!shed.retry_hurts(Some(Kind::Fim)));
+        assert_eq!(shed.retry_after(), Some(2));
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn fixed(booted: &Config, new: &Config) -> Vec<&'static str> {
     differs("log.format", booted.log.format != new.log.format);
     differs("traces", booted.traces != new.traces);
     differs("health", booted.health != new.health);
-    differs("regions", booted.health.is_some() && booted.regions != new.regions);
+    differs("regions", booted.regions != new.regions);
     if let (Some(old), Some(new)) = (&booted.edge, &new.edge) {
         edge_fixed(old, new, &mut differs);
     }
@@ -211,6 +211,16 @@ fn edge_fixed(old: &Edge, new: &Edge, differs: &mut impl FnMut(&'static str, boo
     differs("edge.upstream.tls", old.upstream.tls != new.upstream.tls);
     differs("edge.probes", old.probes != new.probes);
     differs("edge.pods", old.pods != new.pods);
+    differs("edge.pods_from", old.pods_from != new.pods_from);
+    differs("edge.resolver", old.resolver != new.resolver);
+    differs("edge.providers", old.providers != new.providers);
+    differs("edge.breaker", old.breaker != new.breaker);
+    differs("edge.ejection", old.ejection != new.ejection);
+    differs("edge.hedge.share", old.hedge.share.total_cmp(&new.hedge.share).is_ne());
+    differs("edge.retries", old.retries != new.retries);
+    differs("edge.affinity", old.affinity != new.affinity);
+    differs("edge.ladder", old.ladder != new.ladder);
+    differs("edge.events", old.events != new.events);
     differs("edge.l1", old.l1 != new.l1);
     differs("edge.l2", old.l2 != new.l2);
     differs("edge.reuse", old.reuse != new.reuse);

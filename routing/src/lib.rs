@@ -29,18 +29,11 @@ pub use breaker::{
 };
 pub use budget::{Budget, BudgetSettings};
 pub use ladder::{Cause, Component, Ladder, LadderSettings, Level, Seen, Step};
-pub use affinity::{Affinity, Chain, Choosable, Pick, pick};
-pub use breaker::{
-    Breaker, BreakerSettings, BreakerView, Change, Evidence, Forced, Pass, Reason, Standing,
-};
-pub use budget::{Budget, BudgetSettings};
-pub use ladder::{Cause, Component, Ladder, LadderSettings, Level, Seen, Step};
 pub use latency::{Baseline, Pace, Slowness, outlier};
 pub use limit::{Limit, LimitSettings};
 pub use plan::{
     Asking, Candidate, Class, Kinds, LeftOut, Offers, Plan, Rung, Tried, View, Why, route,
 };
-pub use window::{Counts, Quantiles};
 pub use window::{Counts, Quantiles};
 
 /// Names an upstream as long as the process runs; one that comes back later has another.

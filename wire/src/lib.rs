@@ -27,7 +27,7 @@ pub use error::{ApiError, ErrorKind};
 pub use fields::Fields;
 pub use report::{ModelReport, PREFIX_CACHE_PURGE_PATH, PodReport};
 pub use request::{
-    CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Resume, Sampling,
-    Receiver, forward_body,
+    CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Receiver, Resume,
+    Sampling, forward_body,
 };
 pub use sse::{DONE, EventTooLong, SseReader, event};

@@ -304,7 +304,8 @@ fn single(addresses: &[IpAddr]) -> World {
         bias: 0.0,
         drained: false,
     };
-    let settings = Settings { alike_km: 0.0, all_down: AllDown::Nearest, overrides: Vec::new(), home: None };
+    let settings =
+        Settings { alike_km: 0.0, all_down: AllDown::Nearest, overrides: Vec::new(), home: None };
     let world = World::new(vec![region], settings, None, None);
     world
         .expect("one region, no override")

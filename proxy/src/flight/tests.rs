@@ -1,4 +1,5 @@
 use nearhop_edge_cache::{Around, Asker, Namer, Question};
+use nearhop_routing::Class;
 use nearhop_wire::{CompletionRequest, Endpoint, Finish, ModelReport, Usage};
 
 use super::*;
@@ -61,7 +62,7 @@ fn head() -> AnswerHead {
 
 fn say(flight: &Flight, text: &str) {
     if !flight.has_begun() {
-        flight.begin(head(), Origin::Pod("p".into()));
+        flight.begin(head(), Origin::Upstream(Class::Pod, "p".into()));
     }
     flight.push(Event::Delta(Delta { text: text.into(), ..Delta::default() }));
     flight.tell();
@@ -81,7 +82,7 @@ fn done(flight: &Flight, text: &str) {
 /// What a streaming reader is given until something else than pieces comes.
 async fn read(reader: &mut Reader, sent: bool) -> (String, Step) {
     let mut text = String::new();
-    let mut take = |_: &AnswerHead, event: &Event| {
+    let mut take = |_: (&AnswerHead, u32), event: &Event| {
         if let Event::Delta(delta) = event {
             text.push_str(&delta.text);
         }

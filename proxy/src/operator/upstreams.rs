@@ -136,9 +136,8 @@ struct Force {
 
 /// Holds a breaker open or closed, or lets it go.
 fn force(shared: &Shared, name: &str, body: &str) -> Response {
-    let wrong = |message: String| {
-        api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("forced", message))
-    };
+    let wrong =
+        |message: String| api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("forced", message));
     let wanted = serde_json::from_str::<Force>(body);
     let forced = match wanted.as_ref().map(|wanted| wanted.forced.as_deref()) {
         Ok(Some("open")) => Some(Forced::Open),
@@ -163,9 +162,8 @@ fn force(shared: &Shared, name: &str, body: &str) -> Response {
 fn describe_level(shared: &Shared) -> Value {
     let now = clock::now();
     let seen = level::seen(shared, now);
-    let (level, cause, p99, forced) = shared.ladder(|ladder| {
-        (ladder.level(), ladder.cause(), ladder.p99(now), ladder.forced())
-    });
+    let (level, cause, p99, forced) =
+        shared.ladder(|ladder| (ladder.level(), ladder.cause(), ladder.p99(now), ladder.forced()));
     json!({
         "level": level.name(),
         "cause": cause.name(),

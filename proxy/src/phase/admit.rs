@@ -59,7 +59,15 @@ impl Head {
     /// Of a request that is only explained.
     pub(crate) fn explained(caller: Caller, endpoint: Endpoint) -> Self {
         let (caller, session) = (Arc::new(caller), None);
-        Self { caller, endpoint, no_store: false, no_cache: false, kind: None, timeout: None, session }
+        Self {
+            caller,
+            endpoint,
+            no_store: false,
+            no_cache: false,
+            kind: None,
+            timeout: None,
+            session,
+        }
     }
 }
 

@@ -225,9 +225,8 @@ impl<'a> Attempts<'a> {
     fn hedge(&mut self, now: Instant) -> Result<Option<Box<Start<'a>>>, Reject> {
         let routed = self.routed(now);
         let first = routed.plan.candidates.first().copied();
-        let another = |candidate: &Candidate| {
-            candidate.rung == Rung::Pods && candidate.why != Why::Again
-        };
+        let another =
+            |candidate: &Candidate| candidate.rung == Rung::Pods && candidate.why != Why::Again;
         let Some(candidate) = first.filter(another) else { return Ok(None) };
         let busy = routed.queues() || self.shared.gate.waiting() > 0;
         if busy || !self.shared.budget(|budget| budget.hedge(now)) {
@@ -277,7 +276,8 @@ impl<'a> Attempts<'a> {
         let number = self.tries.begin(&upstream, span, now);
         let others = routed.plan.candidates.len() > 1 && self.made < self.live.waits.attempts;
         let waits = upstream.role.provider().map(|provider| provider.waits());
-        let (first, next_token) = waits.unwrap_or((self.live.waits.first_byte, self.live.waits.next_token));
+        let (first, next_token) =
+            waits.unwrap_or((self.live.waits.first_byte, self.live.waits.next_token));
         if let (Some(chain), Some(affinity), Class::Pod) =
             (&self.chain, &self.shared.upstreams.affinity, upstream.class())
         {

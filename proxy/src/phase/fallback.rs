@@ -33,7 +33,7 @@ fn choose(
     match reject {
         // The client named a time by which it takes what there is.
         Reject::Deadline if has_named_a_time => (true, Rung::Empty),
-        Reject::Overloaded | Reject::AllBusy { .. } => (true, Rung::Refuse),
+        Reject::Overloaded { .. } | Reject::AllBusy { .. } => (true, Rung::Refuse),
         Reject::NoPods | Reject::AllFailed | Reject::Deadline => match (code, level) {
             (true, _) => (true, Rung::Empty),
             (false, Level::L4) if tips => (true, Rung::Tip),
@@ -85,7 +85,7 @@ mod tests {
             check(&failed, false, Level::L3, (true, Rung::Refuse));
             check(&failed, false, Level::L4, (true, Rung::Tip));
         }
-        for shed in [Reject::Overloaded, busy] {
+        for shed in [Reject::overloaded(), busy] {
             check(&shed, true, Level::L4, (true, Rung::Refuse));
             check(&shed, false, Level::L4, (true, Rung::Refuse));
         }

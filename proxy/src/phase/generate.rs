@@ -218,7 +218,9 @@ impl Job {
                     generation.lost(&outcome);
                     if self.landing.flight.lost() {
                         given = None;
-                    } else if let Some(answer) = given.as_mut().and_then(|given| given.whole(&self.account)) {
+                    } else if let Some(answer) =
+                        given.as_mut().and_then(|given| given.whole(&self.account))
+                    {
                         self.complete(&answer);
                         self.landing.land();
                         self.landing.flight.end(End::Done(Arc::new(answer)));
@@ -361,7 +363,7 @@ pub(super) async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit
     let caller = &admitted.head.caller;
     let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
     entered.map_err(|none| match none {
-        NoPlace::Full => Reject::Overloaded,
+        NoPlace::Full => Reject::overloaded(),
         NoPlace::Late => Reject::Deadline,
     })
 }

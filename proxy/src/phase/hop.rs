@@ -30,11 +30,12 @@ pub(super) async fn answer(
     let (shared, live) = (Arc::clone(record.shared), Arc::clone(record.live));
     record.caller(&head.caller);
     let _place =
-        Place::take(&shared, &head.caller, live.limits.requests).ok_or(Reject::Overloaded)?;
+        Place::take(&shared, &head.caller, live.limits.requests).ok_or(Reject::overloaded())?;
     let Some(body) = super::body(client, record).await? else { return Ok(()) };
     let admitted = admit::request(head, body, record, client.address())?;
     record.kind = Some(admitted.kind);
-    let (id, trace, tried) = (record.request_id.clone(), record.trace.clone(), record.tried.clone());
+    let (id, trace, tried) =
+        (record.request_id.clone(), record.trace.clone(), record.tried.clone());
     let beginning = async {
         let entered = generate::enter(&shared, &admitted).await?;
         let attempts = Attempts::new(&shared, &live, &admitted, (&id, &trace), tried);

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use nearhop_admin::clock;
 use nearhop_routing::Class;
 use nearhop_wire::{
-    Answer, ApiError, Choice, ErrorKind, EventWriter, Finish, Head as AnswerHead, Usage,
+    Answer, ApiError, Choice, ErrorKind, EventWriter, Finish, Head as AnswerHead, Kind, Usage,
 };
 use serde_json::json;
 use tokio::time::timeout_at;
@@ -122,6 +122,10 @@ pub(crate) fn rejection(record: &mut Record<'_>, reject: &Reject) -> (ResponseHe
     }
     if let Reject::Limited(limited) = reject {
         headers.extend(standing_headers(&limited.standing));
+    }
+    if reject.is_shed() {
+        let kind = record.kind.map_or("none", Kind::name);
+        record.shared.metrics.shed.with_label_values(&[kind]).inc();
     }
     let body = reject.error().body();
     let status = reject.status();

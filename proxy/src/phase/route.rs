@@ -4,7 +4,9 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use nearhop_conf::Region;
-use nearhop_geo::{Health, Place, Query, RegionId, Settings, Source, State, Vantage, World, decide};
+use nearhop_geo::{
+    Health, Place, Query, RegionId, Settings, Source, State, Vantage, World, decide,
+};
 use nearhop_routing::{Asking, Chain, Class, Kinds, Plan, Tried, UpstreamId, View, route};
 use nearhop_wire::{Input, ModelReport};
 
@@ -20,9 +22,8 @@ pub(crate) struct Regions {
 impl Regions {
     /// `None` where there are no other regions to ask.
     pub(crate) fn new(regions: &[Region], here: &str) -> Option<Self> {
-        let place = |region: &Region| {
-            region.location.and_then(|(north, east)| Place::new(north, east))
-        };
+        let place =
+            |region: &Region| region.location.and_then(|(north, east)| Place::new(north, east));
         let all = regions.iter().filter_map(|region| {
             Some(nearhop_geo::Region {
                 id: RegionId::new(&region.name)?,
@@ -116,8 +117,7 @@ pub(crate) fn plan(
     let regions = shared.regions.as_ref().filter(|_| any_region);
     let vantage = shared.vantage.as_deref();
     let order = regions.map(|regions| regions.order(vantage, admitted.client)).unwrap_or_default();
-    let mut views: Vec<View> =
-        upstreams.iter().map(|one| view(one, &order, tried, now)).collect();
+    let mut views: Vec<View> = upstreams.iter().map(|one| view(one, &order, tried, now)).collect();
     if let (Some(affinity), Some(chain)) = (&shared.upstreams.affinity, chain) {
         // Nothing in it can panic half-way.
         let affinity = affinity.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -40,7 +40,7 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
             let soon = clock::now() + WARM_UP_WAIT;
             let caller = &admitted.head.caller;
             let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
-            let _entered = entered.map_err(|_none| Reject::Overloaded)?;
+            let _entered = entered.map_err(|_none| Reject::overloaded())?;
             let asked = (request_id.as_str(), &trace);
             let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
             let generation = attempts.begin().await?;

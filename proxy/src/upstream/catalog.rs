@@ -138,7 +138,11 @@ mod tests {
     #[test]
     fn another_region_names_only_what_this_one_does_not() {
         let (here, there) = (report(&[("m", "1")]), report(&[("m", "2"), ("n", "1")]));
-        check(std::slice::from_ref(&here), &[there.clone(), there.clone()], &[("m", "1"), ("n", "1")]);
+        check(
+            std::slice::from_ref(&here),
+            &[there.clone(), there.clone()],
+            &[("m", "1"), ("n", "1")],
+        );
         let catalog = Catalog::of(&[here], &[there], &[]);
         assert_eq!(catalog.find(Some("m@2")).unwrap().revision, "2", "it can be asked for");
         let told = catalog.report(4);
@@ -154,7 +158,10 @@ mod tests {
         let catalog = Catalog::of(&[report(&[("m", "1")]), Arc::new(pod)], &[], &[]);
         let revision = |name: &str| catalog.find(Some(name)).map(|report| report.fingerprint());
         assert_eq!(revision("default").unwrap(), "m@2", "the alias is of the pod that has it");
-        assert_eq!((revision("m@1").unwrap(), revision("m@2").unwrap()), ("m@1".into(), "m@2".into()));
+        assert_eq!(
+            (revision("m@1").unwrap(), revision("m@2").unwrap()),
+            ("m@1".into(), "m@2".into())
+        );
         assert_eq!(revision("n").unwrap(), "n@1", "a name goes before an alias");
         assert_eq!(revision("m").unwrap(), "m@2", "what is kept aside is no candidate");
     }

@@ -155,7 +155,8 @@ impl Exchanges {
         let header = request_header(&Method::GET, VIEW_PATH, upstream);
         let header = header.map_err(|error| error.to_string())?;
         let connected = self.connections.connect(upstream.class(), &peer).await;
-        let (connection, _) = connected.map_err(|error| connect_outcome(&error).name().to_owned())?;
+        let (connection, _) =
+            connected.map_err(|error| connect_outcome(&error).name().to_owned())?;
         let sent = connection.send(&peer, header, &Bytes::new()).await;
         let mut session = sent.map_err(|error| error.to_string())?;
         if read_to_end(&mut session, ERROR_BYTES_MAX).await.is_some() {
@@ -358,7 +359,8 @@ fn connect_outcome(error: &Unconnected) -> Outcome {
 
 /// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.
 fn refused_stream(error: &pingora::Error) -> bool {
-    let mut cause = error.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static));
+    let mut cause =
+        error.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static));
     while let Some(error) = cause {
         let text = error.to_string();
         if text.contains("refused stream") || text.contains("REFUSED_STREAM") {

@@ -155,7 +155,9 @@ impl Outcome {
         match (status.as_u16(), class) {
             (429, _) => busy(retry_after.unwrap_or(Duration::from_secs(1))),
             (503, _) if retry_after.is_some() => busy(retry_after.unwrap_or_default()),
-            (403, Class::Region) if matches!(code, Some("region_not_allowed" | "unknown_tenant")) => {
+            (403, Class::Region)
+                if matches!(code, Some("region_not_allowed" | "unknown_tenant")) =>
+            {
                 Self::Refused(Refused::Unfit)
             }
             (404, Class::Region) => Self::Refused(Refused::Unfit),

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use nearhop_admin::{Events, tls::TlsError};
 use nearhop_conf::{Breaker as Limits, Edge};
 use nearhop_routing::{
-    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Limit, LimitSettings, Pace, Pass, Reason, UpstreamId,
-    outlier,
+    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Limit, LimitSettings, Pace, Pass,
+    Reason, UpstreamId, outlier,
 };
 use nearhop_wire::{ModelReport, PodReport};
 use serde_json::json;
@@ -142,9 +142,9 @@ impl Upstreams {
     pub(crate) fn set(&self, source: &Source, found: &[Found], now: Instant) {
         let mut listed = lock(&self.listed);
         let is_found = |upstream: &Upstream| {
-            found.iter().any(|found| {
-                (&found.name, found.address) == (&upstream.name, upstream.address)
-            })
+            found
+                .iter()
+                .any(|found| (&found.name, found.address) == (&upstream.name, upstream.address))
         };
         let (kept, gone): (Vec<Listed>, Vec<Listed>) = std::mem::take(&mut *listed)
             .into_iter()
@@ -389,9 +389,9 @@ impl Upstreams {
     pub(crate) fn judge_latency(&self, now: Instant) {
         let all = self.all();
         let pods: Vec<_> = all.iter().filter(|one| one.class() == Class::Pod).collect();
-        let paces = pods.iter().map(|pod| {
-            pod.state(|state| (state.slowness.ratio(), state.slowness.samples()))
-        });
+        let paces = pods
+            .iter()
+            .map(|pod| pod.state(|state| (state.slowness.ratio(), state.slowness.samples())));
         let paces: Vec<_> = paces.collect();
         let outliers = pods.iter().enumerate().filter(|(at, _)| outlier(&paces, *at));
         let providers = all.iter().filter(|one| {

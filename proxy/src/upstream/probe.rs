@@ -84,7 +84,8 @@ struct View {
 }
 
 fn read(role: &Role, body: &[u8]) -> Result<PodReport, String> {
-    let wrong = |error: serde_json::Error| format!("what it says of itself cannot be read: {error}");
+    let wrong =
+        |error: serde_json::Error| format!("what it says of itself cannot be read: {error}");
     if !matches!(role, Role::Region(_)) {
         return serde_json::from_slice(body).map_err(wrong);
     }

@@ -63,10 +63,6 @@ impl Provider {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.settings.name
-    }
-
     /// Lower is asked earlier.
     pub(crate) fn priority(&self) -> u32 {
         self.settings.priority
@@ -144,7 +140,8 @@ impl Provider {
 }
 
 /// Where an upstream stands that has no address yet.
-pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+pub(crate) const NOWHERE: SocketAddr =
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Looks up the names of all providers once. Who cannot be looked up stays where it was.
 pub(crate) async fn resolve(upstreams: &Upstreams, resolver: &Resolver) {
@@ -157,7 +154,8 @@ pub(crate) async fn resolve(upstreams: &Upstreams, resolver: &Resolver) {
                 continue;
             }
         };
-        let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
+        let current =
+            upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
         match provider.choose(&found, current) {
             Some(address) => upstreams.resolved(&upstream, address),
             None => {
@@ -180,7 +178,11 @@ pub(crate) fn pause(headers: &HeaderMap) -> Option<Duration> {
         reset(text(&format!("x-ratelimit-reset-{kind}"))?)
     };
     let told = retry_after(headers);
-    [told, used_up("requests"), used_up("tokens")].into_iter().flatten().max().map(|it| it.min(LONGEST))
+    [told, used_up("requests"), used_up("tokens")]
+        .into_iter()
+        .flatten()
+        .max()
+        .map(|it| it.min(LONGEST))
 }
 
 /// `retry-after` in seconds, or `retry-after-ms`, as some send it.
@@ -250,7 +252,10 @@ mod tests {
         check(&[("retry-after", "7")], Some(7));
         check(&[("retry-after-ms", "2000"), ("retry-after", "7")], Some(2));
         check(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None);
-        check(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "3s")], Some(3));
+        check(
+            &[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "3s")],
+            Some(3),
+        );
         check(&[("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "3s")], None);
         check(&[("retry-after", "99999999")], Some(3600));
     }

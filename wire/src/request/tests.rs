@@ -148,7 +148,8 @@ fn mistakes_name_the_field() {
 
 fn check_forwarded(endpoint: Endpoint, body: &str, expected: &str) {
     let request = CompletionRequest::parse(endpoint, body.as_bytes()).unwrap();
-    let forwarded = forward_body(&request, body.as_bytes(), "m", Receiver::Pod { resume: None }).unwrap();
+    let forwarded =
+        forward_body(&request, body.as_bytes(), "m", Receiver::Pod { resume: None }).unwrap();
     let decided =
         r#""stream":true,"stream_options":{"include_usage":true},"return_token_ids":true}"#;
     assert_eq!(String::from_utf8(forwarded).unwrap(), format!("{expected}{decided}"));

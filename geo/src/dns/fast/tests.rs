@@ -39,7 +39,7 @@ fn rigs() -> Vec<Rig> {
         region.addresses = (1..=60u8).map(|last| IpAddr::from([198, 51, 100, last])).collect();
     }
     let settings =
-        Settings { alike_km: 20_000.0, all_down: AllDown::NoData, overrides: Vec::new() };
+        Settings { alike_km: 20_000.0, all_down: AllDown::NoData, ..Settings::default() };
     rigs[4].world = World::new(regions, settings, None, None).unwrap();
     let mut signed = rig().signed();
     signed.world = rigs[1].world.clone();
