@@ -155,6 +155,8 @@ fn a_pod_is_tried_again_after_a_check_only() {
     check("d +9000 g9", "dead");
     check("d p g9", "dead");
     check("d +1 p g3", "dead half closed");
+    // Within the window still, and forgotten.
+    check("f4 d +1 p g3 f4", "dead half closed");
     let mut bench = Bench::new(BreakerSettings::POD);
     bench.play("d +1");
     bench.check_passed(Duration::from_millis(1));
@@ -314,6 +316,13 @@ fn what_the_operator_forces_wins() {
     force(&mut bench, None);
     assert_eq!(bench.standing(), Standing::Ready, "misconfigured no more");
     assert_eq!(bench.shown(), "forced half misconfigured closed");
+
+    let mut bench = Bench::new(BreakerSettings::PROVIDER);
+    let of_before = bench.begin().unwrap();
+    force(&mut bench, Some(Forced::Closed));
+    force(&mut bench, None);
+    bench.finish(of_before, Evidence::Misconfigured, true);
+    assert_eq!(bench.shown(), "", "what was configured meanwhile is not held against it");
 
     let mut bench = Bench::new(BreakerSettings::POD);
     force(&mut bench, Some(Forced::Closed));
