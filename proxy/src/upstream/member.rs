@@ -93,6 +93,8 @@ pub(crate) struct State {
     heard: Instant,
     /// When a request last timed out on it.
     slow: Option<Instant>,
+    /// Checks that failed, in a row.
+    pub(super) failed_checks: usize,
 }
 
 /// What routing sees of an upstream, whoever asks.
@@ -153,6 +155,7 @@ impl Upstream {
             paused: None,
             heard: now,
             slow: None,
+            failed_checks: 0,
         };
         Self {
             id,

@@ -417,20 +417,22 @@ impl Upstreams {
     }
 
     /// A check of `upstream` that began at `began` succeeded.
-    pub(crate) fn probe_succeeded(
+    pub(crate) fn check_passed(
         &self,
         upstream: &Upstream,
         report: PodReport,
         began: Instant,
         now: Instant,
     ) {
-        let (change, news) = upstream.state(|state| {
+        let (changes, news) = upstream.state(|state| {
             state.heard_of(now);
+            state.failed_checks = 0;
             let news = state.report.as_deref() != Some(&report);
             if news {
                 state.report = Some(Arc::new(report));
             }
-            (state.breaker.check_passed(began, now), news)
+            let up = state.breaker.checks(true, true, now);
+            ([up, state.breaker.check_passed(began, now)], news)
         });
         if news {
             self.take_stock();
@@ -439,29 +441,30 @@ impl Upstreams {
         let labels = [upstream.name.as_str(), upstream.class().name()];
         self.metrics.probes.with_label_values(&[labels[0], labels[1], "ok"]).inc();
         self.metrics.probe_seconds.with_label_values(&labels).set((now - began).as_secs_f64());
-        self.changed(upstream, change, now);
+        changes.into_iter().for_each(|change| self.changed(upstream, change, now));
     }
 
-    /// A check of `upstream` that began at `began` failed.
-    pub(crate) fn probe_failed(&self, upstream: &Upstream, began: Instant, now: Instant) {
+    /// A check of `upstream` that began at `began` failed; `most` in a row take it out. The last pod
+    /// is not taken out by checks alone: on a starved machine they would take out all.
+    pub(crate) fn check_failed(
+        &self,
+        upstream: &Upstream,
+        most: usize,
+        began: Instant,
+        now: Instant,
+    ) {
         upstream.was_checked();
         let labels = [upstream.name.as_str(), upstream.class().name(), "failed"];
         self.metrics.probes.with_label_values(&labels).inc();
         let silent = upstream.is_silent_since(began);
         let soft = self.soft(upstream, now);
-        let change = upstream.state(|state| state.breaker.check_failed(silent, soft, now));
-        self.changed(upstream, change, now);
-    }
-
-    /// The verdict over `upstream`'s checks changed. The last pod is not taken out by checks alone:
-    /// on a starved machine they would take out all.
-    pub(crate) fn probed(&self, upstream: &Upstream, up: bool, now: Instant) {
-        let soft = self.soft(upstream, now);
-        let change = upstream.state(|state| state.breaker.checks(up, soft, now));
-        if !up && !soft && change.is_none() {
-            tracing::warn!(upstream = upstream.name, "checks fail; it stays the last resort");
-        }
-        self.changed(upstream, change, now);
+        let changes = upstream.state(|state| {
+            state.failed_checks += 1;
+            let silent = state.breaker.check_failed(silent, soft, now);
+            let down = state.failed_checks >= most;
+            [silent, down.then(|| state.breaker.checks(false, soft, now)).flatten()]
+        });
+        changes.into_iter().for_each(|change| self.changed(upstream, change, now));
     }
 
     /// The operator holds a breaker open or closed, or lets it go.

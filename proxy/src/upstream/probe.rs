@@ -118,20 +118,14 @@ impl HealthCheck for Check {
         };
         match report {
             Ok(report) => {
-                self.upstreams.probe_succeeded(&upstream, report, began, now);
+                self.upstreams.check_passed(&upstream, report, began, now);
                 Ok(())
             }
             Err(reason) => {
                 tracing::debug!(upstream = upstream.name, reason, "check failed");
-                self.upstreams.probe_failed(&upstream, began, now);
+                self.upstreams.check_failed(&upstream, self.failures, began, now);
                 Error::e_explain(ErrorType::Custom("check failed"), reason)
             }
-        }
-    }
-
-    async fn health_status_change(&self, target: &Backend, healthy: bool) {
-        if let Some(upstream) = self.of(target) {
-            self.upstreams.probed(&upstream, healthy, clock::now());
         }
     }
 
@@ -139,7 +133,8 @@ impl HealthCheck for Check {
         self.of(target).map(|upstream| upstream.name.clone()).unwrap_or_default()
     }
 
-    fn health_threshold(&self, success: bool) -> usize {
-        if success { 1 } else { self.failures }
+    /// Pingora's own verdict is not asked for: which checks take whom out is the breaker's affair.
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
     }
 }
