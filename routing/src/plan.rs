@@ -448,8 +448,13 @@ fn load(view: &View) -> f64 {
 
 /// What each request there adds to that.
 fn unit(view: &View) -> f64 {
-    view.slowness.clamp(0.01, 1000.0) / share(view.ready_for) / view.slots.max(1) as f64
+    let slowness = if view.slowness < NOTABLE { 1.0 } else { view.slowness.min(1000.0) };
+    slowness / share(view.ready_for) / view.slots.max(1) as f64
 }
+
+/// Less than so much slower than its peers is chance. Without it, whoever was a little faster by
+/// chance would get everything while there is little to do.
+const NOTABLE: f64 = 1.25;
 
 /// How much longer than elsewhere a request waits for a pod that has its prompt's beginning: whoever
 /// types has no time for that.

@@ -71,7 +71,7 @@ async fn a_lone_pod_gets_a_second_chance() {
         let (address, body) = (edge.address.clone(), body(false));
         async move { complete(&address, &body).await }
     });
-    assert_eq!(asking.await.unwrap().status, StatusCode::BAD_GATEWAY);
+    assert_degraded(&asking.await.unwrap());
     let seen = pod.seen().len();
     assert!((2..=3).contains(&seen), "{seen} attempts");
 }
@@ -87,24 +87,46 @@ async fn the_clients_fault_is_told_and_not_tried_elsewhere() {
     assert_eq!(pods[0].seen().len() + pods[1].seen().len(), 1);
 }
 
-async fn both(act: Act) -> Whole {
+/// Code that nobody could answer gets an answer without text, and the label that says so.
+fn assert_degraded(answer: &Whole) {
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert_eq!((answer.header("x-nearhop-source"), answer.text().as_str()), ("degraded", ""));
+}
+
+async fn both(act: Act, path: &str, body: &Value) -> Whole {
     let pods = [FakePod::start(act.clone()), FakePod::start(act)];
     let edge = Edge::start(&[pods[0].address, pods[1].address], |edge| {
-        edge["deadlines"] = json!({"inline": "1s"});
+        edge["deadlines"] = json!({"inline": "1s", "chat": "1s"});
     });
-    let answer = complete(&edge.address, &body(false)).await;
+    let answer = post(&edge.address, path, body, &[]).await;
+    if answer.status == StatusCode::OK {
+        return answer;
+    }
     assert!(!answer.json()["error"]["message"].as_str().unwrap().contains("127.0.0.1"));
     answer
 }
 
 #[tokio::test]
 async fn when_all_fail_the_client_is_told_why_and_when_to_come_back() {
-    let busy = both(Act::Status(429, "queue_full")).await;
+    let chat = json!({"model": "fake", "messages": [{"role": "user", "content": unique()}]});
+    for (act, status, code) in [
+        (Act::Status(429, "queue_full"), StatusCode::SERVICE_UNAVAILABLE, "pods_busy"),
+        (Act::Status(500, "x"), StatusCode::SERVICE_UNAVAILABLE, "upstream_failed"),
+        (Act::Hang, StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
+    ] {
+        let answer = both(act.clone(), "/v1/chat/completions", &chat).await;
+        assert_eq!(answer.status, status, "{act:?}");
+        assert_eq!(answer.json()["error"]["code"], code, "{act:?}");
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(answer.header("retry-after"), "1", "{act:?}");
+        }
+    }
+    // What was shed is told to code as well; what failed is not an editor's affair.
+    let busy = both(Act::Status(429, "queue_full"), "/v1/completions", &body(false)).await;
     assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(busy.header("retry-after"), "1");
-    assert_eq!(busy.json()["error"]["code"], "pods_busy");
-    assert_eq!(both(Act::Status(500, "x")).await.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(both(Act::Hang).await.status, StatusCode::GATEWAY_TIMEOUT);
+    for act in [Act::Status(500, "x"), Act::Hang] {
+        assert_degraded(&both(act, "/v1/completions", &body(false)).await);
+    }
 }
 
 #[tokio::test]
@@ -128,7 +150,11 @@ async fn a_pod_that_resets_is_ejected_at_once_and_comes_back() {
     while pods[0].seen().is_empty() {
         complete(&edge.address, &body(false)).await;
     }
-    assert_eq!(edge.metric("nearhop_ejections_total{pod=\"fake-0\",reason=\"dead\"}").await, 1.0);
+    assert_eq!(
+        edge.metric("nearhop_ejections_total{class=\"pod\",reason=\"dead\",upstream=\"fake-0\"}")
+            .await,
+        1.0
+    );
     pods[0].act(Act::Answer("again"));
     eventually("the pod answers again", LIMIT, || async {
         let answer = complete(&edge.address, &body(false)).await;
@@ -169,7 +195,7 @@ async fn a_client_in_a_hurry_takes_no_pod_out() {
     for _ in 0..6 {
         let headers = [("x-nearhop-timeout-ms", "20")];
         let answer = post(&edge.address, "/v1/completions", &body(false), &headers).await;
-        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_degraded(&answer);
     }
     let states = edge.pods().await;
     assert_eq!((&states[0]["ready"], &states[1]["ready"]), (&json!(true), &json!(true)));
@@ -181,9 +207,11 @@ async fn failing_checks_never_take_out_the_last_pod() {
     let edge = Edge::start(&[pod.address], |_| {});
     pod.fail_probes(true);
     eventually("the checks fail", LIMIT, || async {
-        (edge.pods().await[0]["out_because"] == "probes").then_some(())
+        let failed = "nearhop_probes_total{class=\"pod\",result=\"failed\",upstream=\"fake-0\"}";
+        (edge.metric(failed).await >= 3.0).then_some(())
     })
     .await;
+    assert_eq!(edge.pods().await[0]["ready"], true);
     assert_eq!(complete(&edge.address, &body(false)).await.text(), "fine");
 }
 
@@ -196,7 +224,9 @@ async fn without_any_pod_the_cache_still_answers() {
     drop(pod);
     let answer = complete(&edge.address, &known).await;
     assert_eq!(answer.header("x-nearhop-source"), "l1");
-    let answer = complete(&edge.address, &body(false)).await;
+    assert_degraded(&complete(&edge.address, &body(false)).await);
+    let chat = json!({"model": "fake", "messages": [{"role": "user", "content": unique()}]});
+    let answer = post(&edge.address, "/v1/chat/completions", &chat, &[]).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.header("retry-after"), "1");
 }

@@ -69,7 +69,7 @@ async fn a_request_is_one_line_with_everything_but_its_text() {
     let expected = json!({
         "request_id": "one-line", "trace_id": TRACE, "client": "127.0.0.1", "protocol": "HTTP/1.1",
         "path": "/v1/completions", "tenant": "dev", "key": "dev", "user": "alice", "kind": "inline",
-        "source": "origin", "status": "200", "pod": "fake-0", "attempts": 1, "prompt_tokens": 1,
+        "source": "origin", "status": "200", "upstream": "fake-0", "attempts": 1, "prompt_tokens": 1,
         "completion_tokens": 1,
     });
     for (name, value) in expected.as_object().unwrap() {

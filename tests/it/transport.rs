@@ -210,8 +210,9 @@ async fn an_edge_believes_no_pod_with_anothers_name_and_no_pod_such_an_edge() {
     for (own, expected) in [("other.test", "pods.test"), ("edge.test", "other.test")] {
         let wrong = try_with(own, expected);
         eventually("two checks have failed", LIMIT, || async {
-            let failed =
-                wrong.metric("nearhop_probes_total{pod=\"fake-0\",result=\"failed\"}").await;
+            let failed = wrong
+                .metric("nearhop_probes_total{class=\"pod\",result=\"failed\",upstream=\"fake-0\"}")
+                .await;
             (failed >= 2.0).then_some(())
         })
         .await;

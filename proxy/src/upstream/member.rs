@@ -83,7 +83,9 @@ pub(crate) struct State {
     pub(crate) report: Option<Arc<PodReport>>,
     /// Its load, as it last said, and when.
     reported: Option<(Reported, Instant)>,
-    pub(crate) slowness: Slowness,
+    slowness: Slowness,
+    /// When it was last seen how slow it is.
+    timed: Instant,
     pub(crate) baseline: Baseline,
     /// Since when it is ready.
     ready_since: Option<Instant>,
@@ -150,6 +152,7 @@ impl Upstream {
             report: None,
             reported: None,
             slowness: Slowness::default(),
+            timed: now,
             baseline: Baseline::new(),
             ready_since: None,
             paused: None,
@@ -230,7 +233,7 @@ impl Upstream {
                 in_flight,
                 running: reported.running,
                 queued: reported.waiting,
-                slowness: state.slowness.ratio(),
+                slowness: state.slowness_at(now),
                 ready_for: state.ready_since.map(|since| now.duration_since(since)),
                 paused: state.paused.is_some_and(|until| until > now),
             }
@@ -331,7 +334,28 @@ impl Upstream {
     }
 }
 
+/// What was seen of its slowness counts for half after so long: who gets nothing cannot show that it
+/// is better now.
+const SLOWNESS_HALF: Duration = Duration::from_secs(20);
+
 impl State {
+    /// It took `ratio` times as long as was expected.
+    pub(super) fn took(&mut self, ratio: f64, now: Instant) {
+        self.slowness.add(ratio);
+        self.timed = now;
+    }
+
+    /// How slow it is beside its peers, as far as that is still known.
+    pub(super) fn slowness_at(&self, now: Instant) -> f64 {
+        let halves = now.duration_since(self.timed).as_secs_f64() / SLOWNESS_HALF.as_secs_f64();
+        1.0 + (self.slowness.ratio() - 1.0) * 0.5_f64.powf(halves)
+    }
+
+    /// The same, with the answers that it is known by.
+    pub(super) fn pace(&self, now: Instant) -> (f64, u32) {
+        (self.slowness_at(now), self.slowness.samples())
+    }
+
     pub(super) fn heard_of(&mut self, now: Instant) {
         self.heard = self.heard.max(now);
     }

@@ -370,7 +370,7 @@ impl Upstreams {
         match upstream.class() {
             Class::Pod => {
                 let ratio = lock(&self.pace).add(bytes, took);
-                upstream.state(|state| state.slowness.add(ratio));
+                upstream.state(|state| state.took(ratio, now));
                 let all = self.all();
                 let pods = all.iter().filter(|one| one.class() == Class::Pod);
                 lock(&self.limit).sample(took, pods.map(|pod| pod.in_flight()).sum());
@@ -389,10 +389,7 @@ impl Upstreams {
     pub(crate) fn judge_latency(&self, now: Instant) {
         let all = self.all();
         let pods: Vec<_> = all.iter().filter(|one| one.class() == Class::Pod).collect();
-        let paces = pods
-            .iter()
-            .map(|pod| pod.state(|state| (state.slowness.ratio(), state.slowness.samples())));
-        let paces: Vec<_> = paces.collect();
+        let paces: Vec<_> = pods.iter().map(|pod| pod.state(|state| state.pace(now))).collect();
         let outliers = pods.iter().enumerate().filter(|(at, _)| outlier(&paces, *at));
         let providers = all.iter().filter(|one| {
             one.class() == Class::Provider && one.state(|state| state.baseline.is_high(now))

@@ -81,13 +81,17 @@ fn bound(pods: &[Choosable], at: usize) -> f64 {
     MEANS * mean + PROMPTS * pods[at].cost
 }
 
+/// Loads that differ by less are equal: else the pod that is a little faster, or was ready a moment
+/// sooner, would get everything while there is little to do.
+const ALIKE: f64 = 0.9;
+
 /// The less loaded of two of `among`; of equals the first drawn, so that they take turns.
 fn less_loaded(pods: &[Choosable], among: &[usize], random: &mut Rng) -> Option<usize> {
     let first = random.usize(..among.len().max(1));
     let apart = 1 + random.usize(..among.len().saturating_sub(1).max(1));
     let first = *among.get(first)?;
     let second = *among.iter().cycle().skip_while(|at| **at != first).nth(apart)?;
-    Some(if pods[second].load < pods[first].load { second } else { first })
+    Some(if pods[second].load < ALIKE * pods[first].load { second } else { first })
 }
 
 #[cfg(test)]
@@ -95,6 +99,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn pods_that_are_about_as_loaded_take_turns() {
+        check(&[(1.0, 0.0), (1.05, 0.0)], |chosen, _| chosen.iter().all(|times| *times > 400));
+        check(&[(1.0, 0.0), (1.2, 0.0)], |chosen, _| chosen == [1000, 0]);
+    }
 
     fn pod(load: f64, matched: f64) -> Choosable {
         Choosable { load, cost: 1.0, matched }
