@@ -165,12 +165,16 @@ impl<W> Shares<W> {
         Some((rate * turns as f64 / all as f64 - overtaking).max(0.0))
     }
 
-    /// When one of `tenant` and `class` that came now would be served.
-    fn retry_after(&mut self, tenant: &str, class: usize, now: Instant) -> Duration {
-        let ahead = self.tenants.get(tenant).map_or(0, |own| own.before(class + 1));
+    /// When one of `tenant` and `class` would be served: the time of those that wait, as often as
+    /// it would have to ask, where of several that come one is served.
+    pub(super) fn retry_after(&mut self, tenant: &str, class: usize, now: Instant) -> Duration {
+        let own = self.tenants.get(tenant);
+        let ahead = own.map_or(0, |own| own.before(class + 1));
+        let come = own.map_or(0.0, |own| own.lines[class].arrivals.a_second(now));
         let (least, most) = RETRY_AFTER;
         let Some(rate) = self.rate_of(tenant, (class, ahead), now) else { return least };
-        let wait = (ahead + 1) as f64 / rate;
+        let wait = ((ahead + 1) as f64 / rate).max(least.as_secs_f64());
+        let wait = wait * (come / rate).max(1.0);
         Duration::try_from_secs_f64(wait).unwrap_or(most).clamp(least, most)
     }
 

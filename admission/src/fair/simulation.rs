@@ -312,6 +312,8 @@ fn a_flood_costs_no_goodput_and_its_first_classes_have_it() {
             assert!(part.is_sorted_by(|one, other| *one >= *other - 0.02), "{table}");
         }
         assert!(world.waiting_most <= 256);
+        let wasted = world.told.values().filter(|told| told.end == End::Wasted).count();
+        assert!(wasted * 1_000 < world.told.len(), "{wasted} places were wasted");
         assert!(
             world.told.values().all(|told| told.end != End::Refused || told.told == told.asked)
         );
