@@ -3,7 +3,7 @@
 //! While places are free everybody enters at once. Beyond, requests wait, and a place that gets
 //! free goes to the tenant that holds fewest: a tenant that floods waits behind itself, whatever
 //! order its requests came in. Inside a tenant the earlier class goes first, then the earlier
-//! request; of typed ones the later, where they wait for long ([`line`] says why).
+//! request; of typed ones the later, where they wait for long ([`mod@line`] says why).
 //!
 //! Nobody waits for nothing. A request whose turn would come too late, by how fast places become
 //! free and who goes before it, is refused at once and told when to come again; one that has too

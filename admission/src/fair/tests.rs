@@ -132,6 +132,24 @@ fn what_was_typed_longer_than_a_keystroke_ago_goes_last() {
 }
 
 #[test]
+fn newest_first_lasts_until_nobody_waits() {
+    let (mut shares, now) = (Shares::new(1, 2), clock::now());
+    let later = now + SECOND;
+    ask(&mut shares, ("a", 0), 0, now);
+    ask(&mut shares, ("a", 0), 1, now);
+    ask(&mut shares, ("a", 0), 2, later);
+    assert_eq!(ask(&mut shares, ("a", 0), 3, later).1, [1], "the oldest gives up");
+    assert_eq!(ask(&mut shares, ("a", 0), 4, later).1, [2], "though it waits for no time");
+    for expected in [4, 3] {
+        shares.vacate("a");
+        assert_eq!(shares.next(later), enters("a", expected));
+    }
+    (5..=6).for_each(|waiter| drop(ask(&mut shares, ("a", 0), waiter, later)));
+    shares.vacate("a");
+    assert_eq!(shares.next(later), enters("a", 5));
+}
+
+#[test]
 fn a_full_queue_takes_its_last_from_the_longest() {
     let (mut shares, now) = (Shares::new(1, 3), clock::now());
     ask(&mut shares, ("flood", 0), 0, now);
@@ -175,6 +193,24 @@ fn who_would_have_no_turn_in_time_is_refused_at_once() {
     assert!(waits(&ask_within(&mut shares, within(9), 1, now)), "it has more time");
     assert!(waits(&ask_within(&mut shares, ("flood", 0, SECOND), 1, now)), "it goes before them");
     assert!(waits(&ask_within(&mut shares, ("small", 3, SECOND), 1, now)), "it has its own turns");
+}
+
+#[test]
+fn tenants_that_wait_share_the_turns_that_are_promised() {
+    let wait = |others: usize, each: usize| {
+        let (mut shares, now) = taken(2, 1_000);
+        for other in 0..others {
+            let tenant = other.to_string();
+            (0..each).for_each(|_| drop(ask(&mut shares, (&tenant, 3), 0, now)));
+        }
+        let own = |_: &u32| waits(&ask_within(&mut shares, ("own", 3, SECOND * 2), 0, now));
+        (0..1_000).take_while(own).count()
+    };
+    // Twenty turns a second, for two seconds.
+    assert!((38..=40).contains(&wait(0, 0)));
+    assert!((18..=21).contains(&wait(1, 100)), "half of them");
+    assert!((28..=32).contains(&wait(1, 10)), "what the other leaves");
+    assert!((8..=11).contains(&wait(3, 100)), "a quarter");
 }
 
 #[test]
@@ -387,6 +423,24 @@ async fn who_waits_is_let_in_told_or_late_and_leaves_no_trace() {
         gate.enter("a", 0, soon(), SECOND).await.unwrap(),
         gate.enter("b", 0, soon(), SECOND).await.unwrap(),
     );
+}
+
+#[tokio::test]
+async fn who_has_gone_away_holds_nothing() {
+    let gate = Gate::new(1, 100);
+    let held = gate.enter("a", 2, clock::now() + HOUR, SECOND).await.unwrap();
+    for _ in 0..50 {
+        let (sender, gone) = oneshot::channel();
+        drop(gone);
+        let now = clock::now();
+        let wish = Wish { class: 2, start_by: now + HOUR };
+        assert!(matches!(
+            gate.shares(|shares| shares.ask("a", wish, sender, now)).0,
+            Asked::Waits(_)
+        ));
+    }
+    drop(held);
+    assert!(gate.shares(|shares| shares.held == 0 && shares.tenants.is_empty()));
 }
 
 #[tokio::test]
