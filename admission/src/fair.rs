@@ -99,6 +99,14 @@ impl Gate {
         self.shares(|shares| shares.rate(now)).unwrap_or_default()
     }
 
+    /// Requests that ask for a place a second, at least. Where they are more than [`Self::rate`],
+    /// more comes than is done; [`Self::waiting`] does not say so, since in a flood few wait.
+    #[must_use]
+    pub fn demand(&self) -> f64 {
+        let now = clock::now();
+        self.shares(|shares| shares.arrivals.a_second(now))
+    }
+
     /// A place for a request of `tenant` that shall be answered until `deadline`, which usually
     /// `needs` so long from its place on. `class` 0 goes first inside a tenant; it and 1 come from
     /// typing.

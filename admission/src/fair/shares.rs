@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     line::{Line, Waiting},
-    pace::Pace,
+    pace::{Arrivals, Pace},
 };
 
 /// Classes that are told apart; what is beyond goes with the last.
@@ -41,6 +41,7 @@ pub(super) struct Shares<W> {
     /// Counts arrivals and turns.
     next: u64,
     pace: Pace,
+    pub(super) arrivals: Arrivals,
     pub(super) tenants: HashMap<String, Share<W>>,
 }
 
@@ -117,6 +118,7 @@ impl<W> Shares<W> {
             waiting: 0,
             next: 0,
             pace: Pace::default(),
+            arrivals: Arrivals::default(),
             tenants: HashMap::new(),
         }
     }
@@ -186,6 +188,7 @@ impl<W> Shares<W> {
         now: Instant,
     ) -> (Asked<W>, Vec<Shed<W>>) {
         self.pace.pass(self.held, now);
+        self.arrivals.take(now);
         let class = usize::from(wish.class).min(CLASSES - 1);
         let free = self.held < self.places && self.waiting == 0;
         let share = self.share(tenant);

@@ -224,6 +224,8 @@ fn an_earlier_class_that_takes_every_turn_leaves_none() {
         }
         shares.ask("flood", Wish { class: 1, start_by: now + SECOND }, one, now);
     }
+    let (demand, rate) = (shares.arrivals.a_second(now), shares.rate(now).unwrap());
+    assert!((85.0..=100.0).contains(&demand) && rate <= 20.5, "{demand} {rate}");
     let minutes = Duration::from_secs(120);
     let (asked, _) = ask_within(&mut shares, ("flood", 2, minutes), 1, now);
     assert_eq!(asked, Asked::Full(1, Duration::from_secs(60)));
