@@ -3,141 +3,46 @@
 //! While places are free everybody enters at once. Beyond, requests wait, and a place that gets
 //! free goes to the tenant that holds fewest: a tenant that floods waits behind itself, whatever
 //! order its requests came in. Inside a tenant the earlier class goes first, then the earlier
-//! request. Who waits is bounded, and where the bound is reached the longest queue gives up its
-//! last: a flood cannot keep others from waiting either.
+//! request; of typed ones the later, where they wait for long ([`mod@line`] says why).
+//!
+//! Nobody waits for nothing. A request whose turn would come too late, by how fast places become
+//! free and who goes before it, is refused at once and told when to come again; one that has too
+//! little time left when its turn comes gives it up. So the places always work on answers that
+//! somebody still waits for, however many ask. How many wait is bounded as well, and where the
+//! bound is reached the tenant that has most gives up its last: a flood cannot keep others from
+//! waiting either.
+//!
+//! A free place is given whatever a request needs. Nobody else wants it, and needs are learned from
+//! those that were served: were all refused because pods have become slow, nobody would ever see
+//! that they are fast again.
+//!
+//! Absent on purpose: a clock in decisions, and any promise. Who waits may be overtaken, by an
+//! earlier class or another tenant's fair share, and is then told so when its time is over.
+
+mod line;
+mod pace;
+mod shares;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use nearhop_admin::clock;
 use tokio::{sync::oneshot, time::timeout_at};
+
+use self::shares::{Asked, Next, Shares, Shed, Turn, Wish};
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoPlace {
-    /// Too many wait.
-    Full,
+    /// Too many wait, or its turn would come too late.
+    Full {
+        /// When one like it would be served, as places become free now.
+        retry_after: Duration,
+    },
     /// None got free in time.
     Late,
-}
-
-/// The order inside a tenant: class, then arrival.
-type Turn = (u8, u64);
-
-/// Who holds and who waits. Pure: what a waiter is, its caller decides.
-#[derive(Debug)]
-struct Shares<W> {
-    places: usize,
-    waiting_max: usize,
-    held: usize,
-    waiting: usize,
-    next: u64,
-    tenants: HashMap<String, Share<W>>,
-}
-
-#[derive(Debug)]
-struct Share<W> {
-    held: usize,
-    queue: BTreeMap<Turn, W>,
-}
-
-/// What comes of asking for a place.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked<W> {
-    Entered,
-    /// It waits; who gave up its turn for it, if somebody had to.
-    Waits(Turn, Option<W>),
-    /// It is itself the last of the longest queue.
-    Full(W),
-}
-
-impl<W> Shares<W> {
-    fn new(places: usize, waiting_max: usize) -> Self {
-        Self { places, waiting_max, held: 0, waiting: 0, next: 0, tenants: HashMap::new() }
-    }
-
-    fn share(&mut self, tenant: &str) -> &mut Share<W> {
-        if !self.tenants.contains_key(tenant) {
-            let share = Share { held: 0, queue: BTreeMap::new() };
-            self.tenants.insert(tenant.to_owned(), share);
-        }
-        self.tenants.get_mut(tenant).expect("it was just put in")
-    }
-
-    fn ask(&mut self, tenant: &str, class: u8, waiter: W) -> Asked<W> {
-        if self.held < self.places && self.waiting == 0 {
-            self.held += 1;
-            self.share(tenant).held += 1;
-            return Asked::Entered;
-        }
-        let turn = (class, self.next);
-        self.next += 1;
-        self.share(tenant).queue.insert(turn, waiter);
-        self.waiting += 1;
-        let mut gave_up = None;
-        if self.waiting > self.waiting_max {
-            let longest = self.tenants.iter_mut().max_by_key(|(_, share)| share.queue.len());
-            let (loser, share) = longest.expect("somebody waits");
-            let own = loser == tenant;
-            let (last, waiter) = share.queue.pop_last().expect("the longest queue is not empty");
-            self.waiting -= 1;
-            if own && last == turn {
-                self.forget(tenant);
-                return Asked::Full(waiter);
-            }
-            gave_up = Some(waiter);
-        }
-        Asked::Waits(turn, gave_up)
-    }
-
-    /// A waiter does not want its turn any more.
-    fn leave(&mut self, tenant: &str, turn: Turn) {
-        if let Some(share) = self.tenants.get_mut(tenant)
-            && share.queue.remove(&turn).is_some()
-        {
-            self.waiting -= 1;
-        }
-        self.forget(tenant);
-    }
-
-    /// A place of `tenant` is free again.
-    fn release(&mut self, tenant: &str) {
-        self.held -= 1;
-        if let Some(share) = self.tenants.get_mut(tenant) {
-            share.held -= 1;
-        }
-        self.forget(tenant);
-    }
-
-    /// Who enters next, where a place is free; that one holds it now.
-    fn next(&mut self) -> Option<(String, W)> {
-        if self.held >= self.places || self.waiting == 0 {
-            return None;
-        }
-        let fewest = self
-            .tenants
-            .iter_mut()
-            .filter_map(|(tenant, share)| {
-                let first = share.queue.first_key_value()?.0.1;
-                Some(((share.held, first), tenant, share))
-            })
-            .min_by_key(|(rank, _, _)| *rank);
-        let (_, tenant, share) = fewest?;
-        let (_, waiter) = share.queue.pop_first()?;
-        share.held += 1;
-        self.held += 1;
-        self.waiting -= 1;
-        Some((tenant.clone(), waiter))
-    }
-
-    fn forget(&mut self, tenant: &str) {
-        let idle = |share: &Share<W>| share.held == 0 && share.queue.is_empty();
-        if self.tenants.get(tenant).is_some_and(idle) {
-            self.tenants.remove(tenant);
-        }
-    }
 }
 
 type Waiter = oneshot::Sender<Result<Permit, NoPlace>>;
@@ -169,13 +74,15 @@ impl Gate {
 
     /// Changes the number of places, and of those that may wait. Those that are held stay held.
     pub fn resize(&self, places: usize, waiting_max: usize) {
-        let changed = self.shares(|shares| {
-            shares.waiting_max = waiting_max;
-            std::mem::replace(&mut shares.places, places) != places
-        });
-        if changed {
-            self.admit();
-        }
+        let now = clock::now();
+        refuse(self.shares(|shares| shares.resize(places, waiting_max, now)));
+        self.admit(now);
+    }
+
+    /// Places there are, held or free.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.shares(|shares| shares.places)
     }
 
     /// Places, taken or not.
@@ -190,7 +97,25 @@ impl Gate {
         self.shares(|shares| shares.waiting)
     }
 
-    /// A place for a request of `tenant`, until `deadline`. `class` 0 goes first inside a tenant.
+    /// Places that become free a second while all are taken, as learned of late; 0 where nothing is
+    /// known yet.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let now = clock::now();
+        self.shares(|shares| shares.rate(now)).unwrap_or_default()
+    }
+
+    /// Requests that ask for a place a second, at least. Where they are more than [`Self::rate`],
+    /// more comes than is done; [`Self::waiting`] does not say so, since in a flood few wait.
+    #[must_use]
+    pub fn demand(&self) -> f64 {
+        let now = clock::now();
+        self.shares(|shares| shares.arrivals.a_second(now))
+    }
+
+    /// A place for a request of `tenant` that shall be answered until `deadline`, which usually
+    /// `needs` so long from its place on. `class` 0 goes first inside a tenant; it and 1 come from
+    /// typing.
     ///
     /// # Errors
     /// [`NoPlace`].
@@ -199,52 +124,67 @@ impl Gate {
         tenant: &str,
         class: u8,
         deadline: Instant,
+        needs: Duration,
     ) -> Result<Permit, NoPlace> {
+        let now = clock::now();
         let (sender, receiver) = oneshot::channel();
-        let turn = match self.shares(|shares| shares.ask(tenant, class, sender)) {
-            Asked::Entered => return Ok(self.permit(tenant)),
-            Asked::Full(_) => return Err(NoPlace::Full),
-            Asked::Waits(turn, gave_up) => {
-                if let Some(gave_up) = gave_up {
-                    // It may have gone away meanwhile.
-                    let _ = gave_up.send(Err(NoPlace::Full));
-                }
-                turn
-            }
+        // The clock may not reach back as far as what is needed: then it is late now.
+        let start_by = deadline.checked_sub(needs).unwrap_or(now);
+        let wish = Wish { class, start_by };
+        let (asked, shed) = self.shares(|shares| shares.ask(tenant, wish, sender, now));
+        refuse(shed);
+        let turn = match asked {
+            Asked::Entered => return Ok(self.permit(tenant.to_owned())),
+            Asked::Full(_, retry_after) => return Err(NoPlace::Full { retry_after }),
+            Asked::Late(_) => return Err(NoPlace::Late),
+            Asked::Waits(turn) => turn,
         };
         // However this ends, the turn is given up; a permit that was sent meanwhile is dropped
         // with the receiver, which gives its place back.
         let _turn = Leaving { gate: self, tenant, turn };
-        match timeout_at(deadline.into(), receiver).await {
+        match timeout_at(start_by.into(), receiver).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(NoPlace::Full),
-            Err(_) => Err(NoPlace::Late),
+            // Its time is over; or nobody will answer, which is the same to it.
+            Ok(Err(_)) | Err(_) => Err(NoPlace::Late),
         }
     }
 
-    fn permit(&self, tenant: &str) -> Permit {
-        Permit { gate: self.clone(), tenant: tenant.to_owned(), held: true }
+    fn permit(&self, tenant: String) -> Permit {
+        Permit { gate: self.clone(), tenant, held: true }
     }
 
     /// Lets those in whose turn it is.
-    fn admit(&self) {
-        while let Some((tenant, waiter)) = self.shares(Shares::next) {
-            let permit = Permit { gate: self.clone(), tenant, held: true };
-            if let Err(Ok(mut permit)) = waiter.send(Ok(permit)) {
-                // It has gone away; its place is the next one's. Given back here: dropping the
-                // permit would come back to this loop, once for each that has gone.
-                permit.held = false;
-                self.shares(|shares| shares.release(&permit.tenant));
+    fn admit(&self, now: Instant) {
+        while let Some(next) = self.shares(|shares| shares.next(now)) {
+            match next {
+                Next::Enters(tenant, waiter) => {
+                    if let Err(Ok(mut permit)) = waiter.send(Ok(self.permit(tenant))) {
+                        // It has gone away; its place is the next one's. Given back here: dropping
+                        // the permit would come back to this loop, once for each that has gone.
+                        permit.held = false;
+                        self.shares(|shares| shares.vacate(&permit.tenant));
+                    }
+                }
+                // It may have gone away meanwhile.
+                Next::Late(waiter) => drop(waiter.send(Err(NoPlace::Late))),
             }
         }
+    }
+}
+
+/// Tells those that there is no place for them. They may have gone away meanwhile.
+fn refuse(shed: Vec<Shed<Waiter>>) {
+    for (waiter, retry_after) in shed {
+        drop(waiter.send(Err(NoPlace::Full { retry_after })));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.held {
-            self.gate.shares(|shares| shares.release(&self.tenant));
-            self.gate.admit();
+            let now = clock::now();
+            self.gate.shares(|shares| shares.release(&self.tenant, now));
+            self.gate.admit(now);
         }
     }
 }
@@ -257,9 +197,12 @@ struct Leaving<'a> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        self.gate.shares(|shares| shares.leave(self.tenant, self.turn));
+        // What waited is dropped outside the lock: it may wake somebody.
+        drop(self.gate.shares(|shares| shares.leave(self.tenant, self.turn)));
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
