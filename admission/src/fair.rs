@@ -85,12 +85,6 @@ impl Gate {
         self.shares(|shares| shares.places)
     }
 
-    /// Places, taken or not.
-    #[must_use]
-    pub fn places(&self) -> usize {
-        self.shares(|shares| shares.places)
-    }
-
     /// Requests that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -1,7 +1,10 @@
 //! A share of what is served is generated again, while pods have nothing else to do, and compared.
 //! Nobody waits for it and nobody pays for it; a rule that differs too much goes off.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use nearhop_admin::clock;
 use nearhop_conf::Audit as Settings;
@@ -121,7 +124,8 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
     }
     let admitted = job.admitted.for_later(clock::now());
     let caller = &admitted.head.caller;
-    let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, admitted.deadline).await;
+    let (class, needs) = (Kind::Agent as u8, Duration::ZERO);
+    let entered = shared.gate.enter(&caller.tenant, class, admitted.deadline, needs).await;
     let _entered = entered.ok()?;
     let asked = ("audit", &job.trace);
     let mut attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());

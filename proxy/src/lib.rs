@@ -41,6 +41,7 @@ mod purge;
 mod reject;
 mod reload;
 mod rules;
+mod service_times;
 mod signals;
 mod trace;
 mod upstream;

@@ -64,6 +64,7 @@ use crate::{
     metrics::EdgeMetrics,
     reject::Reject,
     rules::Rules,
+    service_times::ServiceTimes,
     upstream::{exchange::Exchanges, pool::Upstreams},
 };
 
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) usage: Usage,
     /// Places for requests that a pod works on.
     pub(crate) gate: Gate,
+    /// How long answers take from a place on.
+    pub(crate) service_times: ServiceTimes,
     pub(crate) buffered: Arc<Room>,
     pub(crate) l1: Memory,
     /// The cache that edges share, where there is one.

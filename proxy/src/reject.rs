@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use nearhop_admission::{Limited, What};
+use nearhop_admission::{Limited, NoPlace, What};
 use nearhop_conf::Scope;
 use nearhop_wire::{ApiError, ErrorKind, Kind};
 
@@ -54,6 +54,15 @@ pub(crate) enum Reject {
     AllFailed,
     /// Time is up.
     Deadline,
+}
+
+impl From<NoPlace> for Reject {
+    fn from(none: NoPlace) -> Self {
+        match none {
+            NoPlace::Full { retry_after } => Self::Overloaded { retry_after },
+            NoPlace::Late => Self::Deadline,
+        }
+    }
 }
 
 /// When to come back where nothing better is known.

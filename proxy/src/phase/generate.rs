@@ -4,12 +4,12 @@
 //! It is a task of its own. When the last reader leaves, the task is dropped, and with it the
 //! connection to the pod, which stops.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nearhop_admin::clock;
-use nearhop_admission::{Caller, NoPlace, Permit, Reservation, Served};
+use nearhop_admission::{Caller, Permit, Reservation, Served};
 use nearhop_edge_cache::{Around, Found, Need, Rule};
-use nearhop_wire::{Answer, Delta, Resume, Usage};
+use nearhop_wire::{Answer, Delta, Kind, Resume, Usage};
 use tokio::time::timeout;
 
 use super::{
@@ -189,7 +189,7 @@ impl Job {
     async fn generate(&mut self) -> Result<(), End> {
         let shared = Arc::clone(&self.landing.shared);
         let (live, admitted) = (Arc::clone(&self.live), Arc::clone(&self.admitted));
-        let _entered: Permit = enter(&shared, &admitted).await?;
+        let entered = enter(&shared, &admitted).await?;
         let asked = (self.request_id.as_str(), &self.trace);
         let mut attempts = Attempts::new(&shared, &live, &admitted, asked, self.tries.clone());
         let mut given = None;
@@ -207,6 +207,7 @@ impl Job {
             };
             match self.receive(&mut generation, &mut given).await {
                 Ok(answer) => {
+                    entered.done();
                     // In this order: who comes now finds it in the cache.
                     self.landing.land();
                     self.landing.flight.end(End::Done(answer));
@@ -358,14 +359,34 @@ impl Given {
 }
 
 /// A place among the requests that pods work on, in its tenant's turn.
-pub(super) async fn enter(shared: &Shared, admitted: &Admitted) -> Result<Permit, Reject> {
+pub(super) async fn enter<'a>(
+    shared: &'a Shared,
+    admitted: &Admitted,
+) -> Result<Entered<'a>, Reject> {
     let _waiting = Waiting::new(&shared.metrics.queue_depth);
     let caller = &admitted.head.caller;
-    let entered = shared.gate.enter(&caller.tenant, admitted.kind as u8, admitted.deadline).await;
-    entered.map_err(|none| match none {
-        NoPlace::Full => Reject::overloaded(),
-        NoPlace::Late => Reject::Deadline,
-    })
+    let (kind, now) = (admitted.kind, clock::now());
+    let needs = shared.service_times.needs(kind, now);
+    let (tenant, deadline) = (&caller.tenant, admitted.deadline);
+    let permit = shared.gate.enter(tenant, kind as u8, deadline, needs).await?;
+    Ok(Entered { permit, shared, kind, began: clock::now() })
+}
+
+/// A place at the pods.
+pub(super) struct Entered<'a> {
+    #[expect(dead_code, reason = "held until this is dropped")]
+    permit: Permit,
+    shared: &'a Shared,
+    kind: Kind,
+    began: Instant,
+}
+
+impl Entered<'_> {
+    /// The answer is complete.
+    pub(super) fn done(&self) {
+        let now = clock::now();
+        self.shared.service_times.took(self.kind, now - self.began, now);
+    }
 }
 
 /// What a generation uses: settled when it is dropped, given up half-way or not.

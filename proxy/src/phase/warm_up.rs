@@ -39,7 +39,8 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
         let warmed = async {
             let soon = clock::now() + WARM_UP_WAIT;
             let caller = &admitted.head.caller;
-            let entered = shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon).await;
+            let entered =
+                shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon, Duration::ZERO).await;
             let _entered = entered.map_err(|_none| Reject::overloaded())?;
             let asked = (request_id.as_str(), &trace);
             let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
