@@ -60,8 +60,9 @@ fn tell(shared: &Shared, step: Option<Step>) {
 /// How the parts of the service are.
 pub(crate) fn seen(shared: &Shared, now: Instant) -> Seen {
     let upstreams = &shared.upstreams;
-    // Where this many wait, more comes than is done.
-    let crowded = shared.gate.waiting() > shared.gate.places();
+    // More is asked than is done. How many wait does not say it: in a flood few do.
+    let rate = shared.gate.rate();
+    let crowded = rate > 0.0 && shared.gate.demand() > rate && shared.gate.waiting() > 0;
     let of = |class: Class, configured: bool| {
         let all = upstreams.of(class);
         let usable = |one: &&Arc<_>| is_usable(shared, one, now);
