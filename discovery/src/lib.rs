@@ -13,11 +13,17 @@
 //! `message`, `memory`, `pool` and `system` are pure. Absent on purpose: a cache (each answer is
 //! remembered by who asked, for its TTL), health, weights, and what follows from a change.
 
+mod exchange;
 mod memory;
+mod message;
 mod pool;
+mod resolver;
 mod source;
 mod system;
+#[cfg(test)]
+mod testing;
 mod trouble;
 
+pub use resolver::{Answer, Resolver};
 pub use source::{Found, PODS_MAX, Source};
 pub use trouble::Trouble;
