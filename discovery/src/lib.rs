@@ -13,7 +13,9 @@
 //! `message`, `memory`, `pool` and `system` are pure. Absent on purpose: a cache (each answer is
 //! remembered by who asked, for its TTL), health, weights, and what follows from a change.
 
+mod dns;
 mod exchange;
+mod file;
 mod memory;
 mod message;
 mod pool;
@@ -25,5 +27,5 @@ mod testing;
 mod trouble;
 
 pub use resolver::{Answer, Resolver};
-pub use source::{Found, PODS_MAX, Source};
+pub use source::{Found, PODS_MAX, Source, source};
 pub use trouble::Trouble;

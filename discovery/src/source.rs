@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use nearhop_conf::PodSource;
+
+use crate::{dns::Dns, file::File, resolver::Resolver};
 
 /// Pods of one source; as many as a list in a file may have.
 pub const PODS_MAX: usize = 1024;
@@ -29,4 +32,16 @@ pub trait Source: Send {
     /// so nobody should start by waiting for it. A call may be given up at any time: the next one
     /// goes on where it was.
     async fn next(&mut self) -> Vec<Found>;
+}
+
+/// What is configured, ready to be asked.
+#[must_use]
+pub fn source(from: &PodSource, resolver: &Resolver) -> Box<dyn Source> {
+    match from {
+        PodSource::File(path) => Box::new(File::new(path.clone())),
+        PodSource::Addresses { name, port } => {
+            Box::new(Dns::addresses(name, *port, resolver.clone()))
+        }
+        PodSource::Services(name) => Box::new(Dns::services(name, resolver.clone())),
+    }
 }
