@@ -120,3 +120,18 @@ async fn a_service_whose_targets_are_all_new_is_never_told_empty() {
     server.says(zone(&at("b").replace("192.0.2.1", "192.0.2.2")));
     assert_eq!(told(&mut source).await, ["192.0.2.2:80", "[::1]:80"]);
 }
+
+#[tokio::test]
+async fn a_new_target_is_told_with_its_addresses_and_those_that_stay() {
+    let both = |other: &str| {
+        format!(
+            "_http._tcp.pods. 1 SRV 0 0 80 a.\n_http._tcp.pods. 1 SRV 0 0 80 {other}.\n\
+             a. 1 A 192.0.2.1\nb. 1 A 192.0.2.2\nc. 1 A 192.0.2.3"
+        )
+    };
+    let server = Server::start(zone(&both("b"))).await;
+    let mut source = Dns::services("_http._tcp.pods", server.resolver());
+    assert_eq!(told(&mut source).await, ["192.0.2.1:80", "192.0.2.2:80"]);
+    server.says(zone(&both("c")));
+    assert_eq!(told(&mut source).await, ["192.0.2.1:80", "192.0.2.3:80"]);
+}
