@@ -81,11 +81,11 @@ impl Finding {
     /// Looks for the others for ever.
     pub(crate) fn run(self, runtime: &Handle, shared: &Arc<Shared>) {
         for (at, from) in self.from.iter().enumerate() {
-            let mut source = source(from, &self.resolver);
+            let mut known = source(from, &self.resolver);
             let shared = Arc::clone(shared);
             runtime.spawn(async move {
                 loop {
-                    let found = source.next().await.into_iter();
+                    let found = known.next().await.into_iter();
                     let found = found.map(|pod| Found {
                         name: pod.name,
                         address: pod.address,
@@ -104,10 +104,10 @@ impl Finding {
             let Some((name, port)) = peer.rsplit_once(':') else { continue };
             let Ok(port) = port.parse() else { continue };
             let from = PodSource::Addresses { name: name.to_owned(), port };
-            let (mut source, shared) = (source(&from, &self.resolver), Arc::clone(shared));
+            let (mut known, shared) = (source(&from, &self.resolver), Arc::clone(shared));
             runtime.spawn(async move {
                 loop {
-                    let found = source.next().await.into_iter();
+                    let found = known.next().await.into_iter();
                     let found: Vec<Found> =
                         found.map(|edge| peer_of(&region, edge.address)).collect();
                     let source = Source::Peers(Arc::clone(&region), at);
