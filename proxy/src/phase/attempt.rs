@@ -652,6 +652,7 @@ struct Running<'a> {
     upstreams: &'a Upstreams,
     upstream: Arc<Upstream>,
     tenant: String,
+    began: Instant,
     running: Option<(Pass, InFlight)>,
 }
 
@@ -662,14 +663,14 @@ impl<'a> Running<'a> {
         (pass, tenant): (Pass, &str),
     ) -> Self {
         let running = Some((pass, upstream.enter()));
-        let upstream = Arc::clone(upstream);
-        Self { upstreams, upstream, tenant: tenant.to_owned(), running }
+        let (upstream, began) = (Arc::clone(upstream), clock::now());
+        Self { upstreams, upstream, tenant: tenant.to_owned(), began, running }
     }
 
     fn end(&mut self, outcome: &Outcome) {
         if let Some((pass, in_flight)) = self.running.take() {
             drop(in_flight);
-            let ended = (outcome, self.tenant.as_str());
+            let ended = (outcome, self.tenant.as_str(), self.began);
             self.upstreams.ended(&self.upstream, pass, ended, clock::now());
         }
     }

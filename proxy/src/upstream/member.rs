@@ -93,6 +93,8 @@ pub(crate) struct State {
     paused: Option<Instant>,
     /// When anything last came from it.
     heard: Instant,
+    /// When anything last came of an answer.
+    answered: Instant,
     /// When a request last timed out on it.
     slow: Option<Instant>,
     /// Checks that failed, in a row.
@@ -157,6 +159,7 @@ impl Upstream {
             ready_since: None,
             paused: None,
             heard: now,
+            answered: now,
             slow: None,
             failed_checks: 0,
         };
@@ -207,9 +210,17 @@ impl Upstream {
         self.ejections.subscribe()
     }
 
-    /// Something came from it.
-    pub(crate) fn heard(&self, now: Instant) {
-        self.state(|state| state.heard = state.heard.max(now));
+    /// Something came of an answer.
+    pub(crate) fn answers(&self, now: Instant) {
+        self.state(|state| {
+            state.heard = state.heard.max(now);
+            state.answered = state.answered.max(now);
+        });
+    }
+
+    /// Whether anything came of any answer after `since`.
+    pub(super) fn has_answered_since(&self, since: Instant) -> bool {
+        self.state(|state| state.answered > since)
     }
 
     /// It said how busy it is.
@@ -279,12 +290,12 @@ impl Upstream {
         soft: bool,
         now: Instant,
     ) -> Option<Change> {
-        self.state(|state| {
-            if evidence == Evidence::Slow {
-                state.slow = Some(now);
-            }
-            state.breaker.finish(pass, evidence, soft, now)
-        })
+        self.state(|state| state.breaker.finish(pass, evidence, soft, now))
+    }
+
+    /// A request timed out on it.
+    pub(super) fn was_late(&self, now: Instant) {
+        self.state(|state| state.slow = Some(now));
     }
 
     /// Whether a request timed out on it after `since`.

@@ -87,7 +87,7 @@ struct Settings {
 }
 
 /// What pods are given at once before anything is known of them.
-const LIMIT_BEFORE: usize = 64;
+const LIMIT_BEFORE: usize = 16;
 /// A time-out says nothing of a pod while most of the others have them too.
 const WIDESPREAD: Duration = Duration::from_secs(10);
 
@@ -326,19 +326,25 @@ impl Upstreams {
         others_ready > 0 && f64::from(out + 1) <= (self.settings.share * f64::from(total)).max(1.0)
     }
 
-    /// An attempt on `upstream`, for `tenant`, ended.
+    /// An attempt on `upstream`, which began at `began` for `tenant`, ended.
     pub(crate) fn ended(
         &self,
         upstream: &Upstream,
         pass: Pass,
-        (outcome, tenant): (&Outcome, &str),
+        (outcome, tenant, began): (&Outcome, &str, Instant),
         now: Instant,
     ) {
         let evidence = lock(&self.blame).weigh(tenant, outcome.evidence(), now);
+        let late = evidence == Evidence::Slow;
         let evidence = match evidence {
             Evidence::Slow if self.is_widespread(upstream, now) => Evidence::Neutral,
+            // It answers others meanwhile: it is busy, or it holds this one; two say nothing yet.
+            Evidence::Slow if upstream.has_answered_since(began) => Evidence::Failure,
             evidence => evidence,
         };
+        if late {
+            upstream.was_late(now);
+        }
         let change = upstream.finish(pass, evidence, self.soft(upstream, now), now);
         if let (Class::Pod, Outcome::Refused(Refused::Busy { .. })) = (upstream.class(), outcome) {
             lock(&self.limit).refused(now);

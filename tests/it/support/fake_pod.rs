@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -54,6 +54,10 @@ pub(crate) enum Act {
     Events(&'static [&'static str]),
     /// Answers by the request.
     Script(Script),
+    /// Works for so long on each, on as many at once as it computes together; the others wait.
+    Work(Duration),
+    /// Answers a byte each so long.
+    Drip(Duration),
 }
 
 /// What a scripted pod says to a request's head, in lower case, and body.
@@ -114,6 +118,8 @@ struct State {
     probes_fail: Mutex<bool>,
     /// What it says it computes together; 0 is nothing said.
     slots: Mutex<usize>,
+    /// What it computes together, where it works.
+    workers: Arc<Semaphore>,
 }
 
 /// Listens until dropped; then its listener and all its connections are closed.
@@ -160,6 +166,7 @@ impl FakePod {
             purges: Mutex::default(),
             probes_fail: Mutex::new(false),
             slots: Mutex::new(0),
+            workers: Arc::new(Semaphore::new(0)),
         });
         let shared = Arc::clone(&state);
         let (alive, gone) = mpsc::channel();
@@ -179,6 +186,13 @@ impl FakePod {
             }
         });
         Self { address, state, task, gone }
+    }
+
+    /// One that computes so many together, each for so long, and says nothing of it.
+    pub(crate) fn working(slots: usize, each: Duration) -> Self {
+        let pod = Self::start(Act::Work(each));
+        pod.state.workers.add_permits(slots);
+        pod
     }
 
     pub(crate) fn act(&self, act: Act) {
@@ -311,6 +325,26 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             chunk(stream, "").await
         }
         Act::Script(_) => unreachable!("its reply is said at once"),
+        Act::Work(each) => {
+            let workers = Arc::clone(&state.workers);
+            let mut byte = [0];
+            // Who goes away gives its turn back, working or not.
+            tokio::select! {
+                () = async {
+                    let _turn = workers.acquire().await;
+                    tokio::time::sleep(*each).await;
+                } => {}
+                _ = stream.read(&mut byte) => {
+                    state.cancelled.send_modify(|count| *count += 1);
+                    return None;
+                }
+            }
+            Box::pin(perform(stream, &Act::Answer("fine"), state)).await
+        }
+        Act::Drip(each) => loop {
+            tokio::time::sleep(*each).await;
+            stream.write_all(b"H").await.ok()?;
+        },
         Act::Long(pieces) => {
             begin(stream).await?;
             let kilobyte = "x".repeat(1024);
