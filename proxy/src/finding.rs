@@ -68,12 +68,12 @@ impl Finding {
 
     /// What needs no looking for.
     pub(crate) fn known(&self, upstreams: &Upstreams, now: Instant) {
-        upstreams.set(&Source::Configured, &self.pods, now);
-        upstreams.set(&Source::Providers, &self.providers, now);
+        upstreams.set(&Source::Configured, self.pods.clone(), now);
+        upstreams.set(&Source::Providers, self.providers.clone(), now);
         for (at, (region, peer)) in self.peers.iter().enumerate() {
             if let Ok(address) = peer.parse() {
                 let found = peer_of(region, address);
-                upstreams.set(&Source::Peers(Arc::clone(region), at), &[found], now);
+                upstreams.set(&Source::Peers(Arc::clone(region), at), vec![found], now);
             }
         }
     }
@@ -92,7 +92,7 @@ impl Finding {
                         role: Role::Pod,
                     });
                     let found: Vec<Found> = found.collect();
-                    shared.upstreams.set(&Source::Discovered(at), &found, clock::now());
+                    shared.upstreams.set(&Source::Discovered(at), found, clock::now());
                 }
             });
         }
@@ -111,7 +111,7 @@ impl Finding {
                     let found: Vec<Found> =
                         found.map(|edge| peer_of(&region, edge.address)).collect();
                     let source = Source::Peers(Arc::clone(&region), at);
-                    shared.upstreams.set(&source, &found, clock::now());
+                    shared.upstreams.set(&source, found, clock::now());
                 }
             });
         }

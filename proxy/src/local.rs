@@ -82,7 +82,7 @@ impl Local {
             role: Role::Local,
         });
         drop(state);
-        self.upstreams.set(&Source::Local, found.as_slice(), clock::now());
+        self.upstreams.set(&Source::Local, found.into_iter().collect(), clock::now());
     }
 
     /// For `/admin/v1/local`.

@@ -64,6 +64,8 @@ pub(crate) struct Attempts<'a> {
     /// How the last attempt ended.
     last: Option<Outcome>,
     seed: u64,
+    /// Whether the budget knows of this request.
+    counted: bool,
 }
 
 /// For whom a body is: under which name the model goes there, and whether that is a provider.
@@ -93,6 +95,8 @@ struct Start<'a> {
     model: String,
     /// When a second attempt is made beside it.
     hedge: Option<Instant>,
+    /// Whether it is asked what was asked for: another model's limits are not the client's fault.
+    as_asked: bool,
 }
 
 /// While whoever would take a request is being tried again by others.
@@ -122,6 +126,7 @@ impl<'a> Attempts<'a> {
             made: 0,
             last: None,
             seed: fastrand::u64(..),
+            counted: false,
         }
     }
 
@@ -209,7 +214,11 @@ impl<'a> Attempts<'a> {
         };
         // The first is what budgets are made of.
         match self.made {
-            0 => self.shared.budget(|budget| budget.request(now)),
+            0 if self.counted => {}
+            0 => {
+                self.counted = true;
+                self.shared.budget(|budget| budget.request(now));
+            }
             _ if !self.shared.budget(|budget| budget.retry(now)) => {
                 self.shared.metrics.retries_denied.inc();
                 return Ok(Next::Nothing);
@@ -299,7 +308,20 @@ impl<'a> Attempts<'a> {
         let hedge = self.hedge_at(routed, candidate, now);
         let until = first_byte(now, self.admitted.deadline, first, others);
         let model = made.model;
-        Ok(Some(Start { upstream, running, outgoing, until, number, next_token, model, hedge }))
+        let as_asked =
+            matches!(candidate.rung, Rung::Pods | Rung::Regions) && self.resume.is_none();
+        let start = Start {
+            upstream,
+            running,
+            outgoing,
+            until,
+            number,
+            next_token,
+            model,
+            hedge,
+            as_asked,
+        };
+        Ok(Some(start))
     }
 
     /// When a second attempt is made beside the first, if at all.
@@ -395,10 +417,9 @@ impl<'a> Attempts<'a> {
         start: Start<'a>,
     ) -> impl Future<Output = (UpstreamId, usize, Result<Generation<'a>, Outcome>)> + use<'a> {
         let (shared, admitted) = (self.shared, self.admitted);
-        let resuming = self.constraints.resuming;
         async move {
-            let Start { upstream, mut running, outgoing, until, number, next_token, model, .. } =
-                start;
+            let Start { upstream, mut running, outgoing, until, number, .. } = start;
+            let (next_token, model, as_asked) = (start.next_token, start.model, start.as_asked);
             let id = upstream.id;
             let (mut ejections, began) = (upstream.ejections(), clock::now());
             let opened = tokio::select! {
@@ -423,8 +444,9 @@ impl<'a> Attempts<'a> {
                 }
                 Err(outcome) => {
                     let outcome = match outcome.excused(out_of_time(admitted)) {
-                        // The request is good: it was answered before. This one cannot go on.
-                        Outcome::ClientFault { .. } if resuming => Outcome::Refused(Refused::Unfit),
+                        Outcome::ClientFault { .. } if !as_asked => {
+                            Outcome::Refused(Refused::Unfit)
+                        }
                         outcome => outcome,
                     };
                     running.end(&outcome);

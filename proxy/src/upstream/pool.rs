@@ -51,16 +51,20 @@ pub(crate) struct Found {
     pub(crate) role: Role,
 }
 
-#[derive(Clone)]
-struct Listed {
-    source: Source,
-    upstream: Arc<Upstream>,
+impl Found {
+    /// Whether it is that upstream, or would be mistaken for it.
+    fn is(&self, upstream: &Upstream) -> bool {
+        let provider = matches!(self.role, Role::Provider(_));
+        self.role.class() == upstream.class()
+            && (self.name == upstream.name || !provider && self.address == upstream.address)
+    }
 }
 
 /// All upstreams, in the order in which they were found.
 pub(crate) struct Upstreams {
     all: ArcSwap<Vec<Arc<Upstream>>>,
-    listed: Mutex<Vec<Listed>>,
+    /// What each source said last.
+    sources: Mutex<Vec<(Source, Vec<Found>)>>,
     /// Made anew when one reports something new, so that requests only read it.
     catalog: ArcSwap<Catalog>,
     links: Links,
@@ -114,7 +118,7 @@ impl Upstreams {
         let affinity = edge.affinity.enabled.then(|| Affinity::new(edge.affinity.blocks));
         Self {
             all: ArcSwap::default(),
-            listed: Mutex::default(),
+            sources: Mutex::default(),
             catalog: ArcSwap::default(),
             links,
             settings: Settings {
@@ -138,49 +142,46 @@ impl Upstreams {
     }
 
     /// What `source` says is there now: who is new gets in, and who is gone gets nothing more; what
-    /// runs on it ends by itself.
-    pub(crate) fn set(&self, source: &Source, found: &[Found], now: Instant) {
-        let mut listed = lock(&self.listed);
-        let is_found = |upstream: &Upstream| {
-            found
-                .iter()
-                .any(|found| (&found.name, found.address) == (&upstream.name, upstream.address))
+    /// runs on it ends by itself. Whom two sources know is one upstream, for as long as either does.
+    pub(crate) fn set(&self, source: &Source, found: Vec<Found>, now: Instant) {
+        let mut sources = lock(&self.sources);
+        match sources.iter_mut().find(|(known, _)| known == source) {
+            Some((_, known)) => *known = found,
+            None => sources.push((source.clone(), found)),
+        }
+        let before = Arc::clone(&self.all());
+        let mut all: Vec<Arc<Upstream>> = Vec::new();
+        for found in sources.iter().flat_map(|(_, found)| found) {
+            if all.iter().any(|listed| found.is(listed)) {
+                continue;
+            }
+            let known = before.iter().find(|known| {
+                found.is(known) && (&found.name, found.address) == (&known.name, known.address)
+            });
+            all.push(known.map_or_else(|| Arc::new(self.make(found, now)), Arc::clone));
+        }
+        let is_in = |upstream: &Arc<Upstream>, list: &[Arc<Upstream>]| {
+            list.iter().any(|other| other.id == upstream.id)
         };
-        let (kept, gone): (Vec<Listed>, Vec<Listed>) = std::mem::take(&mut *listed)
-            .into_iter()
-            .partition(|listed| listed.source != *source || is_found(&listed.upstream));
-        *listed = kept;
-        for Listed { upstream, .. } in &gone {
+        let gone: Vec<_> = before.iter().filter(|one| !is_in(one, &all)).collect();
+        let new: Vec<_> = all.iter().filter(|one| !is_in(one, &before)).cloned().collect();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        for upstream in gone {
             upstream.forget();
             if let Some(affinity) = &self.affinity {
                 lock(affinity).forget(upstream.id);
             }
             self.tell(upstream, "upstream_gone", json!({}));
         }
-        let mut news = !gone.is_empty();
-        for found in found {
-            let same = |listed: &Listed| {
-                listed.upstream.address == found.address
-                    && listed.upstream.class() == found.role.class()
-                    && !matches!(found.role, Role::Provider(_))
-                    || listed.upstream.name == found.name
-                        && listed.upstream.class() == found.role.class()
-            };
-            // Who is known by another source stays as it is.
-            if listed.iter().any(same) {
-                continue;
-            }
-            let upstream = Arc::new(self.make(found, now));
-            self.tell(&upstream, "upstream_found", json!({ "address": found.address }));
+        for upstream in new {
             upstream.show(now);
-            listed.push(Listed { source: source.clone(), upstream });
-            news = true;
+            self.tell(&upstream, "upstream_found", json!({ "address": upstream.address }));
         }
-        if news {
-            self.all.store(Arc::new(listed.iter().map(|one| Arc::clone(&one.upstream)).collect()));
-            drop(listed);
-            self.take_stock();
-        }
+        self.all.store(Arc::new(all));
+        drop(sources);
+        self.take_stock();
     }
 
     fn make(&self, found: &Found, now: Instant) -> Upstream {
@@ -345,7 +346,10 @@ impl Upstreams {
         if late {
             upstream.was_late(now);
         }
-        let change = upstream.finish(pass, evidence, self.soft(upstream, now), now);
+        // Nothing else asks for it.
+        let soft = matches!(evidence, Evidence::Slow | Evidence::Failure);
+        let soft = soft && self.soft(upstream, now);
+        let change = upstream.finish(pass, evidence, soft, now);
         if let (Class::Pod, Outcome::Refused(Refused::Busy { .. })) = (upstream.class(), outcome) {
             lock(&self.limit).refused(now);
         }
@@ -444,6 +448,7 @@ impl Upstreams {
         let labels = [upstream.name.as_str(), upstream.class().name()];
         self.metrics.probes.with_label_values(&[labels[0], labels[1], "ok"]).inc();
         self.metrics.probe_seconds.with_label_values(&labels).set((now - began).as_secs_f64());
+        upstream.show(now);
         changes.into_iter().for_each(|change| self.changed(upstream, change, now));
     }
 
@@ -478,9 +483,9 @@ impl Upstreams {
 
     /// A change of a breaker, told to whoever wants to know.
     pub(crate) fn changed(&self, upstream: &Upstream, change: Option<Change>, now: Instant) {
+        let Some(change) = change else { return };
         match change {
-            None => {}
-            Some(Change::Opened(reason)) => {
+            Change::Opened(reason) => {
                 tracing::warn!(upstream = upstream.name, reason = reason.name(), "taken out");
                 upstream.eject(reason);
                 self.tell(upstream, "upstream_out", json!({ "reason": reason.name() }));
@@ -491,11 +496,11 @@ impl Upstreams {
                     );
                 }
             }
-            Some(Change::HalfOpened) => {
+            Change::HalfOpened => {
                 tracing::info!(upstream = upstream.name, "tried again");
                 self.tell(upstream, "upstream_probing", json!({}));
             }
-            Some(Change::Closed) => {
+            Change::Closed => {
                 tracing::info!(upstream = upstream.name, "back");
                 self.tell(upstream, "upstream_back", json!({}));
             }
