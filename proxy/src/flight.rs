@@ -223,7 +223,11 @@ impl Flight {
 
     /// It is over. Only the first end counts.
     pub(crate) fn end(&self, end: End) {
-        self.state().end.get_or_insert(end);
+        let mut state = self.state();
+        state.end.get_or_insert(end);
+        // Nobody joins any more, which is what it was for.
+        state.text = String::new();
+        drop(state);
         self.tell();
     }
 }

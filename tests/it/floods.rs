@@ -180,7 +180,9 @@ async fn slow_readers_are_ended_and_hold_up_nobody() {
         beside.as_secs_f64() / alone.as_secs_f64(),
         held / sockets / 1024
     ));
-    assert!(held / sockets < 4 << 20, "{held} bytes for {sockets} sockets");
+    // An answer of a megabyte, for those who join, for the cache, and on its way out; each grows by
+    // doubling while it comes.
+    assert!(held / sockets < 6 << 20, "{held} bytes for {sockets} sockets");
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Another region asks: one attempt, on a pod of this one.
-    pub(crate) fn from_region(mut self) -> Self {
+    pub(crate) fn for_region(mut self) -> Self {
         self.constraints.from_region = true;
         self.resume.clone_from(&self.admitted.request.resume);
         self.constraints.resuming = self.resume.is_some();

@@ -39,7 +39,7 @@ pub(super) async fn answer(
     let beginning = async {
         let entered = generate::enter(&shared, &admitted).await?;
         let attempts = Attempts::new(&shared, &live, &admitted, (&id, &trace), tried);
-        let generation = attempts.from_region().begin().await?;
+        let generation = attempts.for_region().begin().await?;
         Ok::<_, Reject>((entered, generation))
     };
     let (_entered, generation) = tokio::select! {
