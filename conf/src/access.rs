@@ -66,8 +66,8 @@ pub struct Tenant {
     pub egress: Egress,
 }
 
-/// Where a tenant's requests may go. Nothing beyond this region yet reads it; it is decided here
-/// so that no request leaves before somebody allowed it.
+/// Where a tenant's requests may go: nowhere that is not named here, and a region that is asked
+/// looks into its own file again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Egress {
     /// Regions that may see its requests; `None` is every region of the configuration.

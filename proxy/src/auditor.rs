@@ -13,6 +13,7 @@ use nearhop_edge_cache::{
     audit::{Audit, Tally, differs},
 };
 use nearhop_wire::{Finish, Kind};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -101,6 +102,8 @@ impl Auditor {
                 "a rule of reuse differs too often from fresh answers and is off until a restart"
             );
             shared.metrics.rule_serves.with_label_values(&[rule.name()]).set(0);
+            let detail = json!({ "compared": compared, "differing": differing, "limit": limit });
+            shared.events.emit("reuse_rule_off", rule.name(), detail);
         }
     }
 }
