@@ -314,20 +314,25 @@ fn a_pod_that_comes_back_is_not_overrun() {
     println!("at most {most} under way in a pod's first second");
 }
 
-/// Its requests break every connection to a pod.
+/// Its requests break every connection to a pod, and nobody else could answer.
 #[test]
 fn one_tenants_poison_costs_the_others_little() {
-    let others = |poisoned: bool| -> f64 {
+    let others = |poisoned: bool| -> (f64, usize) {
         let one = |seed| {
-            let mut setup = setup(seed, specs(4, 1, 1, 0), 20.0, seconds(30));
+            let mut setup = setup(seed, specs(4, 0, 0, 0), 20.0, seconds(30));
             setup.tenants[0].poisoned = poisoned;
-            served(&run(setup), |request| request.tenant != 0)
+            let world = run(setup);
+            (served(&world, |request| request.tenant != 0), world.opened().count())
         };
-        (0..100).map(one).sum::<f64>() / 100.0
+        let all = (0..100).map(one);
+        all.fold((0.0, 0), |(share, out), (more, opened)| (share + more / 100.0, out + opened))
     };
-    let (without, with) = (others(false), others(true));
-    println!("others served: {without:.4} without, {with:.4} beside a poisoned tenant");
+    let ((without, none), (with, out)) = (others(false), others(true));
+    println!(
+        "others served: {without:.4} without, {with:.4} beside poison; {out} times out in 100"
+    );
     assert!(with > without - 0.03, "{without} became {with}");
+    assert!(none == 0 && out <= 500, "five a world at most: {out}");
 }
 
 /// First tokens come late, then the pods die, then the regions and the provider, then the edge's own
