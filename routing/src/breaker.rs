@@ -163,6 +163,8 @@ pub struct Pass {
     generation: u64,
     /// Whether it takes a place of the half-open ones.
     place: bool,
+    /// Answers that had begun before it.
+    answers: u64,
 }
 
 /// For who looks at it.
@@ -204,6 +206,10 @@ pub struct Breaker {
     forced: Option<Forced>,
     /// The verdict over checks: while it is down, the state is open unless something is forced.
     checks_down: bool,
+    /// Whether it would be out for its checks, were it not the last.
+    doubted: bool,
+    /// Attempts that began to be answered.
+    answers: u64,
     /// Another one begins when it opens, and when the operator says something.
     generation: u64,
     /// Openings since it was well for long.
@@ -228,6 +234,8 @@ impl Breaker {
             state: State::Closed { since: None },
             forced: None,
             checks_down: false,
+            doubted: false,
+            answers: 0,
             generation: 0,
             strikes: 0,
             outcomes: Counts::new(settings.window),
@@ -256,6 +264,28 @@ impl Breaker {
         }
     }
 
+    /// Whether anything says that it works: it is closed, or a check or an attempt was good since it
+    /// opened. That its time is over says nothing.
+    #[must_use]
+    pub fn is_believed(&self, now: Instant) -> bool {
+        let tried = match self.state {
+            State::HalfOpen { successes } => self.settings.checked || successes > 0,
+            State::Closed { .. } | State::Open { .. } => false,
+        };
+        match self.standing(now) {
+            Standing::Ready => true,
+            Standing::Probing | Standing::Full => tried,
+            Standing::Out(_) => false,
+        }
+    }
+
+    /// Whether it gets requests only because nothing may take the last one out: its checks failed, and
+    /// nothing good was seen since. Whoever else is well comes first.
+    #[must_use]
+    pub const fn is_doubted(&self) -> bool {
+        self.doubted && self.forced.is_none()
+    }
+
     /// Begins an attempt, where it gets one.
     pub fn begin(&mut self, now: Instant) -> Option<(Pass, Option<Change>)> {
         match self.standing(now) {
@@ -265,14 +295,19 @@ impl Breaker {
                 let opened = matches!(self.state, State::Open { .. });
                 let change = opened.then(|| self.half_open());
                 self.running += 1;
-                Some((Pass { generation: self.generation, place: true }, change))
+                Some((Pass { place: true, ..self.insist() }, change))
             }
         }
     }
 
     /// Begins an attempt whatever is known: a last resort. It takes no place.
     pub fn insist(&mut self) -> Pass {
-        Pass { generation: self.generation, place: false }
+        Pass { generation: self.generation, place: false, answers: self.answers }
+    }
+
+    /// An attempt began to be answered: those that were under way then, and time out, met no silence.
+    pub const fn answers(&mut self) {
+        self.answers = self.answers.wrapping_add(1);
     }
 
     /// An attempt ended.
@@ -289,10 +324,14 @@ impl Breaker {
         if pass.generation != self.generation || self.forced.is_some() {
             return None;
         }
+        self.doubted &= evidence != Evidence::Good;
         match (self.state, evidence) {
             (_, Evidence::Neutral) | (State::Open { .. }, _) => None,
             (_, Evidence::Dead) => Some(self.open(Reason::Dead, now)),
             (_, Evidence::Misconfigured) => Some(self.open(Reason::Misconfigured, now)),
+            (State::Closed { .. }, Evidence::Slow) if pass.answers != self.answers => {
+                self.count(Evidence::Failure, soft, now)
+            }
             (State::Closed { .. }, _) => self.count(evidence, soft, now),
             (State::HalfOpen { successes }, Evidence::Good) => self.succeeded(successes + 1, now),
             (State::HalfOpen { .. }, Evidence::Failure | Evidence::Slow) if !soft => {
@@ -331,6 +370,7 @@ impl Breaker {
     /// that may not take the upstream out now is not kept for later.
     pub fn checks(&mut self, up: bool, soft: bool, now: Instant) -> Option<Change> {
         if up {
+            self.doubted = false;
             let was_down = std::mem::replace(&mut self.checks_down, false);
             // Several passed: that is more than one which passed.
             return if was_down { self.check_passed(now, now) } else { None };
@@ -341,6 +381,7 @@ impl Breaker {
             return None;
         }
         self.checks_down |= soft;
+        self.doubted = !soft;
         self.softly(Reason::Checks, soft, now)
     }
 
@@ -462,6 +503,7 @@ impl Breaker {
         self.state = State::Open { reason, until: (!endless).then(|| now + lasts) };
         self.strikes = self.strikes.saturating_add(1);
         self.generation += 1;
+        self.doubted = false;
         Change::Opened(reason)
     }
 

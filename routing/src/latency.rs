@@ -155,6 +155,13 @@ impl Slowness {
         self.logarithm += (said - self.logarithm) * weight;
     }
 
+    /// What was measured has had its consequence: the next sample stands in its place. Else a pod that
+    /// is fast again would be taken out a few times more for what it was. Until then the old is the
+    /// best guess.
+    pub const fn forget(&mut self) {
+        self.samples = 0;
+    }
+
     /// How many times slower than its pool; 1 while nothing is known.
     #[must_use]
     pub fn ratio(&self) -> f64 {
@@ -356,6 +363,18 @@ mod tests {
         (0..50).for_each(|_| slowness.add(1.0));
         slowness.add(1e9);
         assert!(slowness.ratio() < 1.2, "{}", slowness.ratio());
+    }
+
+    #[test]
+    fn a_pod_that_was_slow_is_judged_anew() {
+        let mut slowness = Slowness::default();
+        (0..100).for_each(|_| slowness.add(10.0));
+        slowness.forget();
+        assert!(slowness.ratio() > 9.0, "the best guess until something is measured");
+        assert!(!outlier(&[(slowness.ratio(), slowness.samples()), (1.0, 99), (1.0, 99)], 0));
+        (0..ENOUGH).for_each(|_| slowness.add(1.0));
+        assert!(!outlier(&[(slowness.ratio(), slowness.samples()), (1.0, 99), (1.0, 99)], 0));
+        assert!((slowness.ratio() - 1.0).abs() < 1e-9, "{}", slowness.ratio());
     }
 
     #[test]

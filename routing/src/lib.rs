@@ -19,6 +19,8 @@ mod ladder;
 mod latency;
 mod limit;
 mod plan;
+#[cfg(test)]
+mod simulation;
 mod window;
 
 use std::fmt;

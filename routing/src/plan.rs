@@ -126,6 +126,8 @@ pub struct View {
     pub slowness: f64,
     /// Since it became ready; `None` where that is too long ago to matter.
     pub ready_for: Option<Duration>,
+    /// Whether its checks fail, and it is there only because it is the last.
+    pub doubted: bool,
     /// Whether it is about to leave.
     pub draining: bool,
     /// Of regions the place by distance, of providers the priority; the lowest first.
@@ -363,6 +365,7 @@ struct Place {
     turn: Turn,
     rung: Rung,
     class: Class,
+    doubted: bool,
     order: u32,
     load: f64,
 }
@@ -373,11 +376,12 @@ impl Place {
             Class::Pod => (0, load(view)),
             _ => (view.order, view.in_flight as f64),
         };
-        Self { at, turn, rung, class: view.class, order, load }
+        Self { at, turn, rung, class: view.class, doubted: view.doubted, order, load }
     }
 
     /// All that is fresh, rung by rung, then what was lost; in a rung what is ready, then what is
-    /// tried again, or the other way round.
+    /// tried again, or the other way round. What is doubted comes after all but the edge's own model:
+    /// where every pod hangs at once, the last may not be taken out, and nobody is to wait for it.
     fn before(&self, other: &Self, is_probe: bool) -> Ordering {
         let key = |place: &Self| {
             let round = match place.turn {
@@ -386,7 +390,8 @@ impl Place {
                 Turn::LastResort(_) => 2,
             };
             let is_later = (place.turn == Turn::Probe) != is_probe;
-            (round, place.rung, is_later, place.class, place.order)
+            let behind = place.doubted || place.rung == Rung::Local;
+            (round, behind, place.rung, is_later, place.class, place.order)
         };
         let by_load = || self.load.total_cmp(&other.load);
         key(self).cmp(&key(other)).then_with(by_load).then(self.at.cmp(&other.at))
@@ -396,7 +401,8 @@ impl Place {
     /// is drawn, so that not every edge tries the same.
     fn is_alike(&self, other: &Self) -> bool {
         let turn = |place: &Self| std::mem::discriminant(&place.turn);
-        (turn(self), self.rung, self.class) == (turn(other), other.rung, other.class)
+        let key = |place: &Self| (turn(place), place.doubted, place.rung, place.class);
+        key(self) == key(other)
     }
 
     fn why(&self, chosen: Why, snapshot: &[View]) -> Why {

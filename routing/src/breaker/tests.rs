@@ -138,6 +138,63 @@ fn time_outs_open_it_when_they_come_in_a_row() {
 }
 
 #[test]
+fn a_time_out_beside_answers_is_no_silence() {
+    let mut bench = Bench::new(BreakerSettings::POD);
+    let passes: Vec<Pass> = (0..4).filter_map(|_| bench.begin()).collect();
+    bench.breaker.answers();
+    passes.into_iter().for_each(|pass| bench.finish(pass, Evidence::Slow, true));
+    assert_eq!(bench.standing(), Standing::Ready, "four");
+    // Those that began later met silence.
+    bench.play("s");
+    assert_eq!(bench.standing(), Standing::Out(Reason::Failures), "it is the fifth that failed");
+    let mut bench = Bench::new(BreakerSettings::POD);
+    bench.breaker.answers();
+    bench.play("s2");
+    assert_eq!(bench.shown(), "slow");
+}
+
+#[test]
+fn the_last_one_is_doubted_while_its_checks_fail() {
+    let mut bench = Bench::new(BreakerSettings::POD);
+    let down = |bench: &mut Bench, soft| {
+        bench.changes.extend(bench.breaker.checks(false, soft, bench.now));
+        bench.breaker.is_doubted()
+    };
+    assert!(down(&mut bench, false));
+    bench.play("n f");
+    assert!(bench.breaker.is_doubted());
+    bench.play("g");
+    assert!(!bench.breaker.is_doubted(), "it answers");
+    assert!(down(&mut bench, false));
+    bench.play("u");
+    assert!(!bench.breaker.is_doubted(), "a check passed");
+    assert!(down(&mut bench, false));
+    bench.breaker.force(Some(Forced::Closed), bench.now);
+    assert!(!bench.breaker.is_doubted(), "the operator says that it serves");
+    bench.breaker.force(None, bench.now);
+    assert!(!down(&mut bench, true) && bench.shown() == "checks", "it is out, which is no doubt");
+    assert!(!down(&mut bench, false));
+}
+
+/// A ladder that took this for a sign would climb down whenever a dead provider's time is over.
+#[test]
+fn that_its_time_is_over_says_nothing_of_one_that_was_out() {
+    let check = |settings, script: &str, expected| {
+        let mut bench = Bench::new(settings);
+        bench.play(script);
+        assert_eq!(bench.breaker.is_believed(bench.now), expected, "{script}");
+    };
+    check(BreakerSettings::PROVIDER, "", true);
+    check(BreakerSettings::PROVIDER, "f5", false);
+    check(BreakerSettings::PROVIDER, "f5 +30", false);
+    check(BreakerSettings::PROVIDER, "f5 +30 n", false);
+    check(BreakerSettings::PROVIDER, "f5 +30 g", true);
+    check(BreakerSettings::PROVIDER, "f5 +30 g3", true);
+    check(BreakerSettings::POD, "d +1", false);
+    check(BreakerSettings::POD, "d +1 p", true);
+}
+
+#[test]
 fn what_is_dead_or_misconfigured_opens_at_once() {
     let provider = BreakerSettings::PROVIDER;
     check(provider, "g100 d", "dead");

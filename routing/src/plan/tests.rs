@@ -42,6 +42,7 @@ fn view(class: Class, name: &str) -> View {
         slots: 8,
         slowness: 1.0,
         ready_for: None,
+        doubted: false,
         draining: false,
         order: 0,
         region_down: false,
@@ -73,6 +74,11 @@ fn out(view: View) -> View {
 
 fn probing(view: View) -> View {
     View { standing: Standing::Probing, ..view }
+}
+
+/// Its checks fail, and it is the last.
+fn doubted(view: View) -> View {
+    View { doubted: true, ..view }
 }
 
 fn lost(view: View) -> View {
@@ -156,6 +162,20 @@ fn a_pod_that_is_out_is_left_alone_while_anybody_else_could_answer() {
     check(&[out(pod("a")), region("r", 0)], "r: nearest, a! out");
     check(&[out(pod("a")), local()], "local: local, a! out");
     check(&[out(pod("a")), refused(pod("b"))], "b! refused, a! out");
+}
+
+/// Where every pod hangs, each request would lose half of its time on the one that may not be out.
+#[test]
+fn the_last_pod_comes_after_whoever_is_well_while_its_checks_fail() {
+    let views = [local(), provider("x", 0), spare(pod("s")), region("r", 0), doubted(pod("a"))];
+    check(&views, "r: nearest, s: only ready, x: priority, a: only ready, local: local");
+    check(&[doubted(pod("a")), pod("b")], "b: only ready, a: only ready");
+    check(&[doubted(pod("a")), lost(pod("b"))], "a: only ready, b: again");
+    check_for(
+        |asking| asking.from_region = true,
+        &[region("r", 0), doubted(pod("a"))],
+        "a: only ready, r! hop",
+    );
 }
 
 #[test]
@@ -431,11 +451,12 @@ fn views() -> impl Strategy<Value = Vec<View>> {
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.9),
+        prop::bool::weighted(0.2),
     );
     let one = (class, standing, offers, tried, name, loads, flags, 0u32..3).prop_map(
         |(class, standing, offers, tried, name, loads, flags, order)| {
             let (in_flight, queued, slots, slowness, ready_for, matched) = loads;
-            let (draining, region_down, paused, fim) = flags;
+            let (draining, region_down, paused, fim, doubted) = flags;
             let kinds = if fim { Kinds::ALL } else { Kinds::of(&[Kind::Chat, Kind::Agent]) };
             let ready_for = ready_for.map(Duration::from_secs);
             View {
@@ -450,6 +471,7 @@ fn views() -> impl Strategy<Value = Vec<View>> {
                 slots,
                 slowness,
                 ready_for,
+                doubted,
                 draining,
                 order,
                 region_down,
@@ -512,8 +534,11 @@ proptest! {
         prop_assert!(out == 0 || views.iter().all(|view| view.tried == Tried::No));
         let fresh = plan.candidates.iter().take_while(|found| of(found).tried == Tried::No).count();
         prop_assert!(plan.candidates[fresh..].iter().all(|found| of(found).tried == Tried::Lost && found.why == Why::Again));
-        prop_assert!(plan.candidates[..fresh].is_sorted_by_key(|found| found.rung), "rung by rung");
-        for pair in plan.candidates[..fresh].windows(2).filter(|pair| pair[0].rung == pair[1].rung) {
+        let place = |found: &Candidate| {
+            (of(found).doubted || found.rung == Rung::Local, found.rung)
+        };
+        prop_assert!(plan.candidates[..fresh].is_sorted_by_key(place), "rung by rung");
+        for pair in plan.candidates[..fresh].windows(2).filter(|pair| place(&pair[0]) == place(&pair[1])) {
             let probes = [Standing::Probing, Standing::Ready];
             let is_early = pair.iter().map(of).map(|view| view.standing).eq(probes);
             prop_assert!(!is_early || (seed_probes(seed) && !wish.resuming && !wish.from_region));
@@ -551,7 +576,7 @@ proptest! {
         };
         let pods = || views.iter().filter(usable);
         let lives = |view: &View| matches!(view.standing, Standing::Ready | Standing::Probing);
-        if pods().any(|view| lives(view) && view.tried == Tried::No) {
+        if pods().any(|view| lives(view) && view.tried == Tried::No && !view.doubted) {
             prop_assert_eq!(plan.candidates[0].rung, Rung::Pods);
         }
         if !wish.from_region {
