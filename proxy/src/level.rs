@@ -7,7 +7,7 @@ use std::{
 };
 
 use nearhop_admin::clock;
-use nearhop_routing::{Class, Component, Level, Seen, Standing, Step};
+use nearhop_routing::{Class, Component, Level, Seen, Step};
 use serde_json::json;
 use tokio::time::interval;
 
@@ -94,6 +94,5 @@ fn is_usable(shared: &Shared, upstream: &Upstream, now: Instant) -> bool {
         }
         _ => true,
     };
-    let full = upstream.look(now).standing == Standing::Full;
-    up && (upstream.is_ready(now) || full)
+    up && upstream.is_believed(now)
 }

@@ -17,10 +17,7 @@ use nearhop_admin::clock;
 use nearhop_routing::{Candidate, Chain, Class, Level, Pass, Rung, Tried, UpstreamId, Why};
 use nearhop_wire::{Chunk, Head as AnswerHead, Receiver, Resume, Usage, forward_body};
 use prometheus::IntGauge;
-use tokio::{
-    sync::watch,
-    time::{sleep, sleep_until},
-};
+use tokio::{sync::watch, time::sleep_until};
 
 use super::{
     Shared,
@@ -167,7 +164,7 @@ impl<'a> Attempts<'a> {
                         running.push(self.attempt(*start));
                     }
                     Next::Wait => {
-                        sleep(LOOK_AGAIN).await;
+                        sleep_until((now + LOOK_AGAIN).min(self.admitted.deadline).into()).await;
                         continue;
                     }
                     Next::Nothing => return Err(self.exhausted()),
@@ -417,6 +414,7 @@ impl<'a> Attempts<'a> {
         start: Start<'a>,
     ) -> impl Future<Output = (UpstreamId, usize, Result<Generation<'a>, Outcome>)> + use<'a> {
         let (shared, admitted) = (self.shared, self.admitted);
+        let resuming = self.constraints.resuming;
         async move {
             let Start { upstream, mut running, outgoing, until, number, .. } = start;
             let (next_token, model, as_asked) = (start.next_token, start.model, start.as_asked);
@@ -429,12 +427,14 @@ impl<'a> Attempts<'a> {
             let attempted = match opened {
                 Ok((exchange, events)) => {
                     let now = clock::now();
+                    upstream.begins_to_answer();
                     let sample = (admitted.request.input.bytes(), now - began);
                     shared.upstreams.first_content(&upstream, sample, now);
                     Ok(Generation {
                         next_token,
                         upstream,
                         model,
+                        as_asked,
                         exchange,
                         events,
                         ejections,
@@ -444,7 +444,8 @@ impl<'a> Attempts<'a> {
                 }
                 Err(outcome) => {
                     let outcome = match outcome.excused(out_of_time(admitted)) {
-                        Outcome::ClientFault { .. } if !as_asked => {
+                        // Nor is that the client's fault which a part of it was taken as good.
+                        Outcome::ClientFault { .. } if !as_asked || resuming => {
                             Outcome::Refused(Refused::Unfit)
                         }
                         outcome => outcome,
@@ -491,6 +492,8 @@ pub(crate) struct Generation<'a> {
     upstream: Arc<Upstream>,
     /// The model's name, as it was asked for there.
     model: String,
+    /// Whether that is the model that the client asked for.
+    as_asked: bool,
     exchange: Exchange<'a>,
     events: Events,
     ejections: watch::Receiver<u64>,
@@ -532,9 +535,9 @@ impl Generation<'_> {
         &self.upstream
     }
 
-    /// Whether it could be gone on with elsewhere: its weights are ours, and it tells its tokens.
+    /// Whether it could be gone on with elsewhere: others have its weights, and it tells its tokens.
     pub(crate) fn tells_tokens(&self) -> bool {
-        matches!(self.upstream.class(), Class::Pod | Class::Region)
+        self.as_asked && matches!(self.upstream.class(), Class::Pod | Class::Region)
     }
 
     /// The next piece, if it has arrived already: what came together is sent on together.
@@ -674,7 +677,6 @@ struct Running<'a> {
     upstreams: &'a Upstreams,
     upstream: Arc<Upstream>,
     tenant: String,
-    began: Instant,
     running: Option<(Pass, InFlight)>,
 }
 
@@ -685,14 +687,14 @@ impl<'a> Running<'a> {
         (pass, tenant): (Pass, &str),
     ) -> Self {
         let running = Some((pass, upstream.enter()));
-        let (upstream, began) = (Arc::clone(upstream), clock::now());
-        Self { upstreams, upstream, tenant: tenant.to_owned(), began, running }
+        let upstream = Arc::clone(upstream);
+        Self { upstreams, upstream, tenant: tenant.to_owned(), running }
     }
 
     fn end(&mut self, outcome: &Outcome) {
         if let Some((pass, in_flight)) = self.running.take() {
             drop(in_flight);
-            let ended = (outcome, self.tenant.as_str(), self.began);
+            let ended = (outcome, self.tenant.as_str());
             self.upstreams.ended(&self.upstream, pass, ended, clock::now());
         }
     }

@@ -182,6 +182,7 @@ fn view(
         region_down,
         paused: look.paused,
         matched: 0.0,
+        doubted: look.doubted,
         tried: is_tried.map_or(Tried::No, |(_, tried)| *tried),
     }
 }

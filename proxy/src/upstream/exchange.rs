@@ -136,7 +136,7 @@ impl Exchanges {
             let (connection, reused) = connected.map_err(|error| connect_outcome(&error))?;
             match connection.send(peer, header, &outgoing.body).await {
                 Ok(session) => {
-                    upstream.answers(clock::now());
+                    upstream.heard(clock::now());
                     return Ok(session);
                 }
                 Err(_) if reused && stale < STALE_RETRIES => stale += 1,
@@ -232,7 +232,7 @@ impl Exchange<'_> {
                 Ok(Err(_)) => return Err(Outcome::Failed(Failed::Reset)),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => {
-                    self.upstream.answers(clock::now());
+                    self.upstream.heard(clock::now());
                     self.events.push(&bytes);
                 }
             }

@@ -93,8 +93,6 @@ pub(crate) struct State {
     paused: Option<Instant>,
     /// When anything last came from it.
     heard: Instant,
-    /// When anything last came of an answer.
-    answered: Instant,
     /// When a request last timed out on it.
     slow: Option<Instant>,
     /// Checks that failed, in a row.
@@ -113,6 +111,8 @@ pub(crate) struct Look {
     pub(crate) slowness: f64,
     pub(crate) ready_for: Option<Duration>,
     pub(crate) paused: bool,
+    /// Whether it gets requests only because the last one may not be taken out.
+    pub(crate) doubted: bool,
 }
 
 /// A request in progress on an upstream; counted until dropped.
@@ -159,7 +159,6 @@ impl Upstream {
             ready_since: None,
             paused: None,
             heard: now,
-            answered: now,
             slow: None,
             failed_checks: 0,
         };
@@ -210,17 +209,14 @@ impl Upstream {
         self.ejections.subscribe()
     }
 
-    /// Something came of an answer.
-    pub(crate) fn answers(&self, now: Instant) {
-        self.state(|state| {
-            state.heard = state.heard.max(now);
-            state.answered = state.answered.max(now);
-        });
+    /// Something came from it.
+    pub(crate) fn heard(&self, now: Instant) {
+        self.state(|state| state.heard_of(now));
     }
 
-    /// Whether anything came of any answer after `since`.
-    pub(super) fn has_answered_since(&self, since: Instant) -> bool {
-        self.state(|state| state.answered > since)
+    /// An answer of it begins: whatever else is late there, it is not silent.
+    pub(crate) fn begins_to_answer(&self) {
+        self.state(|state| state.breaker.answers());
     }
 
     /// It said how busy it is.
@@ -247,6 +243,7 @@ impl Upstream {
                 slowness: state.slowness_at(now),
                 ready_for: state.ready_since.map(|since| now.duration_since(since)),
                 paused: state.paused.is_some_and(|until| until > now),
+                doubted: state.breaker.is_doubted(),
             }
         })
     }
@@ -263,6 +260,11 @@ impl Upstream {
     /// Whether it gets traffic.
     pub(crate) fn is_ready(&self, now: Instant) -> bool {
         self.state(|state| state.is_ready(&self.role, now))
+    }
+
+    /// Whether it can be relied on: it was asked, or checked, since it was last out.
+    pub(crate) fn is_believed(&self, now: Instant) -> bool {
+        self.state(|state| state.is_known(&self.role) && state.breaker.is_believed(now))
     }
 
     /// Whether its first check has ended.
@@ -356,6 +358,11 @@ impl State {
         self.timed = now;
     }
 
+    /// What made it an outlier must not do so again when it is back.
+    pub(super) fn forget_slowness(&mut self) {
+        self.slowness.forget();
+    }
+
     /// How slow it is beside its peers, as far as that is still known.
     pub(super) fn slowness_at(&self, now: Instant) -> f64 {
         let halves = now.duration_since(self.timed).as_secs_f64() / SLOWNESS_HALF.as_secs_f64();
@@ -371,8 +378,12 @@ impl State {
         self.heard = self.heard.max(now);
     }
 
+    fn is_known(&self, role: &Role) -> bool {
+        self.report.is_some() || matches!(role, Role::Provider(_))
+    }
+
     fn is_ready(&self, role: &Role, now: Instant) -> bool {
-        let known = self.report.is_some() || matches!(role, Role::Provider(_));
-        known && matches!(self.breaker.standing(now), Standing::Ready | Standing::Probing)
+        self.is_known(role)
+            && matches!(self.breaker.standing(now), Standing::Ready | Standing::Probing)
     }
 }

@@ -327,21 +327,19 @@ impl Upstreams {
         others_ready > 0 && f64::from(out + 1) <= (self.settings.share * f64::from(total)).max(1.0)
     }
 
-    /// An attempt on `upstream`, which began at `began` for `tenant`, ended.
+    /// An attempt on `upstream`, for `tenant`, ended.
     pub(crate) fn ended(
         &self,
         upstream: &Upstream,
         pass: Pass,
-        (outcome, tenant, began): (&Outcome, &str, Instant),
+        (outcome, tenant): (&Outcome, &str),
         now: Instant,
     ) {
         let evidence = lock(&self.blame).weigh(tenant, outcome.evidence(), now);
         let late = evidence == Evidence::Slow;
-        let evidence = match evidence {
-            Evidence::Slow if self.is_widespread(upstream, now) => Evidence::Neutral,
-            // It answers others meanwhile: it is busy, or it holds this one; two say nothing yet.
-            Evidence::Slow if upstream.has_answered_since(began) => Evidence::Failure,
-            evidence => evidence,
+        let evidence = match late && self.is_widespread(upstream, now) {
+            true => Evidence::Neutral,
+            false => evidence,
         };
         if late {
             upstream.was_late(now);
@@ -411,6 +409,7 @@ impl Upstreams {
                 if change.is_some() {
                     // The minute that opened it must not open it again.
                     state.baseline.forget_recent();
+                    state.forget_slowness();
                 }
                 change
             });
