@@ -18,12 +18,15 @@ use crate::support::{
     unique,
 };
 
-const CHAT: &str = "/v1/chat/completions";
-const CODE: &str = "/v1/completions";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const CODE: &str = "/v1/completions";
 
 /// An edge whose pod is out, with these providers; tenant `dev` may go to all of them, `none` to
 /// none. Returns when their names are looked up.
-async fn edge(providers: &[Value], change: impl FnOnce(&mut Value, &Path)) -> (FakePod, Edge) {
+pub(crate) async fn edge(
+    providers: &[Value],
+    change: impl FnOnce(&mut Value, &Path),
+) -> (FakePod, Edge) {
     let pod = FakePod::start(fake_pod::Act::Answer("pod"));
     let edge = Edge::with(&[pod.address], |config, folder| {
         let names: Vec<&Value> = providers.iter().map(|provider| &provider["name"]).collect();
@@ -44,7 +47,7 @@ async fn edge(providers: &[Value], change: impl FnOnce(&mut Value, &Path)) -> (F
 }
 
 /// Its only pod breaks requests, and its checks fail.
-async fn take_out(edge: &Edge, pod: &FakePod) {
+pub(crate) async fn take_out(edge: &Edge, pod: &FakePod) {
     pod.act(fake_pod::Act::Close);
     pod.fail_probes(true);
     eventually("the pod is out", LIMIT, || async {
@@ -64,7 +67,7 @@ async fn upstream(edge: &Edge, name: &str) -> Value {
     all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
 }
 
-async fn breaker(edge: &Edge, name: &str) -> Value {
+pub(crate) async fn breaker(edge: &Edge, name: &str) -> Value {
     let all = edge.admin("/breakers").await;
     all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
 }
@@ -80,11 +83,11 @@ async fn left_out(edge: &Edge, name: &str) -> Value {
         .map_or(Value::Null, |one| one["because"].clone())
 }
 
-fn chat() -> Value {
+pub(crate) fn chat() -> Value {
     json!({"model": "fake", "messages": [{"role": "user", "content": unique()}]})
 }
 
-fn code() -> Value {
+pub(crate) fn code() -> Value {
     json!({"model": "fake", "prompt": unique()})
 }
 
@@ -95,23 +98,23 @@ async fn begin(edge: &Edge, key: &str, path: &str, body: &Value) -> Answer {
     send(&edge.address, request).await.unwrap()
 }
 
-async fn ask(edge: &Edge, key: &str, path: &str, body: &Value) -> Whole {
+pub(crate) async fn ask(edge: &Edge, key: &str, path: &str, body: &Value) -> Whole {
     begin(edge, key, path, body).await.whole().await.unwrap()
 }
 
-async fn ask_chat(edge: &Edge) -> Whole {
+pub(crate) async fn ask_chat(edge: &Edge) -> Whole {
     ask(edge, "nh-dev", CHAT, &chat()).await
 }
 
 /// The text of a chat's answer that is a whole.
-fn said(answer: &Whole) -> String {
+pub(crate) fn said(answer: &Whole) -> String {
     let json = answer.json();
     assert_eq!(answer.status, StatusCode::OK, "{json}");
     json["choices"][0]["message"]["content"].as_str().unwrap_or_else(|| panic!("{json}")).to_owned()
 }
 
 /// The text of a chat's stream, which must have ended well.
-fn said_in_stream(answer: &Whole) -> String {
+pub(crate) fn said_in_stream(answer: &Whole) -> String {
     let body = std::str::from_utf8(&answer.body).unwrap();
     assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
     let chunks = body
