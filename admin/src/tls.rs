@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -184,6 +185,17 @@ pub fn peer_name(ssl: &SslRef, names: &[String]) -> Option<String> {
     dns_names(&certificate)
         .into_iter()
         .find(|name| names.iter().any(|pattern| name_matches(pattern, name)))
+}
+
+/// Whether the other side's certificate has this address (SAN).
+#[must_use]
+pub fn has_address(ssl: &SslRef, address: IpAddr) -> bool {
+    let names = ssl.peer_certificate().and_then(|certificate| certificate.subject_alt_names());
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    names.into_iter().flatten().any(|name| name.ipaddress() == Some(&octets))
 }
 
 fn dns_names(certificate: &X509Ref) -> Vec<String> {

@@ -9,6 +9,7 @@ pub(crate) mod issuer;
 pub(crate) mod keep_alive;
 pub(crate) mod mutator;
 pub(crate) mod process;
+pub(crate) mod provider;
 pub(crate) mod rules;
 pub(crate) mod scene;
 pub(crate) mod tasks;

@@ -15,7 +15,9 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_routing::{Candidate, Chain, Class, Level, Pass, Rung, Tried, UpstreamId, Why};
-use nearhop_wire::{Chunk, Head as AnswerHead, Receiver, Resume, Usage, forward_body};
+use nearhop_wire::{
+    Chunk, ChunkChoice, Delta, Head as AnswerHead, Receiver, Resume, Usage, forward_body,
+};
 use prometheus::IntGauge;
 use tokio::{sync::watch, time::sleep_until};
 
@@ -610,8 +612,37 @@ impl Generation<'_> {
 struct Events {
     head: Option<EventHead>,
     queue: VecDeque<Event>,
-    /// What is said of the usage of a provider that tells none; taken once one is told.
-    guess: Option<Usage>,
+    /// What has to be known of a provider's stream.
+    foreign: Option<Foreign>,
+}
+
+/// An event that says that it went wrong; every provider has its own words for why.
+#[derive(serde::Deserialize)]
+struct Told {
+    #[serde(rename = "error")]
+    _error: serde::de::IgnoredAny,
+}
+
+/// A provider's stream: some tell no usage, some tell it with each piece, and some say something
+/// more after a choice's end.
+#[derive(Debug)]
+struct Foreign {
+    /// As it was told last, or a guess; said at the end, once.
+    usage: Usage,
+    told: bool,
+    /// Choices that have ended.
+    ended: Vec<usize>,
+}
+
+impl Foreign {
+    /// The piece, where anything is in it: behind a choice's end most have nothing more to say.
+    fn take(&mut self, delta: Delta) -> Option<Delta> {
+        let again = self.ended.contains(&delta.index) && delta.text.is_empty();
+        if delta.finish.is_some() && !again {
+            self.ended.push(delta.index);
+        }
+        (!again).then_some(delta)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -625,8 +656,9 @@ impl Events {
     fn of(upstream: &Upstream, admitted: &Admitted) -> Self {
         let foreign = upstream.class() == Class::Provider;
         let prompt = usize::try_from(limit::prompt_guess(admitted)).unwrap_or(usize::MAX);
-        let guess = Usage { prompt_tokens: prompt, ..Usage::default() };
-        Self { guess: foreign.then_some(guess), ..Self::default() }
+        let usage = Usage { prompt_tokens: prompt, ..Usage::default() };
+        let foreign = foreign.then(|| Foreign { usage, told: false, ended: Vec::new() });
+        Self { foreign, ..Self::default() }
     }
 
     fn next(&mut self) -> Option<Event> {
@@ -644,14 +676,15 @@ impl Events {
 
     fn push(&mut self, data: &[u8]) -> Result<(), Outcome> {
         if data == b"[DONE]" {
-            self.queue.extend(self.guess.take().map(Event::Usage));
+            let usage = self.foreign.take().map(|foreign| foreign.usage);
+            self.queue.extend(usage.map(Event::Usage));
             self.queue.push_back(Event::Done);
             return Ok(());
         }
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
-            return Err(match nearhop_wire::ApiError::parse(data) {
-                Some(_) => Outcome::Failed(Failed::ServerError),
-                None => Outcome::Failed(Failed::Garbage),
+            return Err(match serde_json::from_slice::<Told>(data) {
+                Ok(_) => Outcome::Failed(Failed::ServerError),
+                Err(_) => Outcome::Failed(Failed::Garbage),
             });
         };
         self.head.get_or_insert_with(|| EventHead {
@@ -660,14 +693,19 @@ impl Events {
             fingerprint: chunk.system_fingerprint.clone().unwrap_or_default().into_owned(),
         });
         let usage = chunk.usage();
-        match &mut self.guess {
-            Some(_) if usage.is_some() => self.guess = None,
-            Some(guess) => guess.completion_tokens += chunk.choices.len(),
-            None => {}
+        let deltas = chunk.choices.into_iter().map(ChunkChoice::into_delta);
+        let Some(foreign) = &mut self.foreign else {
+            self.queue.extend(deltas.map(Event::Delta));
+            self.queue.extend(usage.map(Event::Usage));
+            return Ok(());
+        };
+        for delta in deltas {
+            foreign.usage.completion_tokens += usize::from(!foreign.told);
+            self.queue.extend(foreign.take(delta).map(Event::Delta));
         }
-        self.queue
-            .extend(chunk.choices.into_iter().map(|choice| Event::Delta(choice.into_delta())));
-        self.queue.extend(usage.map(Event::Usage));
+        if let Some(usage) = usage {
+            (foreign.usage, foreign.told) = (usage, true);
+        }
         Ok(())
     }
 }

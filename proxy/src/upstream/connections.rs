@@ -22,6 +22,7 @@ use pingora::{
         },
         tls::CaType,
     },
+    tls::ssl::SslRef,
     upstreams::peer::{HttpPeer, Peer as _},
     utils::tls::CertKey,
 };
@@ -108,19 +109,26 @@ impl Links {
         let mut peer = HttpPeer::new(address, true, asked.to_owned());
         identify(&mut peer, tls)?;
         multiplex(&mut peer);
-        peer.options.verify_hostname = false;
         let names = tls.names.clone();
-        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
-            peer_name(ssl, &names)?;
-            Some(Arc::new(Believed) as Arc<dyn Any + Send + Sync>)
-        }));
+        believe(&mut peer, move |ssl| peer_name(ssl, &names).is_some());
         Ok(peer)
     }
 }
 
-/// The certificate of another region's edge has one of the names that are believed.
+/// The other side's certificate has a name that is believed, where we look ourselves.
 #[derive(Debug)]
 struct Believed;
+
+/// Connections are used only where `is_named` holds of them.
+pub(super) fn believe(
+    peer: &mut HttpPeer,
+    is_named: impl Fn(&SslRef) -> bool + Send + Sync + 'static,
+) {
+    peer.options.verify_hostname = false;
+    peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
+        is_named(ssl).then(|| Arc::new(Believed) as Arc<dyn Any + Send + Sync>)
+    }));
+}
 
 /// Shows our certificate, and believes those that its authorities vouch for.
 fn identify(peer: &mut HttpPeer, tls: &MutualTls) -> Result<(), TlsError> {
@@ -194,7 +202,8 @@ impl Connections {
         }
         let got = self.any.get_http_session(peer).await;
         let (session, reused) = got.map_err(Unconnected::Failed)?;
-        match class == Class::Region && !is_believed(&session) {
+        let looked_at = peer.options.upstream_tls_handshake_complete_hook.is_some();
+        match looked_at && !is_believed(&session) {
             true => Err(Unconnected::Unbelieved),
             false => Ok((Connection::Any(Box::new(session)), reused)),
         }
@@ -217,7 +226,7 @@ impl Connections {
     }
 }
 
-/// Whether an edge of another region is who it should be.
+/// Whether the other side is who it should be, where we look ourselves.
 pub(super) fn is_believed(session: &HttpSession) -> bool {
     let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
     digest.is_some_and(|digest| digest.extension.get::<Believed>().is_some())

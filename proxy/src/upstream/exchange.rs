@@ -36,7 +36,7 @@ use super::{
 const EVENT_BYTES_MAX: usize = 1 << 20;
 /// An error's body.
 const ERROR_BYTES_MAX: usize = 64 << 10;
-/// When a stream that was refused may be opened again.
+/// When whoever refused without a time may be asked again.
 const SOON: Duration = Duration::from_secs(1);
 /// What one edge asks another.
 pub(crate) const VIEW_PATH: &str = "/peer/v1/view";
@@ -323,7 +323,8 @@ fn listen(upstream: &Upstream, session: &HttpSession) {
     let now = clock::now();
     match upstream.class() {
         Class::Provider => {
-            if let Some(pause) = provider::pause(&head.headers) {
+            let busy = head.status == StatusCode::TOO_MANY_REQUESTS;
+            if let Some(pause) = provider::pause(&head.headers).or(busy.then_some(SOON)) {
                 upstream.pause(now + pause);
             }
         }
@@ -350,11 +351,19 @@ fn connect_outcome(error: &Unconnected) -> Outcome {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
             Outcome::Failed(Failed::ConnectTimeout)
         }
+        ErrorType::TLSHandshakeFailure if broke_off(error) => Outcome::Failed(Failed::Reset),
         ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure => {
             Outcome::OurFault(OurFault::Certificate)
         }
         _ => Outcome::Refused(Refused::Connection),
     }
+}
+
+/// Whether a handshake ended because the connection did, which every restart of a server does.
+/// OpenSSL says so in words alone.
+fn broke_off(error: &pingora::Error) -> bool {
+    let words = error.to_string().to_ascii_lowercase();
+    ["unexpected eof", "connection reset", "broken pipe"].iter().any(|word| words.contains(word))
 }
 
 /// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.

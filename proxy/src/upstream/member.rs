@@ -230,12 +230,15 @@ impl Upstream {
     }
 
     pub(crate) fn look(&self, now: Instant) -> Look {
-        let in_flight = self.in_flight();
+        let (in_flight, is_reachable) = (self.in_flight(), self.is_reachable());
         self.state(|state| {
             let fresh = state.reported.filter(|(_, at)| now.duration_since(*at) < REPORT_FRESH);
             let reported = fresh.map_or_else(Reported::default, |(reported, _)| reported);
             Look {
-                standing: state.breaker.standing(now),
+                standing: match is_reachable {
+                    true => state.breaker.standing(now),
+                    false => Standing::Out(Reason::Dead),
+                },
                 report: state.report.clone(),
                 in_flight,
                 running: reported.running,
@@ -259,7 +262,12 @@ impl Upstream {
 
     /// Whether it gets traffic.
     pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        self.state(|state| state.is_ready(&self.role, now))
+        self.is_reachable() && self.state(|state| state.is_ready(&self.role, now))
+    }
+
+    /// Whether it can be connected to at all: its name has an address, our certificates are good.
+    fn is_reachable(&self) -> bool {
+        self.peer.load().is_some()
     }
 
     /// Whether it can be relied on: it was asked, or checked, since it was last out.
@@ -319,8 +327,9 @@ impl Upstream {
 
     /// Shows whether it is ready, after anything that may have changed that.
     pub(super) fn show(&self, now: Instant) {
+        let is_reachable = self.is_reachable();
         let (ready, state) = self.state(|state| {
-            let ready = state.is_ready(&self.role, now);
+            let ready = is_reachable && state.is_ready(&self.role, now);
             state.ready_since = match ready {
                 true => state.ready_since.or(Some(now)),
                 false => None,

@@ -12,15 +12,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Uri, header};
-use nearhop_admin::tls::{TlsError, read_certificates};
+use nearhop_admin::tls::{TlsError, has_address, read_certificates};
 use nearhop_conf::{ExternalProvider, RequestKind, is_private};
 use nearhop_discovery::Resolver;
-use nearhop_routing::Kinds;
+use nearhop_routing::{Class, Kinds};
 use nearhop_wire::{Kind, ModelReport, PodReport};
 use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
 
-use super::pool::Upstreams;
+use super::{connections::believe, member::Upstream, pool::Upstreams};
 
 /// A provider, ready to be asked.
 #[derive(Debug)]
@@ -121,6 +122,10 @@ impl Provider {
             let authorities: CaType = read_certificates(ca)?.into_boxed_slice();
             peer.options.ca = Some(Arc::new(authorities));
         }
+        if let (true, Ok(address)) = (self.tls, self.name.parse::<IpAddr>()) {
+            // OpenSSL looks for a host's name among names alone.
+            believe(&mut peer, move |ssl| has_address(ssl, address));
+        }
         // Connections are never shared with whoever else is at that address.
         peer.group_key = fastrand::u64(..);
         match self.tls {
@@ -143,26 +148,29 @@ impl Provider {
 pub(crate) const NOWHERE: SocketAddr =
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
-/// Looks up the names of all providers once. Who cannot be looked up stays where it was.
+/// Looks up the names of all providers once, each by itself: one that is silent must not keep the
+/// others. Who cannot be looked up stays where it was.
 pub(crate) async fn resolve(upstreams: &Upstreams, resolver: &Resolver) {
-    for upstream in upstreams.of(nearhop_routing::Class::Provider) {
-        let Some(provider) = upstream.role.provider() else { continue };
-        let found = match resolver.addresses(&provider.name, provider.port).await {
-            Ok(answer) => answer.found,
-            Err(trouble) => {
-                tracing::warn!(provider = upstream.name, %trouble, "its name cannot be resolved");
-                continue;
-            }
-        };
-        let current =
-            upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
-        match provider.choose(&found, current) {
-            Some(address) => upstreams.resolved(&upstream, address),
-            None => {
-                let fix = "its name has none that is public; `private: true` allows others";
-                tracing::warn!(provider = upstream.name, fix, "no address to connect to");
-                upstream.peer.store(None);
-            }
+    let all = upstreams.of(Class::Provider);
+    join_all(all.iter().map(|upstream| resolve_one(upstreams, upstream, resolver))).await;
+}
+
+async fn resolve_one(upstreams: &Upstreams, upstream: &Upstream, resolver: &Resolver) {
+    let Some(provider) = upstream.role.provider() else { return };
+    let found = match resolver.addresses(&provider.name, provider.port).await {
+        Ok(answer) => answer.found,
+        Err(trouble) => {
+            tracing::warn!(provider = upstream.name, %trouble, "its name cannot be resolved");
+            return;
+        }
+    };
+    let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
+    match provider.choose(&found, current) {
+        Some(address) => upstreams.resolved(upstream, address),
+        None => {
+            let fix = "its name has none that is public; `private: true` allows others";
+            tracing::warn!(provider = upstream.name, fix, "no address to connect to");
+            upstream.peer.store(None);
         }
     }
 }

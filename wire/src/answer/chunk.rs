@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Delta, Finish, Usage, logprobs};
 
@@ -10,10 +10,10 @@ use super::{Delta, Finish, Usage, logprobs};
 #[derive(Debug, Deserialize)]
 pub struct Chunk<'a> {
     /// The generation's id; some providers give none.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub id: Cow<'a, str>,
     /// Unix seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub created: u64,
     /// The weights.
     #[serde(borrow, default)]
@@ -37,10 +37,27 @@ pub struct ChunkChoice<'a> {
     delta: Option<DeltaOnWire<'a>>,
     #[serde(default)]
     finish_reason: Option<FinishOnWire>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     token_ids: Vec<u32>,
     #[serde(default)]
     logprobs: Option<logprobs::Read>,
+}
+
+/// Providers write `null` where others leave a field out.
+pub(super) fn or_nothing<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(value).map(Option::unwrap_or_default)
+}
+
+/// The same of a text, which is borrowed where it can be.
+fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Cow<'de, str>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let text: Option<Text<'de>> = Deserialize::deserialize(value)?;
+    Ok(text.map_or_else(Cow::default, |Text(text)| text))
 }
 
 /// Why a choice ended. Providers have reasons that ours do not know, such as a filter's: the text
@@ -49,15 +66,19 @@ pub struct ChunkChoice<'a> {
 #[serde(rename_all = "snake_case")]
 enum FinishOnWire {
     Length,
+    /// Some say this until it ends.
+    #[serde(rename = "")]
+    NotYet,
     #[serde(other)]
     Other,
 }
 
-impl From<FinishOnWire> for Finish {
+impl From<FinishOnWire> for Option<Finish> {
     fn from(finish: FinishOnWire) -> Self {
         match finish {
-            FinishOnWire::Length => Self::Length,
-            FinishOnWire::Other => Self::Stop,
+            FinishOnWire::Length => Some(Finish::Length),
+            FinishOnWire::NotYet => None,
+            FinishOnWire::Other => Some(Finish::Stop),
         }
     }
 }
@@ -74,14 +95,15 @@ pub(super) struct DeltaOnWire<'a> {
 pub(super) struct UsageOnWire {
     prompt_tokens: usize,
     completion_tokens: usize,
-    total_tokens: usize,
     #[serde(default)]
+    total_tokens: usize,
+    #[serde(default, deserialize_with = "or_nothing")]
     prompt_tokens_details: PromptTokensDetails,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct PromptTokensDetails {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     cached_tokens: usize,
     #[serde(default)]
     truncated_tokens: usize,
@@ -124,7 +146,7 @@ impl ChunkChoice<'_> {
             text: text.map(Cow::into_owned).unwrap_or_default(),
             token_ids: self.token_ids,
             logprobs: self.logprobs.map(logprobs::Read::into_tokens).unwrap_or_default(),
-            finish: self.finish_reason.map(Into::into),
+            finish: self.finish_reason.and_then(Into::into),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 
-use super::Endpoint;
+use super::{Endpoint, chunk::or_nothing};
 
 /// A token and how likely it was.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,15 +101,15 @@ pub(super) fn written(endpoint: Endpoint, tokens: &[TokenLogprob]) -> Option<Wri
 /// As an edge reads it from a pod, in either shape.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Read {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     content: Vec<ReadContent>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     tokens: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     token_logprobs: Vec<f32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     text_offset: Vec<usize>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Read {
 struct ReadContent {
     token: String,
     logprob: f32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     top_logprobs: Vec<Self>,
 }
 

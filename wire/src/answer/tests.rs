@@ -249,3 +249,24 @@ fn tabbys_plug_ins_find_a_model_and_a_version() {
     assert_eq!(health["model"], "m");
     assert!(health["version"]["git_describe"].is_string());
 }
+
+#[test]
+fn nothing_may_be_written_as_null_and_an_end_that_is_empty_is_none() {
+    let check = |text: &str, expected: (&str, Option<Finish>)| {
+        let mut chunk: Chunk<'_> = serde_json::from_str(text).unwrap();
+        let delta = chunk.choices.remove(0).into_delta();
+        assert_eq!((delta.text.as_str(), delta.finish), expected, "{text}");
+    };
+    check(
+        r#"{"id":null,"created":null,"system_fingerprint":null,"usage":null,"choices":[{"delta":{"content":"a"},"token_ids":null,"logprobs":{"content":null}}]}"#,
+        ("a", None),
+    );
+    check(r#"{"choices":[{"text":"a","finish_reason":""}]}"#, ("a", None));
+    check(
+        r#"{"choices":[{"text":null,"finish_reason":"content_filter"}]}"#,
+        ("", Some(Finish::Stop)),
+    );
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":null}}"#;
+    let usage = serde_json::from_str::<Chunk<'_>>(usage).unwrap().usage().unwrap();
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens), (3, 2, 0));
+}
