@@ -8,6 +8,7 @@ pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod keep_alive;
 pub(crate) mod mutator;
+pub(crate) mod neighbours;
 pub(crate) mod process;
 pub(crate) mod rules;
 pub(crate) mod scene;
