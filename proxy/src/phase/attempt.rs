@@ -207,8 +207,9 @@ impl<'a> Attempts<'a> {
         let Some(candidate) = routed.plan.candidates.first().copied() else {
             return Ok(if routed.plan.full { Next::Wait } else { Next::Nothing });
         };
-        // The first is what budgets are made of.
+        // The first is what budgets are made of; that of another region's request is in its own.
         match self.made {
+            0 if self.constraints.from_region => {}
             0 => self.shared.budget(|budget| budget.request(now)),
             _ if !self.shared.budget(|budget| budget.retry(now)) => {
                 self.shared.metrics.retries_denied.inc();
