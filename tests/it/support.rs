@@ -12,6 +12,7 @@ pub(crate) mod neighbours;
 pub(crate) mod process;
 pub(crate) mod rules;
 pub(crate) mod scene;
+pub(crate) mod steady;
 pub(crate) mod tasks;
 pub(crate) mod typist;
 
