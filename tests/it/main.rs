@@ -16,6 +16,7 @@ mod discovered;
 mod editors;
 mod failover;
 mod floods;
+mod hops;
 mod ladder;
 mod leaks;
 mod local;

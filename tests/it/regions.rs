@@ -1,5 +1,5 @@
-//! Regions that fail, as DNS sees them: three edges and two DNS servers, each at an address of its
-//! own, with cuts between them.
+//! Regions that fail, as DNS sees them and as their neighbours do: three edges and two DNS servers,
+//! each at an address of its own, with cuts between them.
 
 use std::{
     collections::HashMap,
@@ -22,6 +22,7 @@ use crate::{
         fake_pod::{Act, FakePod},
         now,
         process::{BINARY, KEY_SECRET, key, root, say, soaking},
+        steady::Steady,
         unique,
     },
 };
@@ -38,8 +39,8 @@ const TOKEN: &str = "test-admin-token-0123456789";
 struct Wan {
     wan: Emulator,
     folder: tempfile::TempDir,
-    /// Of all edges; whoever asks it waits.
-    _pod: FakePod,
+    /// One of each edge; whoever asks it waits.
+    pods: HashMap<&'static str, FakePod>,
     nodes: HashMap<&'static str, Child>,
 }
 
@@ -79,8 +80,12 @@ impl Wan {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path());
         let tls = authority.mutual("node", &["node.example.com"], &["node.example.com"]);
-        let pod = FakePod::start_at(wan.host_address(), Act::Hang);
-        pod.set_slots(8);
+        let mut pods = HashMap::new();
+        for (region, ..) in REGIONS {
+            let pod = FakePod::start_at(wan.host_address(), Act::Hang);
+            pod.set_slots(8);
+            pods.insert(region, pod);
+        }
         for name in &names {
             let at = wan.site(name).address();
             let mut config = shared(&wan, health, &folder.path().join(format!("{name}.json")));
@@ -103,13 +108,13 @@ impl Wan {
                     "listen": format!("{at}:8080"),
                     "admin": admin,
                     "threads": 1,
-                    "pods": [{"name": "fake", "address": pod.address}],
+                    "pods": [{"name": "fake", "address": pods[name].address}],
                     "peer": peer,
                 });
             }
             std::fs::write(folder.path().join(format!("{name}.yaml")), config.to_string()).unwrap();
         }
-        let mut started = Self { wan, folder, _pod: pod, nodes: HashMap::new() };
+        let mut started = Self { wan, folder, pods, nodes: HashMap::new() };
         for (name, ..) in REGIONS {
             started.run(name);
         }
@@ -148,12 +153,20 @@ impl Wan {
 
     /// What a server knows of a region.
     async fn known(&self, server: &str, region: &str) -> Value {
-        let admin = format!("{}:8081", self.wan.site(server).address());
-        let token = format!("Bearer {TOKEN}");
-        let told = get(&admin, "/admin/v1/regions", &[("authorization", &token)]).await;
-        let all = told.unwrap().json();
+        let all = self.told(server, "/regions").await;
         let all = all.as_array().unwrap();
         all.iter().find(|known| known["region"] == region).unwrap().clone()
+    }
+
+    /// What a node's operator is told.
+    async fn told(&self, node: &str, path: &str) -> Value {
+        let (admin, token) = (self.at(node, 8081), format!("Bearer {TOKEN}"));
+        let path = format!("/admin/v1{path}");
+        get(&admin, &path, &[("authorization", &token)]).await.unwrap().json()
+    }
+
+    fn at(&self, node: &str, port: u16) -> String {
+        format!("{}:{port}", self.wan.site(node).address())
     }
 
     async fn until(&self, what: &str, server: &str, region: &str, holds: impl Fn(&Value) -> bool) {
@@ -190,7 +203,7 @@ fn shared(wan: &Emulator, health: &Value, state_file: &std::path::Path) -> Value
         .iter()
         .map(|(name, location, _)| {
             let at = wan.site(name).address();
-            json!({"name": name, "location": location, "addresses": [at], "health": format!("http://{at}:8080/health")})
+            json!({"name": name, "location": location, "addresses": [at], "health": format!("http://{at}:8080/health"), "peers": [format!("{at}:8443")]})
         })
         .collect();
     let points = REGIONS.iter().map(|region| region.0).chain(SERVERS).map(
@@ -330,4 +343,120 @@ async fn a_dead_region_is_out_of_the_answers_within_the_budget() {
         "from a region's end to answers without it, both servers: {times:.1?} s (budget 25 s)"
     ));
     assert!(times.iter().all(|time| *time <= 25.0), "{times:?}");
+}
+
+const QUICK: fn() -> Value = || {
+    json!({
+        "interval": "400ms", "deadline": "800ms", "exchange": "300ms", "fresh": "4s",
+        "fall": 2, "rise": 2, "hold": "1s",
+    })
+};
+
+/// Clients of a region whose pods are gone, while this and that happens to its neighbours.
+struct Bereft {
+    wan: Wan,
+    /// Of the region without pods, and of one with.
+    clients: [Steady; 2],
+}
+
+impl Bereft {
+    /// Indians are nearest to Europeans.
+    async fn start() -> Option<Self> {
+        let mut wan = Wan::start(&QUICK())?;
+        for region in ["ap-south", "us-west"] {
+            wan.pods[region].act(Act::Slow(region));
+        }
+        wan.pods.remove("eu-west");
+        let clients = ["eu-west", "us-west"].map(|edge| Steady::start(&wan.at(edge, 8080), 4));
+        let started = Self { wan, clients };
+        let [bereft, _] = &started.clients;
+        let began = now();
+        eventually("the nearest answers", LIMIT, || async { bereft.first("ap-south", began) })
+            .await;
+        Some(started)
+    }
+
+    /// Waits until that region answers, and says how long that took from `began`.
+    async fn until_answered(&self, what: &str, by: &str, began: std::time::Instant) {
+        let [bereft, _] = &self.clients;
+        let first = eventually(what, LIMIT, || async { bereft.first(by, began) }).await;
+        // Ten more: one alone may have been sent to find out.
+        eventually(what, LIMIT, || async {
+            let asked = bereft.asked();
+            let last = asked.iter().rev().take(10);
+            last.into_iter().all(|one| one.answer.as_deref() == Ok(by)).then_some(())
+        })
+        .await;
+        let settled = now() - began;
+        let (requests, longest) = bereft.since(began);
+        say(&format!(
+            "{what}: {by} answers after {:.2} s, alone after {:.2} s; the longest of {requests} requests took {:.2} s",
+            (first - began).as_secs_f32(),
+            settled.as_secs_f32(),
+            longest.as_secs_f32()
+        ));
+        self.check(what);
+    }
+
+    fn check(&self, what: &str) {
+        for clients in &self.clients {
+            assert!(clients.failed().is_empty(), "{what}: {:?}", clients.failed());
+        }
+    }
+
+    fn said(&self) -> String {
+        let [bereft, other] = self.clients.each_ref().map(Steady::asked);
+        let broken = bereft.iter().filter(|one| one.broken).count();
+        let all = bereft.len() + other.len();
+        format!("{all} requests, 0 failed, {broken} streams broke off after their first content")
+    }
+}
+
+#[tokio::test]
+async fn no_request_is_lost_when_a_region_dies_that_answers_for_another() {
+    let Some(mut bereft) = Bereft::start().await else { return };
+    let began = now();
+    bereft.wan.kill("ap-south");
+    bereft.until_answered("killed", "us-west", began).await;
+    bereft.wan.run("ap-south");
+    bereft.until_answered("started again", "ap-south", now()).await;
+
+    let began = now();
+    let id = bereft.wan.nodes["ap-south"].id();
+    process::pause(id).unwrap();
+    bereft.until_answered("paused", "us-west", began).await;
+    process::resume(id).unwrap();
+    bereft.until_answered("it goes on", "ap-south", now()).await;
+    say(&bereft.said());
+}
+
+#[tokio::test]
+async fn what_a_region_cannot_reach_it_does_not_use_nor_what_the_others_say_is_down() {
+    let Some(bereft) = Bereft::start().await else { return };
+    let (wan, [clients, _]) = (&bereft.wan, &bereft.clients);
+    let began = now();
+    wan.wan.cut("eu-west", "ap-south");
+    bereft.until_answered("cut off from it", "us-west", began).await;
+    wan.until("it says so", "dns-1", "ap-south", |known| known["votes"]["down"] == 1).await;
+    assert_eq!(wan.known("dns-1", "ap-south").await["health"], "up", "the others see it");
+    wan.wan.heal("eu-west", "ap-south");
+    bereft.until_answered("healed", "ap-south", now()).await;
+
+    // Now it is only this one that sees it.
+    let began = now();
+    for other in ["us-west", "dns-1", "dns-2"] {
+        wan.wan.cut("ap-south", other);
+    }
+    bereft.until_answered("only seen from here", "us-west", began).await;
+    let upstreams = wan.told("eu-west", "/upstreams").await;
+    let name = format!("ap-south/{}", wan.at("ap-south", 8443));
+    let known = upstreams.as_array().unwrap().iter().find(|one| one["name"] == *name).unwrap();
+    assert_eq!(known["ready"], true, "its own checks pass: {known}");
+    wan.until("a quorum says so", "dns-1", "ap-south", is("down")).await;
+    for other in ["us-west", "dns-1", "dns-2"] {
+        wan.wan.heal("ap-south", other);
+    }
+    bereft.until_answered("seen again", "ap-south", now()).await;
+    assert!(clients.failed().is_empty());
+    say(&bereft.said());
 }

@@ -8,10 +8,12 @@ pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod keep_alive;
 pub(crate) mod mutator;
+pub(crate) mod neighbours;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod rules;
 pub(crate) mod scene;
+pub(crate) mod steady;
 pub(crate) mod tasks;
 pub(crate) mod typist;
 

@@ -211,9 +211,9 @@ impl<'a> Attempts<'a> {
         let Some(candidate) = routed.plan.candidates.first().copied() else {
             return Ok(if routed.plan.full { Next::Wait } else { Next::Nothing });
         };
-        // The first is what budgets are made of.
+        // The first is what budgets are made of; that of another region's request is in its own.
         match self.made {
-            0 if self.counted => {}
+            0 if self.counted || self.constraints.from_region => {}
             0 => {
                 self.counted = true;
                 self.shared.budget(|budget| budget.request(now));

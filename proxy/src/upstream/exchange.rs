@@ -189,7 +189,13 @@ impl Exchanges {
         body: Option<Bytes>,
     ) -> Result<Bytes, String> {
         let peer = upstream.peer.load_full().ok_or("it cannot be connected to")?;
-        let connected = self.probing.get_http_session(&*peer).await;
+        let mut peer = HttpPeer::clone(&peer);
+        if upstream.class() == Class::Region {
+            // Over HTTP/2 the connector keeps a connection though nobody gives it back: checks would
+            // see an old certificate, and wait on a network that is gone.
+            peer.options.set_http_version(1, 1);
+        }
+        let connected = self.probing.get_http_session(&peer).await;
         let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
         if upstream.class() == Class::Region && !is_believed(&session) {
             return Err("its certificate has none of the names in edge.peer.tls.names".to_owned());

@@ -153,6 +153,11 @@ impl Outcome {
         let busy = |retry_after| Self::Refused(Refused::Busy { retry_after });
         let code = error.as_ref().and_then(|error| error.code.as_deref());
         match (status.as_u16(), class) {
+            // Its pods failed or are gone, which is no queue: who sends on is not to be told that all
+            // are busy, nor to ask there again and again.
+            (503, Class::Region) if matches!(code, Some("no_pods" | "upstream_failed")) => {
+                Self::Failed(Failed::ServerError)
+            }
             (429, _) => busy(retry_after.unwrap_or(Duration::from_secs(1))),
             (503, _) if retry_after.is_some() => busy(retry_after.unwrap_or_default()),
             (403, Class::Region)
@@ -227,6 +232,21 @@ mod tests {
             let outcome =
                 Outcome::of_status(Class::Region, StatusCode::FORBIDDEN, Some(error), None);
             assert_eq!((outcome.then(), outcome.evidence()), (Then::Next, Evidence::Neutral));
+        }
+    }
+
+    #[test]
+    fn a_region_whose_pods_fail_is_not_busy() {
+        for (code, evidence) in [
+            ("no_pods", Evidence::Failure),
+            ("upstream_failed", Evidence::Failure),
+            ("pods_busy", Evidence::Neutral),
+            ("overloaded", Evidence::Neutral),
+        ] {
+            let error = ApiError::new(nearhop_wire::ErrorKind::Server, code, "no");
+            let (status, later) = (StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(1)));
+            let outcome = Outcome::of_status(Class::Region, status, Some(error), later);
+            assert_eq!((outcome.then(), outcome.evidence()), (Then::Next, evidence), "{code}");
         }
     }
 

@@ -295,17 +295,31 @@ impl Upstreams {
     /// How many sequences the ready ones that answer first compute together; `None` where one does
     /// not say.
     pub(crate) fn slots(&self, now: Instant) -> Option<usize> {
-        let class = if self.settings.has_pods { Class::Pod } else { Class::Region };
+        self.slots_of(self.first_class(), now)
+    }
+
+    /// Who answers first here.
+    const fn first_class(&self) -> Class {
+        if self.settings.has_pods { Class::Pod } else { Class::Region }
+    }
+
+    fn slots_of(&self, class: Class, now: Instant) -> Option<usize> {
         let all = self.all();
         let ready = all.iter().filter(|one| one.class() == class && one.is_ready(now));
         let slots = ready.map(|one| one.look(now).report.map_or(0, |report| report.slots));
         slots.map(|slots| (slots > 0).then_some(slots)).sum()
     }
 
-    /// How many requests pods may have at once; twice what they compute where they say how much that
-    /// is, so that each always has its next, and else as many as they turn out to do well with.
+    /// How many requests upstreams may have at once; twice what they compute where they say how much
+    /// that is, so that each always has its next, and else as many as they turn out to do well with.
+    /// Where no pod is ready the other regions are meant: none would be let through, though they
+    /// could be answered there.
     pub(crate) fn capacity(&self, now: Instant) -> usize {
-        self.slots(now).map_or_else(|| lock(&self.limit).limit(), |slots| 2 * slots)
+        let answer =
+            |class: &Class| self.all().iter().any(|one| one.class() == *class && one.is_ready(now));
+        let class = [self.first_class(), Class::Region].into_iter().find(answer);
+        let slots = class.and_then(|class| self.slots_of(class, now));
+        slots.map_or_else(|| lock(&self.limit).limit(), |slots| 2 * slots)
     }
 
     /// Whether evidence that may be our own slowness may take `upstream` out: it never takes the

@@ -52,6 +52,8 @@ pub(crate) enum Act {
     OtherRevision(&'static str),
     /// These events, and the proper end of a body.
     Events(&'static [&'static str]),
+    /// These events, and then nothing until it is told to hang up.
+    EventsThenStall(&'static [&'static str]),
     /// Answers by the request.
     Script(Script),
     /// Works for so long on each, on as many at once as it computes together; the others wait.
@@ -323,6 +325,13 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
                 event(stream, data).await?;
             }
             chunk(stream, "").await
+        }
+        Act::EventsThenStall(events) => {
+            begin(stream).await?;
+            for data in *events {
+                event(stream, data).await?;
+            }
+            give_up(stream, state).await
         }
         Act::Script(_) => unreachable!("its reply is said at once"),
         Act::Work(each) => {
