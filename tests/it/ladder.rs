@@ -137,19 +137,19 @@ async fn each_rung_answers_when_those_above_it_are_out_and_says_so() {
     assert_eq!(answer.json()["model"], "tiny", "what it is, not what was asked for");
     rung(&code(), "self_hosted", [0.0, 0.0, 1.0]).await;
 
-    // Its model is good; the operator takes it out.
+    // Its model is good; the operator takes it out. Then a pod that is out is the last resort.
     assert_eq!(edge.put("/breakers/local", r#"{"forced": "open"}"#).await.status, 200);
     eventually("what is stored is old", LIMIT, || async {
         (ask(&edge, "nh-dev", CODE, &known).await.header("x-nearhop-source") != "l1").then_some(())
     })
     .await;
-    let stale = rung(&known, "cache_fallback", [0.0; 3]).await;
+    let stale = rung(&known, "cache_fallback", [1.0, 0.0, 0.0]).await;
     assert_eq!(stale.text(), "ours");
     assert!(stale.header("cache-status").contains("stale"), "{:?}", stale.headers);
-    assert_eq!(rung(&code(), "degraded", [0.0; 3]).await.text(), "");
+    assert_eq!(rung(&code(), "degraded", [1.0, 0.0, 0.0]).await.text(), "");
     let mut streamed = code();
     streamed["stream"] = json!(true);
-    let answer = rung(&streamed, "degraded", [0.0; 3]).await;
+    let answer = rung(&streamed, "degraded", [1.0, 0.0, 0.0]).await;
     assert_eq!(answer.streamed(), (String::new(), true));
 
     assert_eq!(edge.put("/ladder", r#"{"level": "L3"}"#).await.status, 200);
