@@ -13,10 +13,10 @@ use super::{certificates::Authority, process::Edge};
 pub(crate) type Place = (&'static str, [f64; 2]);
 
 pub(crate) struct Neighbours {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     authority: Authority,
     /// As the edges' files have them.
-    pub(crate) regions: Vec<Value>,
+    regions: Vec<Value>,
 }
 
 /// An address where nobody is, and nobody else of this machine will be. All of 127.0.0.0/8 is
@@ -35,7 +35,7 @@ impl Neighbours {
         });
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path());
-        Self { authority, regions: regions.collect(), folder }
+        Self { authority, regions: regions.collect(), _folder: folder }
     }
 
     /// A region's edge.
@@ -75,10 +75,6 @@ impl Neighbours {
     /// What the others call it.
     pub(crate) fn upstream(&self, region: &str) -> String {
         format!("{region}/{}", self.peer(region))
-    }
-
-    pub(crate) fn folder(&self) -> &std::path::Path {
-        self.folder.path()
     }
 }
 

@@ -34,10 +34,11 @@ impl Steady {
     pub(crate) fn start(address: &str, clients: usize) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let mut all = JoinSet::new();
-        for _ in 0..clients {
+        for client in 0..clients {
             let (address, asked) = (address.to_owned(), Arc::clone(&asked));
             all.spawn(async move {
-                for number in 0.. {
+                // Not all of them stream at the same time.
+                for number in client.. {
                     let began = now();
                     let (answer, broken) = match ask(&address, number % 3 == 0).await {
                         Ok(ended) => ended,
