@@ -22,6 +22,7 @@ mod nearest;
 mod observed;
 mod purging;
 mod regions;
+mod resuming;
 mod reuse;
 mod shared_cache;
 mod sharing;
