@@ -15,6 +15,7 @@ mod disconnects;
 mod editors;
 mod failover;
 mod floods;
+mod hedging;
 mod leaks;
 mod local;
 mod must_miss;

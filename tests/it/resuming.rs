@@ -11,7 +11,7 @@ use crate::support::{
     cutter::{At, Cut, Cutter, FINISH, How, USAGE},
     dice::Dice,
     eventually, now,
-    process::{Edge, Origin, has_ort, root, say, signal, soaking},
+    process::{Edge, Origin, has_ort, metric, root, say, signal, soaking},
     unique,
 };
 
@@ -191,7 +191,7 @@ impl Scene {
     async fn cut(&self, ask: &Ask, cuts: &[Cut]) -> (Told, Told) {
         let whole = self.stream(ask).await;
         assert_eq!((whole.errors, whole.resumed), (0, 0), "{ask:?} {whole:?}");
-        self.ready(cuts.len() + 1).await;
+        self.ready(self.cutter.wires.len().min(cuts.len() + 1)).await;
         self.cutter.plan(&ask.mark, cuts, true);
         (self.stream(ask).await, whole)
     }
@@ -374,4 +374,191 @@ async fn streams_of_any_shape_that_are_cut_anywhere_are_those_that_were_not() {
         "{streams} streams, {cuts} cuts, {split} of them within a character; gone on with {resumed} times, {ties} parted at a near-tie"
     ));
     assert!(resumed > 0 && split > 0 && ties * 10 <= streams, "{ties} near-ties");
+}
+
+/// So also where half a character, or what may be a stop string, is held back, and where the last
+/// token is there and the end is not.
+#[tokio::test]
+async fn an_answer_can_be_cut_behind_each_of_its_events() {
+    if !has_ort() {
+        return;
+    }
+    let scene = Scene::start(vec![pod(), pod()], 8, |_| {});
+    let prompt = "”\n".repeat(6) + "print(“a”)\n";
+    let (mut resumed, mut ties) = (0, 0);
+    let ask = |stop: &[String]| {
+        let mark = "case_";
+        let body = json!({
+            "model": "nearhop-mini", "prompt": format!("# {mark}\n{prompt}"), "stream": true,
+            "stop": stop, "max_tokens": 16, "logprobs": 2,
+            "stream_options": {"include_usage": true},
+        });
+        Ask { path: "/v1/completions", body, mark: mark.to_owned() }
+    };
+    let whole = scene.stream(&ask(&[])).await;
+    let middle: String = whole.texts[0].chars().skip(12).take(6).collect();
+    let begins_alike = format!("{middle}\u{1}");
+    for stop in [vec![], vec![begins_alike.clone()], vec![begins_alike, middle]] {
+        let ask = ask(&stop);
+        let whole = scene.stream(&ask).await;
+        for at in 1..whole.events {
+            let (times, parted) = scene.check(&ask, &[cut(At::Events(at))]).await;
+            (resumed, ties) = (resumed + times, ties + usize::from(parted));
+        }
+    }
+    say(&format!("cut behind each event: gone on with {resumed} times, {ties} near-ties"));
+    assert!(resumed > 0);
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_begun_again_and_charged_once() {
+    if !has_ort() {
+        return;
+    }
+    let scene = Scene::start(vec![pod(), pod()], 6, |_| {});
+    let spent = async || scene.edge.admin("/usage").await["month"]["dev"]["tokens"].as_u64();
+    let mut expected = 0;
+    for cuts in [vec![], vec![cut(At::Events(5))], vec![cut(At::Events(3)), cut(FINISH)]] {
+        // Whole.
+        let mut ask = tiny(json!({}));
+        ask.body["stream"] = json!(false);
+        ask.body.as_object_mut().unwrap().remove("stream_options");
+        let post = async || client::post(&scene.edge.address, ask.path, &ask.body, &FRESH).await;
+        let before = post().await.json();
+        scene.ready(cuts.len() + 1).await;
+        scene.cutter.plan(&ask.mark, &cuts, false);
+        let after = post().await.json();
+        assert_eq!(scene.cutter.made(&ask.mark).len(), cuts.len());
+        assert_eq!(after["choices"], before["choices"]);
+        assert!(after["nearhop"].is_null(), "{after}");
+        let total = |answer: &Value| answer["usage"]["total_tokens"].as_u64().unwrap();
+        assert_eq!(total(&after), total(&before));
+        expected += 2 * total(&before);
+        // Streamed.
+        let (got, whole) = scene.cut(&tiny(json!({})), &cuts).await;
+        assert_eq!((got.usage, got.errors), (whole.usage, 0));
+        expected += 2 * whole.usage.map_or(0, |(prompt, answer)| prompt + answer);
+        eventually("what was used is charged, once", LIMIT, || async {
+            (spent().await == Some(expected)).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Whoever waits for the same answer gets it, and so does who comes later.
+#[tokio::test]
+async fn who_joined_goes_on_as_well_and_the_whole_is_kept() {
+    if !has_ort() {
+        return;
+    }
+    let scene = Scene::start(vec![pod(), pod()], 4, |_| {});
+    let ask = tiny(json!({}));
+    let whole = scene.stream(&ask).await;
+    scene.cutter.plan(&ask.mark, &[cut(At::Events(5))], true);
+    let request = || request(ask.path, &ask.body, &[]);
+    let mut leader = send(&scene.edge.address, request()).await.unwrap();
+    let first = leader.piece().await.unwrap().unwrap();
+    let follower = send(&scene.edge.address, request()).await.unwrap();
+    assert_eq!(follower.headers["x-nearhop-source"], "joined");
+    scene.cutter.seen(&ask.mark);
+    let rest = leader.whole().await.unwrap();
+    let leader = Told::read(&String::from_utf8([&first[..], &rest.body].concat()).unwrap());
+    let follower = follower.whole().await.unwrap();
+    let follower = Told::read(std::str::from_utf8(&follower.body).unwrap());
+    let later = send(&scene.edge.address, request()).await.unwrap().whole().await.unwrap();
+    assert_eq!(later.header("x-nearhop-source"), "l1");
+    let later = Told::read(std::str::from_utf8(&later.body).unwrap());
+    for (told, resumed) in [(&leader, 1), (&follower, 1), (&later, 0)] {
+        assert_eq!((&told.texts, told.usage, told.done), (&whole.texts, whole.usage, 1));
+        assert_eq!((told.resumed, told.errors), (resumed, 0));
+    }
+}
+
+fn assert_broken(got: &Told, whole: &Told) {
+    assert_eq!((got.errors, got.done, got.usage), (1, 0, None), "{got:?}");
+    assert_eq!(got.finishes, [None]);
+    assert!(whole.texts[0].starts_with(&got.texts[0]) && !got.texts[0].is_empty(), "{got:?}");
+}
+
+#[tokio::test]
+async fn where_nobody_is_left_the_stream_says_that_it_broke() {
+    if !has_ort() {
+        return;
+    }
+    let scene = Scene::start(vec![pod()], 1, |_| {});
+    let ask = tiny(json!({}));
+    let (got, whole) = scene.cut(&ask, &[cut(At::Events(4))]).await;
+    assert_broken(&got, &whole);
+    assert_eq!(scene.edge.metric("nearhop_resumes_total").await, 0.0);
+    // Half an answer is not kept.
+    scene.ready(1).await;
+    let again = send(&scene.edge.address, request(ask.path, &ask.body, &[])).await.unwrap();
+    assert_eq!(again.headers["x-nearhop-source"], "origin");
+}
+
+/// The tiny model under another revision's name.
+fn other_revision() -> (Origin, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = root().join("origin-inference/tests/fixtures/tiny");
+    for file in ["model.onnx", "tokenizer.json"] {
+        std::fs::copy(tiny.join(file), folder.path().join(file)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(tiny.join("nearhop.yaml")).unwrap();
+    let changed = manifest.replace("revision: \"1\"", "revision: \"2\"");
+    assert_ne!(changed, manifest);
+    std::fs::write(folder.path().join("nearhop.yaml"), changed).unwrap();
+    let pod = Origin::with(|origin| origin["models"] = json!([{"folder": folder.path()}]));
+    (pod, folder)
+}
+
+#[tokio::test]
+async fn another_revision_never_goes_on() {
+    if !has_ort() {
+        return;
+    }
+    let (other, _folder) = other_revision();
+    // Two wires lead to the one revision, so that it is what the model's name means.
+    let scene = Scene::start(vec![Origin::start(), other], 3, |_| {});
+    let ask = tiny(json!({}));
+    let (got, whole) = scene.cut(&ask, &[cut(At::Events(3)), cut(At::Events(4))]).await;
+    assert_broken(&got, &whole);
+    assert_eq!(scene.edge.metric("nearhop_resumes_total").await, 1.0, "on the other wire");
+    let prompts = async |pod: &Origin| metric(&pod.admin, "vllm:prefix_cache_queries_total").await;
+    assert!(prompts(&scene.pods[0]).await > 0.0);
+    assert_eq!(prompts(&scene.pods[1]).await, 0.0);
+}
+
+/// Whoever asked did not wait for the next token as long as it may take: the pod was taken out.
+#[tokio::test]
+async fn a_stream_leaves_a_pod_that_stands_still() {
+    if !has_ort() {
+        return;
+    }
+    let scene = Scene::start(vec![pod(), pod()], 2, |edge| {
+        edge["upstream"] = json!({"next_token": "50s"});
+    });
+    let ask = tiny(json!({}));
+    let whole = scene.stream(&ask).await;
+    scene.ready(2).await;
+    scene.cutter.plan(&ask.mark, &[Cut { at: At::Events(5), how: How::Hold }], true);
+    let mut answer = send(&scene.edge.address, request(ask.path, &ask.body, &FRESH)).await.unwrap();
+    let first = answer.piece().await.unwrap().unwrap();
+    let pod = if answer.headers["x-nearhop-pod"] == "fake-0" { 0 } else { 1 };
+    signal(scene.pods[pod].pid(), "STOP");
+    let stopped = now();
+    scene.cutter.seen(&ask.mark);
+    let rest = answer.whole().await;
+    let took = now() - stopped;
+    signal(scene.pods[pod].pid(), "CONT");
+    let got = Told::read(&String::from_utf8([&first[..], &rest.unwrap().body].concat()).unwrap());
+    assert_eq!((&got.texts, got.usage, got.done), (&whole.texts, whole.usage, 1));
+    assert_eq!((got.resumed, got.errors), (1, 0));
+    let attempts = async |outcome: &str| {
+        let name = format!(
+            "nearhop_attempts_total{{class=\"pod\",outcome=\"{outcome}\",upstream=\"fake-{pod}\"}}"
+        );
+        scene.edge.metric(&name).await
+    };
+    assert_eq!((attempts("ejected").await, attempts("token_timeout").await), (1.0, 0.0));
+    say(&format!("a pod stands still in the middle of a stream: all of it after {took:?}"));
 }
