@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod cutter;
 pub(crate) mod dice;
 pub(crate) mod fake_pod;
 pub(crate) mod frames;

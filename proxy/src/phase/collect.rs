@@ -34,7 +34,7 @@ impl Collector {
         Self { head, choices: vec![Collected::default(); n], usage: None, bytes: 0 }
     }
 
-    /// Takes a piece.
+    /// Takes anything that is said.
     pub(crate) fn take(&mut self, event: &Event) -> Result<(), Outcome> {
         match event {
             Event::Delta(delta) => self.append(delta),
@@ -46,7 +46,8 @@ impl Collector {
         }
     }
 
-    fn append(&mut self, delta: &Delta) -> Result<(), Outcome> {
+    /// Takes a piece of text.
+    pub(crate) fn append(&mut self, delta: &Delta) -> Result<(), Outcome> {
         let choice = self.choices.get_mut(delta.index).ok_or(WRONG)?;
         let shown = delta.logprobs.iter().flat_map(|token| &token.top);
         self.bytes += delta.text.len() + shown.map(|(token, _)| token.len()).sum::<usize>();
@@ -57,6 +58,11 @@ impl Collector {
         choice.logprobs.extend_from_slice(&delta.logprobs);
         choice.finish = delta.finish;
         Ok(())
+    }
+
+    /// Whether every choice has ended and the usage is known.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.usage.is_some() && self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
     /// The whole answer, after the terminator: every choice has ended and the usage is known.

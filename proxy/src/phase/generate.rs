@@ -217,19 +217,16 @@ impl Job {
                 Err(outcome) => {
                     let upstream = generation.upstream().id;
                     generation.lost(&outcome);
-                    if self.landing.flight.lost() {
-                        given = None;
-                    } else if let Some(answer) =
-                        given.as_mut().and_then(|given| given.whole(&self.account))
-                    {
+                    if let Some(answer) = given.as_mut().and_then(|given| given.whole(&outcome)) {
                         self.complete(&answer);
                         self.landing.land();
                         self.landing.flight.end(End::Done(Arc::new(answer)));
                         return Ok(());
+                    }
+                    if self.landing.flight.lost() {
+                        given = None;
                     } else if let Some(resume) = given.as_ref().and_then(Given::resume) {
                         attempts.resuming(resume);
-                        self.landing.flight.resumed();
-                        shared.metrics.resumes.inc();
                     } else {
                         return Err(End::Broken(outcome));
                     }
@@ -244,6 +241,9 @@ impl Job {
 
     /// Everything that is said, to the readers; the whole answer at its end. `given` is what they
     /// have of one that broke off before.
+    ///
+    /// The piece that ends the last choice waits for what follows it, which comes with it: were it
+    /// given and the usage behind it lost, nobody could be asked for that alone.
     async fn receive(
         &mut self,
         generation: &mut Generation<'_>,
@@ -259,31 +259,41 @@ impl Job {
             let tokens = generation.tells_tokens().then(|| vec![Some(Vec::new()); n]);
             let collector = Collector::new(head, n);
             let lost = Outcome::Abandoned;
-            *given = Some(Given { collector, revision, tokens, lost });
+            *given = Some(Given { collector, revision, tokens, ended: 0, lost });
+        } else {
+            let revision = given.as_ref().map(|given| &given.revision);
+            if revision != Some(&generation.head(&self.admitted).fingerprint) {
+                // Other weights would go on with another thought.
+                return Err(Outcome::Failed(Failed::Garbage));
+            }
+            flight.resumed();
+            self.landing.shared.metrics.resumes.inc();
         }
-        let given = given.as_mut().expect("it was just put there");
-        if generation.head(&self.admitted).fingerprint != given.revision {
-            // Other weights would go on with another thought.
-            return Err(Outcome::Failed(Failed::Garbage));
-        }
+        let given = given.as_mut().expect("it is there, or was just put there");
+        // Nobody was asked for these again, and nobody counts them.
+        let ended = given.ended;
         // What can be gone on with is worth giving up where its pod is taken out.
         let kept = |given: &Given| flight.is_taken() && given.tokens.is_none();
         let mut next = generation.next(|| kept(given)).await?;
+        let mut last = None;
         loop {
-            given.collector.take(&next)?;
+            if let Some(delta) = last.take() {
+                self.give(given, delta)?;
+            }
             match next {
                 Event::Done => {
                     let answer = Arc::new(given.collector.finish()?);
                     self.complete(&answer);
                     return Ok(answer);
                 }
-                Event::Delta(delta) => {
-                    self.account.seen += delta.token_ids.len().max(1) as u64;
-                    self.held.hold(delta.text.len());
-                    given.count(&delta);
-                    flight.push(Event::Delta(delta));
+                Event::Delta(delta) if given.ends_with(&delta) => last = Some(delta),
+                Event::Delta(delta) => self.give(given, delta)?,
+                Event::Usage(mut usage) => {
+                    usage.completion_tokens += ended;
+                    let event = Event::Usage(usage);
+                    given.collector.take(&event)?;
+                    flight.push(event);
                 }
-                event @ Event::Usage(_) => flight.push(event),
             }
             next = match generation.arrived()? {
                 // What arrived together is told together.
@@ -294,6 +304,16 @@ impl Job {
                 }
             };
         }
+    }
+
+    /// A piece, to the readers.
+    fn give(&mut self, given: &mut Given, delta: Delta) -> Result<(), Outcome> {
+        given.collector.append(&delta)?;
+        given.count(&delta);
+        self.account.seen += delta.token_ids.len().max(1) as u64;
+        self.held.hold(delta.text.len());
+        self.landing.flight.push(Event::Delta(delta));
+        Ok(())
     }
 
     fn complete(&mut self, answer: &Answer) {
@@ -315,6 +335,8 @@ struct Given {
     /// Of each choice the tokens that it came from, `None` for one that has ended; no list at all
     /// where some text came without its tokens.
     tokens: Option<Vec<Option<Vec<u32>>>>,
+    /// Tokens of the choices that have ended.
+    ended: usize,
     /// How it broke off.
     lost: Outcome,
 }
@@ -323,36 +345,37 @@ impl Given {
     fn count(&mut self, delta: &Delta) {
         let Some(tokens) = &mut self.tokens else { return };
         match tokens.get_mut(delta.index) {
+            // What was held back until its end may come without a token of its own.
+            Some(choice @ Some(_)) if delta.finish.is_some() => {
+                let before = choice.take().map_or(0, |ids| ids.len());
+                self.ended += before + delta.token_ids.len();
+            }
             Some(Some(ids)) if delta.text.is_empty() || !delta.token_ids.is_empty() => {
                 ids.extend_from_slice(&delta.token_ids);
             }
-            _ => {
-                self.tokens = None;
-                return;
-            }
-        }
-        if delta.finish.is_some() {
-            tokens[delta.index] = None;
+            _ => self.tokens = None,
         }
     }
 
-    /// The answer, where every choice has ended and only the usage was lost, which is counted here.
-    fn whole(&mut self, account: &Account) -> Option<Answer> {
-        let ended = self.tokens.as_ref()?.iter().all(Option::is_none);
-        ended.then_some(())?;
-        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let usage = Usage {
-            prompt_tokens: count(account.guess),
-            completion_tokens: count(account.seen),
-            ..Usage::default()
-        };
-        self.collector.take(&Event::Usage(usage)).ok()?;
-        self.collector.finish().ok()
+    /// Whether `delta` ends the last choice of what can be gone on with.
+    fn ends_with(&self, delta: &Delta) -> bool {
+        let Some(tokens) = &self.tokens else { return false };
+        let mut others = tokens.iter().enumerate().filter(|(at, _)| *at != delta.index);
+        delta.finish.is_some() && others.all(|(_, choice)| choice.is_none())
+    }
+
+    /// The answer, where it broke off behind its end and its usage.
+    fn whole(&mut self, lost: &Outcome) -> Option<Answer> {
+        use Failed::{Ejected, OutOfTime, Reset, TokenTimeout};
+        let broke_off = matches!(lost, Outcome::Failed(Reset | Ejected | TokenTimeout | OutOfTime));
+        let whole = broke_off && self.tokens.is_some() && self.collector.is_complete();
+        whole.then(|| self.collector.finish().ok()).flatten()
     }
 
     /// What to go on with; `None` where it cannot be.
     fn resume(&self) -> Option<Resume> {
         let token_ids = self.tokens.clone()?;
+        token_ids.iter().any(Option::is_some).then_some(())?;
         let (_, revision) = self.revision.rsplit_once('@')?;
         Some(Resume { revision: revision.to_owned(), token_ids })
     }

@@ -60,6 +60,32 @@ pub(crate) enum Act {
     Work(Duration),
     /// Answers a byte each so long.
     Drip(Duration),
+    /// Answers with this text, after a while.
+    Late(&'static str),
+    /// Does what is right for the request.
+    By(Choice),
+}
+
+/// What to do with a request, by its body.
+#[derive(Clone)]
+pub(crate) struct Choice(Arc<dyn Fn(&Value) -> Act + Send + Sync>);
+
+impl Choice {
+    pub(crate) fn new(choose: impl Fn(&Value) -> Act + Send + Sync + 'static) -> Self {
+        Self(Arc::new(choose))
+    }
+}
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Choice")
+    }
+}
+
+impl PartialEq for Choice {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What a scripted pod says to a request's head, in lower case, and body.
@@ -122,6 +148,8 @@ struct State {
     slots: Mutex<usize>,
     /// What it computes together, where it works.
     workers: Arc<Semaphore>,
+    /// Requests that it says wait for it.
+    queued: Mutex<usize>,
 }
 
 /// Listens until dropped; then its listener and all its connections are closed.
@@ -169,6 +197,7 @@ impl FakePod {
             probes_fail: Mutex::new(false),
             slots: Mutex::new(0),
             workers: Arc::new(Semaphore::new(0)),
+            queued: Mutex::new(0),
         });
         let shared = Arc::clone(&state);
         let (alive, gone) = mpsc::channel();
@@ -210,6 +239,11 @@ impl FakePod {
         *self.state.slots.lock().unwrap() = slots;
     }
 
+    /// How many requests it says wait for it.
+    pub(crate) fn set_queued(&self, queued: usize) {
+        *self.state.queued.lock().unwrap() = queued;
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
@@ -247,7 +281,10 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             state.purges.lock().unwrap().push(String::from_utf8_lossy(&body).into_owned());
             whole(&mut stream, "200 OK", &json!({"dropped_blocks": 7}).to_string()).await
         } else {
-            let act = state.act.lock().unwrap().clone();
+            let act = match state.act.lock().unwrap().clone() {
+                Act::By(choice) => choice.0(&serde_json::from_slice(&body).unwrap()),
+                act => act,
+            };
             let sha256 = Sha256::digest(&body).to_vec();
             let reply = match &act {
                 Act::Script(script) => {
@@ -257,7 +294,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             };
             state.seen.lock().unwrap().push(Seen { head, bytes: body.len(), sha256, body });
             match reply {
-                Some(reply) => say(&mut stream, "1", &reply, Duration::ZERO).await,
+                Some(reply) => say((&mut stream, &state), "1", &reply, Duration::ZERO).await,
                 None => perform(&mut stream, &act, &state).await,
             }
         };
@@ -317,10 +354,10 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             let revision = if matches!(act, Act::OtherRevision(_)) { "2" } else { "1" };
             let pause = Duration::from_millis(if matches!(act, Act::Slow(_)) { 100 } else { 0 });
             let reply = Reply { text: (*text).to_owned(), finish: "stop" };
-            say(stream, revision, &reply, pause).await
+            say((stream, state), revision, &reply, pause).await
         }
         Act::Events(events) => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             for data in *events {
                 event(stream, data).await?;
             }
@@ -333,7 +370,6 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             }
             give_up(stream, state).await
         }
-        Act::Script(_) => unreachable!("its reply is said at once"),
         Act::Work(each) => {
             let workers = Arc::clone(&state.workers);
             let mut byte = [0];
@@ -354,8 +390,20 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             tokio::time::sleep(*each).await;
             stream.write_all(b"H").await.ok()?;
         },
+        Act::Script(_) | Act::By(_) => unreachable!("it is known by now what they come to"),
+        Act::Late(text) => {
+            let mut byte = [0];
+            tokio::select! {
+                () = tokio::time::sleep(LATE) => {}
+                _ = stream.read(&mut byte) => {
+                    state.cancelled.send_modify(|count| *count += 1);
+                    return None;
+                }
+            }
+            Box::pin(perform(stream, &Act::Answer(text), state)).await
+        }
         Act::Long(pieces) => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             let kilobyte = "x".repeat(1024);
             for _ in 0..*pieces {
                 event(stream, &piece(&kilobyte, None)).await?;
@@ -374,12 +422,12 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
         Act::Close => None,
         Act::Hang => give_up(stream, state).await,
         Act::DieMidway => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             event(stream, &piece("half", None)).await?;
             None
         }
         Act::StallMidway => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             event(stream, &piece("half", None)).await?;
             give_up(stream, state).await
         }
@@ -398,13 +446,13 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
         Act::StallThenFail => give_up(stream, state).await,
         Act::Garbage => whole(stream, "200 OK", "<html>hello</html>").await,
         Act::Endless => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             loop {
                 chunk(stream, &"x".repeat(60 << 10)).await?;
             }
         }
         Act::ErrorEvent => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             let error = json!({"error": {"message": "no", "type": "server_error", "param": null, "code": "engine_failed"}});
             chunk(stream, &format!("event: error\ndata: {error}\n\n")).await?;
             chunk(stream, "").await
@@ -413,8 +461,13 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
 }
 
 /// A whole answer in pieces of three characters, with a pause before the last piece.
-async fn say(stream: &mut TcpStream, revision: &str, reply: &Reply, pause: Duration) -> Option<()> {
-    begin(stream).await?;
+async fn say(
+    (stream, state): (&mut TcpStream, &State),
+    revision: &str,
+    reply: &Reply,
+    pause: Duration,
+) -> Option<()> {
+    begin(stream, state).await?;
     let characters: Vec<char> = reply.text.chars().collect();
     let groups: Vec<String> = characters.chunks(3).map(|group| group.iter().collect()).collect();
     for group in &groups {
@@ -454,10 +507,19 @@ fn piece_of(revision: &str, text: &str, finish: Option<&str>) -> String {
         .to_string()
 }
 
-async fn begin(stream: &mut TcpStream) -> Option<()> {
-    const HEAD: &[u8] =
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    stream.write_all(HEAD).await.ok()
+/// Far over what a fake pod takes otherwise.
+const LATE: Duration = Duration::from_millis(100);
+
+async fn begin(stream: &mut TcpStream, state: &State) -> Option<()> {
+    const HEAD: &str =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n";
+    let load = match *state.queued.lock().unwrap() {
+        0 => String::new(),
+        queued => format!(
+            "endpoint-load-metrics: TEXT named_metrics.running=1,named_metrics.queue_depth={queued}\r\n"
+        ),
+    };
+    stream.write_all(format!("{HEAD}{load}\r\n").as_bytes()).await.ok()
 }
 
 async fn event(stream: &mut TcpStream, data: &str) -> Option<()> {
