@@ -90,7 +90,9 @@ fn is_private_v4(v4: Ipv4Addr) -> bool {
     // Behind the net of a carrier or a cloud (RFC 6598); some clouds keep credentials there.
     let shared = matches!(v4.octets(), [100, 64..=127, ..]);
     let nobody = v4.octets()[0] == 0 || v4.is_multicast() || v4.octets()[0] >= 240;
-    v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared || nobody
+    // Protocols' own (RFC 6890), where a cloud has its metadata; and for measuring (RFC 2544).
+    let special = matches!(v4.octets(), [192, 0, 0, _] | [198, 18..=19, ..]);
+    v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared || special || nobody
 }
 
 fn is_private_v6(v6: Ipv6Addr) -> bool {
@@ -98,6 +100,8 @@ fn is_private_v6(v6: Ipv6Addr) -> bool {
         || v6.is_unspecified()
         || v6.is_unique_local()
         || v6.is_unicast_link_local()
+        // Local NAT64 (RFC 8215), and what was site-local (RFC 3879).
+        || matches!(v6.segments(), [0x64, 0xff9b, 1, ..] | [0xfec0..=0xfeff, ..])
         || v6.is_multicast()
 }
 
@@ -139,6 +143,10 @@ mod tests {
             "::ffff:10.0.0.1",
             "64:ff9b::169.254.169.254",
             "2002:7f00:1::",
+            "192.0.0.192",
+            "198.19.0.1",
+            "64:ff9b:1::1",
+            "fec0::1",
         ] {
             check(address, true);
         }

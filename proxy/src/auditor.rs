@@ -131,8 +131,11 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
     let entered = shared.gate.enter(&caller.tenant, class, admitted.deadline, needs).await;
     let _entered = entered.ok()?;
     let asked = ("audit", &job.trace);
-    let mut attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
-    let generation = attempts.begin().await.ok()?;
+    let attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
+    let generation = attempts.at_leisure().begin().await.ok()?;
+    if generation.head(&admitted).fingerprint != admitted.model.fingerprint() {
+        return None;
+    }
     let mut text = String::new();
     let read = generation.read(|event| {
         if let Event::Delta(delta) = event {

@@ -69,7 +69,7 @@ pub(crate) async fn size_gate(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         let requests = shared.live.load().limits.requests;
-        let limit = places(Some(shared.upstreams.capacity(clock::now())), requests);
+        let limit = places(Some(shared.upstreams.capacity(requests, clock::now())), requests);
         shared.gate.resize(limit, requests / 4);
         shared.metrics.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }

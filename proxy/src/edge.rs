@@ -194,7 +194,7 @@ impl Edge {
         let events = Events::new(edge.events.keep);
         let links = Links::new(&edge.upstream, edge.peer.as_ref().map(|peer| &peer.tls));
         links.check()?;
-        let upstreams = Arc::new(Upstreams::new(edge, links, &edge_metrics, &events));
+        let upstreams = Arc::new(Upstreams::new(edge, links, (&edge_metrics, &events), now));
         let finding = Finding::new(config, edge);
         finding.known(&upstreams, now);
         let local = edge.local.clone().map(|local| {
@@ -422,7 +422,7 @@ impl Edge {
             tokio::select! {
                 _ = tick.tick(), if on_ready.is_some() => {
                     let upstreams = &self.shared.upstreams;
-                    let ready = upstreams.can_generate(clock::now()) && upstreams.all_checked();
+                    let ready = upstreams.can_generate(clock::now()) && upstreams.all_checked(clock::now());
                     if ready && let Some(on_ready) = on_ready.take() {
                         self.inherited.ready();
                         handover::notify(&[NotifyState::Ready]);

@@ -28,7 +28,7 @@ pub(crate) async fn judge(shared: Arc<Shared>) {
         shared.upstreams.judge_latency(now);
         shared.upstreams.show(now);
         // Before everybody was looked at, nothing is known to be out.
-        if shared.upstreams.all_checked() {
+        if shared.upstreams.all_checked(now) {
             let seen = seen(&shared, now);
             let step = shared.ladder(|ladder| ladder.step(&seen, now));
             tell(&shared, step);

@@ -228,7 +228,10 @@ async fn completion(
 async fn body(client: &mut impl Client, record: &mut Record<'_>) -> Result<Option<Bytes>, Reject> {
     let limits = &record.live.limits;
     match client.body(limits.body.0, limits.body_read, &mut record.held).await {
-        Ok(body) => Ok(Some(body)),
+        Ok(body) => {
+            record.complete = Some(clock::now());
+            Ok(Some(body))
+        }
         Err(BodyError::NoRoom) => Err(Reject::overloaded()),
         Err(BodyError::TooLarge) => Err(Reject::BodyTooLarge { limit: limits.body.0 }),
         Err(BodyError::TooSlow) => Err(Reject::BodyTimeout { seconds: limits.body_read.as_secs() }),

@@ -236,7 +236,7 @@ impl Reject {
             Self::AllBusy { retry_after } | Self::Overloaded { retry_after } => {
                 // Rounded up: a moment too early would be refused again.
                 let seconds = retry_after.as_millis().div_ceil(1000);
-                Some(u64::try_from(seconds).unwrap_or(u64::MAX).max(1))
+                Some(u64::try_from(seconds).unwrap_or(u64::MAX).clamp(1, 3600))
             }
             Self::Limited(limited) if limited.what != What::Request => {
                 // Rounded up: a moment too early would be refused again.

@@ -57,15 +57,9 @@ pub(crate) async fn tell(shared: Arc<Shared>, settings: Settings) {
             Err(error) => {
                 count("refused").inc();
                 tracing::warn!(%error, ?pause, "the webhook did not take events");
-                // What came before the oldest that is kept is gone.
-                told = told.max(first_kept(&shared).saturating_sub(1));
                 sleep(pause).await;
                 pause = (2 * pause).min(PAUSE_MAX);
             }
         }
     }
-}
-
-fn first_kept(shared: &Shared) -> u64 {
-    shared.events.after(0).first().map_or(0, |event| event.number)
 }

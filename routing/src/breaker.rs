@@ -305,6 +305,17 @@ impl Breaker {
         Pass { generation: self.generation, place: false, answers: self.answers }
     }
 
+    /// An attempt begins to be answered. A half-open one has shown what it was tried for: it gives its
+    /// place back, or ten long answers would keep everybody else out; its end is judged as well.
+    pub fn begins(&mut self, pass: Pass, now: Instant) -> (Pass, Option<Change>) {
+        self.answers();
+        if !pass.place {
+            return (pass, None);
+        }
+        let change = self.finish(pass, Evidence::Good, true, now);
+        (self.insist(), change)
+    }
+
     /// An attempt began to be answered: those that were under way then, and time out, met no silence.
     pub const fn answers(&mut self) {
         self.answers = self.answers.wrapping_add(1);

@@ -153,6 +153,8 @@ pub struct Asking<'a> {
     pub backup: Option<&'a ModelReport>,
     /// What the request is for.
     pub kind: Kind,
+    /// What its shape says it is for: whose path it goes to, whatever turn it takes.
+    pub shape: Kind,
     /// Whether it has tools.
     pub tools: bool,
     /// The regions that may see it; `None` for all.
@@ -248,7 +250,7 @@ fn fits(view: &View, asking: &Asking<'_>) -> Result<Rung, LeftOut> {
     if !is_allowed(view, asking) {
         return Err(LeftOut::NotAllowed);
     }
-    if !view.kinds.takes(asking.kind) {
+    if !view.kinds.takes(asking.kind) || !view.kinds.takes(asking.shape) {
         return Err(LeftOut::Kind);
     }
     let rung = match view.class {

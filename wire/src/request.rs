@@ -239,6 +239,13 @@ impl CompletionRequest {
         }
     }
 
+    /// Whether the model may answer by calling something: by its present or its former name.
+    #[must_use]
+    pub fn offers_tools(&self) -> bool {
+        const FORMER: [&str; 2] = ["functions", "function_call"];
+        self.tools || self.unknown.iter().any(|name| FORMER.contains(&name.as_str()))
+    }
+
     /// The path that a pod answers it on; [`forward_body`] is what to send there.
     #[must_use]
     pub const fn pod_path(&self) -> &'static str {

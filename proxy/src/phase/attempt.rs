@@ -35,7 +35,7 @@ use crate::{
     trace::Trace,
     upstream::{
         exchange::{Exchange, Outgoing},
-        member::{InFlight, Role, Upstream},
+        member::{Ejections, InFlight, Role, Upstream},
         outcome::{Failed, Outcome, Refused, Then},
         pool::Upstreams,
     },
@@ -62,6 +62,8 @@ pub(crate) struct Attempts<'a> {
     made: usize,
     /// How the last attempt ended.
     last: Option<Outcome>,
+    /// The shortest time after which one that was busy may not be.
+    busy: Option<Duration>,
     seed: u64,
     /// Whether the budget knows of this request.
     counted: bool,
@@ -98,6 +100,8 @@ struct Start<'a> {
     as_asked: bool,
 }
 
+/// Pieces without a text before the first that has one.
+const BEFORE_CONTENT_MAX: usize = 256;
 /// While whoever would take a request is being tried again by others.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -124,6 +128,7 @@ impl<'a> Attempts<'a> {
             trace: trace.clone(),
             made: 0,
             last: None,
+            busy: None,
             seed: fastrand::u64(..),
             counted: false,
         }
@@ -137,11 +142,34 @@ impl<'a> Attempts<'a> {
         self
     }
 
+    /// Nobody waits for it: a pod of this region is asked, or nobody.
+    pub(crate) fn at_leisure(mut self) -> Self {
+        self.constraints.at_leisure = true;
+        self
+    }
+
+    /// Whether another could go on with an answer that breaks off on `upstream` now.
+    pub(crate) fn could_resume(&self, upstream: UpstreamId, now: Instant) -> bool {
+        let tried: Vec<_> = self
+            .tried
+            .iter()
+            .filter(|(id, tried)| *id != upstream && *tried != Tried::Refused)
+            .copied()
+            .chain([(upstream, Tried::Refused)])
+            .collect();
+        let constraints = Constraints { resuming: true, ..self.constraints };
+        let (known, at) = ((self.chain.as_ref(), tried.as_slice()), (now, self.seed));
+        let routed = route::plan(self.shared, self.admitted, known, constraints, at);
+        !routed.plan.candidates.is_empty() && self.shared.budget(|budget| budget.left(now)) >= 1.0
+    }
+
     /// The next attempts go on with an answer of which the client has so much.
     pub(crate) fn resuming(&mut self, resume: Resume) {
         self.constraints.resuming = true;
         self.resume = Some(resume);
         self.body = None;
+        // Who was busy then may not be now.
+        self.tried.retain(|(_, tried)| *tried != Tried::Refused);
         // It made progress: those before are not held against what is to come.
         self.made = self.made.min(1);
     }
@@ -344,7 +372,7 @@ impl<'a> Attempts<'a> {
         let pods = |model: String| (Made { model, provider: false }, path.to_owned());
         match (&upstream.role, rung) {
             (Role::Provider(provider), _) => {
-                let model = provider.model(asked).unwrap_or(asked).to_owned();
+                let model = provider.model(&self.admitted.model).to_owned();
                 (Made { model, provider: true }, provider.path(path))
             }
             (Role::Local, _) => {
@@ -396,17 +424,20 @@ impl<'a> Attempts<'a> {
         };
         self.tried.retain(|(id, _)| *id != upstream);
         self.tried.push((upstream, tried));
+        if let Outcome::Refused(Refused::Busy { retry_after }) = outcome {
+            let least = self.busy.map_or(retry_after, |busy| busy.min(retry_after));
+            self.busy = Some(least);
+        }
         self.last = Some(outcome);
     }
 
     /// What to tell the client when nobody is left to try.
     fn exhausted(&self) -> Reject {
-        match &self.last {
-            None | Some(Outcome::Refused(Refused::Connection | Refused::Unfit)) => Reject::NoPods,
-            Some(Outcome::Refused(Refused::Busy { retry_after })) => {
-                Reject::AllBusy { retry_after: *retry_after }
-            }
-            Some(_) => Reject::AllFailed,
+        match (&self.last, self.busy) {
+            // Whoever failed beside: it is worth to come back.
+            (_, Some(retry_after)) => Reject::AllBusy { retry_after },
+            (None | Some(Outcome::Refused(_)), None) => Reject::NoPods,
+            (Some(_), None) => Reject::AllFailed,
         }
     }
 
@@ -429,7 +460,7 @@ impl<'a> Attempts<'a> {
             let attempted = match opened {
                 Ok((exchange, events)) => {
                     let now = clock::now();
-                    upstream.begins_to_answer();
+                    running.begins();
                     let sample = (admitted.request.input.bytes(), now - began);
                     shared.upstreams.first_content(&upstream, sample, now);
                     Ok(Generation {
@@ -471,6 +502,9 @@ async fn open<'a>(
     let mut exchange = shared.exchanges.open(upstream, outgoing, until).await?;
     let mut events = Events::of(upstream, admitted);
     while !events.has_content() {
+        if events.queue.len() > BEFORE_CONTENT_MAX {
+            return Err(Outcome::Failed(Failed::Garbage));
+        }
         let data = exchange.next(until).await.map_err(|outcome| match outcome {
             Outcome::Failed(Failed::TokenTimeout) => Outcome::Failed(Failed::FirstByteTimeout),
             outcome => outcome,
@@ -498,7 +532,7 @@ pub(crate) struct Generation<'a> {
     as_asked: bool,
     exchange: Exchange<'a>,
     events: Events,
-    ejections: watch::Receiver<u64>,
+    ejections: watch::Receiver<Ejections>,
     running: Running<'a>,
     admitted: &'a Admitted,
 }
@@ -555,8 +589,8 @@ impl Generation<'_> {
         }
     }
 
-    /// The next piece. Nothing comes after [`Event::Done`] or an error. Where its pod is ejected, it
-    /// is lost, unless `kept` says that somebody has sent some of it.
+    /// The next piece. Nothing comes after [`Event::Done`] or an error. Where its upstream is taken
+    /// out, it is lost, unless `kept` says that it is worth waiting for all the same.
     pub(crate) async fn next(&mut self, kept: impl Fn() -> bool) -> Result<Event, Outcome> {
         loop {
             if let Some(event) = self.events.next() {
@@ -568,9 +602,13 @@ impl Generation<'_> {
                 data = self.exchange.next(until) => {
                     data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?
                 }
-                _ = self.ejections.changed(), if !kept() => match kept() {
-                    true => continue,
-                    false => return Err(Outcome::Failed(Failed::Ejected)),
+                // A connection that breaks says so itself; one that hangs says nothing.
+                _ = self.ejections.changed() => {
+                    let hangs = self.ejections.borrow_and_update().hangs();
+                    match !hangs || kept() {
+                        true => continue,
+                        false => return Err(Outcome::Failed(Failed::Ejected)),
+                    }
                 },
             };
             self.events.push(&data.ok_or(Outcome::Failed(Failed::Reset))?)?;
@@ -727,6 +765,15 @@ impl<'a> Running<'a> {
         let running = Some((pass, upstream.enter()));
         let upstream = Arc::clone(upstream);
         Self { upstreams, upstream, tenant: tenant.to_owned(), running }
+    }
+
+    /// It begins to answer.
+    fn begins(&mut self) {
+        let Some((pass, in_flight)) = self.running.take() else { return };
+        let now = clock::now();
+        let (pass, change) = self.upstream.begins_to_answer(pass, now);
+        self.running = Some((pass, in_flight));
+        self.upstreams.changed(&self.upstream, change, now);
     }
 
     fn end(&mut self, outcome: &Outcome) {

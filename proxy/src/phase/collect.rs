@@ -14,6 +14,7 @@ pub(crate) struct Collector {
     choices: Vec<Collected>,
     usage: Option<Usage>,
     bytes: usize,
+    pieces: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -26,12 +27,14 @@ struct Collected {
 /// What came is not one answer to what was asked.
 const WRONG: Outcome = Outcome::Failed(Failed::Garbage);
 
+/// More pieces than a context has tokens are no answer, however empty they are.
+const PIECES_MAX: usize = 1 << 18;
 /// No answer of at most a context's tokens is as long as this.
 const TEXT_BYTES_MAX: usize = 4 << 20;
 
 impl Collector {
     pub(crate) fn new(head: Head, n: usize) -> Self {
-        Self { head, choices: vec![Collected::default(); n], usage: None, bytes: 0 }
+        Self { head, choices: vec![Collected::default(); n], usage: None, bytes: 0, pieces: 0 }
     }
 
     /// Takes anything that is said.
@@ -51,7 +54,9 @@ impl Collector {
         let choice = self.choices.get_mut(delta.index).ok_or(WRONG)?;
         let shown = delta.logprobs.iter().flat_map(|token| &token.top);
         self.bytes += delta.text.len() + shown.map(|(token, _)| token.len()).sum::<usize>();
-        if choice.finish.is_some() || self.bytes > TEXT_BYTES_MAX {
+        self.pieces += 1;
+        let much = self.bytes > TEXT_BYTES_MAX || self.pieces > PIECES_MAX;
+        if choice.finish.is_some() || much {
             return Err(WRONG);
         }
         choice.text.push_str(&delta.text);

@@ -192,20 +192,23 @@ impl Job {
         let entered = enter(&shared, &admitted).await?;
         let asked = (self.request_id.as_str(), &self.trace);
         let mut attempts = Attempts::new(&shared, &live, &admitted, asked, self.tries.clone());
-        let mut given = None;
+        let (mut given, mut begun, mut resumes) = (None, false, 0);
         loop {
             // Somebody reads the prompt, or is about to; where all refuse, nobody has.
             self.account.guess = limit::prompt_guess(&admitted);
             let mut generation = match (attempts.begin().await, &given) {
                 (Ok(generation), _) => generation,
                 (Err(refused), None) => {
-                    self.account.guess = 0;
+                    if !begun {
+                        self.account.guess = 0;
+                    }
                     return Err(refused.into());
                 }
                 // It had begun, and nobody goes on with it.
                 (Err(_), Some(Given { lost, .. })) => return Err(End::Broken(lost.clone())),
             };
-            match self.receive(&mut generation, &mut given).await {
+            begun = true;
+            match self.receive(&mut generation, (&mut given, &attempts)).await {
                 Ok(answer) => {
                     entered.done();
                     // In this order: who comes now finds it in the cache.
@@ -225,7 +228,10 @@ impl Job {
                     }
                     if self.landing.flight.lost() {
                         given = None;
-                    } else if let Some(resume) = given.as_ref().and_then(Given::resume) {
+                    } else if let Some(resume) = given.as_ref().and_then(Given::resume)
+                        && resumes < RESUMES_MAX
+                    {
+                        resumes += 1;
                         attempts.resuming(resume);
                     } else {
                         return Err(End::Broken(outcome));
@@ -247,7 +253,7 @@ impl Job {
     async fn receive(
         &mut self,
         generation: &mut Generation<'_>,
-        given: &mut Option<Given>,
+        (given, attempts): (&mut Option<Given>, &Attempts<'_>),
     ) -> Result<Arc<Answer>, Outcome> {
         let flight = Arc::clone(&self.landing.flight);
         if given.is_none() {
@@ -272,8 +278,13 @@ impl Job {
         let given = given.as_mut().expect("it is there, or was just put there");
         // Nobody was asked for these again, and nobody counts them.
         let ended = given.ended;
-        // What can be gone on with is worth giving up where its pod is taken out.
-        let kept = |given: &Given| flight.is_taken() && given.tokens.is_none();
+        // Where its pod hangs, what somebody has sent is given up only for another to go on with it.
+        let upstream = generation.upstream().id;
+        let kept = |given: &Given| {
+            let resumes =
+                || given.tokens.is_some() && attempts.could_resume(upstream, clock::now());
+            flight.is_taken() && !resumes()
+        };
         let mut next = generation.next(|| kept(given)).await?;
         let mut last = None;
         loop {
@@ -326,6 +337,9 @@ impl Job {
         self.ticket.store(shared, &self.admitted.model, answer);
     }
 }
+
+/// How often an answer is gone on with: one that kills every pod must end some time.
+const RESUMES_MAX: u32 = 8;
 
 /// What was given to the readers so far.
 struct Given {
@@ -389,7 +403,9 @@ pub(super) async fn enter<'a>(
     let _waiting = Waiting::new(&shared.metrics.queue_depth);
     let caller = &admitted.head.caller;
     let (kind, now) = (admitted.kind, clock::now());
-    let needs = shared.service_times.needs(kind, now);
+    // Whose answers take long must not leave others no time to wait.
+    let half = admitted.deadline.saturating_duration_since(now) / 2;
+    let needs = shared.service_times.needs(kind, now).min(half);
     let (tenant, deadline) = (&caller.tenant, admitted.deadline);
     let permit = shared.gate.enter(tenant, kind as u8, deadline, needs).await?;
     Ok(Entered { permit, shared, kind, began: clock::now() })

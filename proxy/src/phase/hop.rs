@@ -76,7 +76,7 @@ async fn relay(
                     client.send_body(out.split().freeze(), false).await?;
                 }
                 tokio::select! {
-                    // What is lost here is gone on with elsewhere: nothing of it is kept.
+                    // What hangs here is gone on with elsewhere: nothing of it is kept.
                     next = generation.next(|| false) => next,
                     () = client.gone() => return Err(Gone),
                 }

@@ -112,6 +112,8 @@ pub(crate) struct Record<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) live: &'a Arc<Live>,
     pub(crate) arrived: Instant,
+    /// When all of its body was there.
+    pub(crate) complete: Option<Instant>,
     /// What the answer says to a browser.
     pub(crate) page: Vec<(HeaderName, HeaderValue)>,
     pub(crate) request_id: String,
@@ -148,6 +150,7 @@ impl<'a> Record<'a> {
             shared,
             live,
             arrived,
+            complete: None,
             page: Vec::new(),
             request_id: String::new(),
             trace: Trace::of(&HeaderMap::new(), Draw::new(), 0.0),
@@ -217,7 +220,9 @@ impl<'a> Record<'a> {
     pub(crate) fn content(&mut self, source: Source, now: Instant) {
         let told = !matches!(source, Source::Superseded | Source::Degraded);
         if told && self.kind.is_some_and(Kind::is_code) {
-            self.shared.ladder(|ladder| ladder.first_token(now - self.arrived, now));
+            // From what the client had to do: one that sends slowly is no slow service.
+            let since = self.complete.unwrap_or(self.arrived);
+            self.shared.ladder(|ladder| ladder.first_token(now - since, now));
         }
         self.source = Some(source);
         self.first_content = Some(now);

@@ -68,6 +68,8 @@ pub(crate) struct Constraints {
     pub(crate) resuming: bool,
     /// Another region sent it here: it goes to a pod of this one, or nowhere.
     pub(crate) from_region: bool,
+    /// It is nobody's request: it goes to a pod of this region, or nowhere.
+    pub(crate) at_leisure: bool,
 }
 
 /// Everything that a decision was made by, and the decision.
@@ -132,11 +134,12 @@ pub(crate) fn plan(
         pinned: admitted.pinned(),
         backup: backup.as_deref().filter(|_| !admitted.pinned()),
         kind: admitted.kind,
-        tools: admitted.request.tools,
+        shape: admitted.request.kind(),
+        tools: admitted.request.offers_tools(),
         regions: egress.regions.as_deref(),
         providers: &egress.providers,
         resuming: constraints.resuming,
-        from_region: constraints.from_region,
+        from_region: constraints.from_region || constraints.at_leisure,
         level: shared.level(),
     };
     let plan = route(&views, &asking, seed);

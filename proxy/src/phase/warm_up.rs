@@ -43,8 +43,8 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
                 shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon, Duration::ZERO).await;
             let _entered = entered.map_err(|_none| Reject::overloaded())?;
             let asked = (request_id.as_str(), &trace);
-            let mut attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
-            let generation = attempts.begin().await?;
+            let attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
+            let generation = attempts.at_leisure().begin().await?;
             used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.
             let read = generation.read(|event| {

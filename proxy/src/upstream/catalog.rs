@@ -38,6 +38,16 @@ impl Catalog {
         catalog
     }
 
+    /// Keeps what `before` knew, behind what is known now.
+    pub(crate) fn keep(&mut self, before: &Self) {
+        for (name, report) in &before.models {
+            self.models.entry(name.clone()).or_insert_with(|| Arc::clone(report));
+        }
+        for (name, report) in &before.others {
+            self.others.entry(name.clone()).or_insert_with(|| Arc::clone(report));
+        }
+    }
+
     fn of_alike(reports: &[Arc<PodReport>]) -> Self {
         let active = || reports.iter().flat_map(|report| &report.models);
         let all = || active().chain(reports.iter().flat_map(|report| &report.kept));

@@ -33,7 +33,7 @@ use super::{member::Role, provider::NOWHERE};
 /// As many as a pod's server allows.
 const H2_STREAMS_MAX: usize = 256;
 /// Finds a connection that died without a word.
-const H2_PING: Duration = Duration::from_secs(5);
+pub(super) const H2_PING: Duration = Duration::from_secs(5);
 /// A longer body is not copied behind its header.
 const ONE_WRITE_MAX: usize = 64 << 10;
 

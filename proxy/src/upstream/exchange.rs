@@ -133,7 +133,8 @@ impl Exchanges {
             let header = completion_header(upstream, outgoing)
                 .map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
             let connected = self.connections.connect(upstream.class(), peer).await;
-            let (connection, reused) = connected.map_err(|error| connect_outcome(&error))?;
+            let (connection, reused) =
+                connected.map_err(|error| connect_outcome(upstream.class(), &error))?;
             match connection.send(peer, header, &outgoing.body).await {
                 Ok(session) => {
                     upstream.heard(clock::now());
@@ -155,8 +156,8 @@ impl Exchanges {
         let header = request_header(&Method::GET, VIEW_PATH, upstream);
         let header = header.map_err(|error| error.to_string())?;
         let connected = self.connections.connect(upstream.class(), &peer).await;
-        let (connection, _) =
-            connected.map_err(|error| connect_outcome(&error).name().to_owned())?;
+        let (connection, _) = connected
+            .map_err(|error| connect_outcome(upstream.class(), &error).name().to_owned())?;
         let sent = connection.send(&peer, header, &Bytes::new()).await;
         let mut session = sent.map_err(|error| error.to_string())?;
         if read_to_end(&mut session, ERROR_BYTES_MAX).await.is_some() {
@@ -309,7 +310,7 @@ fn completion_header(
         }
         return Ok(header);
     }
-    let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis();
+    let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis().max(1);
     header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
     header.insert_header("x-nearhop-tenant", outgoing.tenant.clone())?;
     header.insert_header("x-nearhop-kind", outgoing.kind.name())?;
@@ -349,7 +350,7 @@ fn is_event_stream(session: &HttpSession) -> bool {
     header.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-fn connect_outcome(error: &Unconnected) -> Outcome {
+fn connect_outcome(class: Class, error: &Unconnected) -> Outcome {
     let Unconnected::Failed(error) = error else {
         return Outcome::OurFault(OurFault::Certificate);
     };
@@ -358,6 +359,11 @@ fn connect_outcome(error: &Unconnected) -> Outcome {
             Outcome::Failed(Failed::ConnectTimeout)
         }
         ErrorType::TLSHandshakeFailure if broke_off(error) => Outcome::Failed(Failed::Reset),
+        // Pods and regions refuse our certificate so; a provider sees none, and says with any alert
+        // that it cannot just now.
+        ErrorType::TLSHandshakeFailure if class == Class::Provider && !is_untrusted(error) => {
+            Outcome::Refused(Refused::Connection)
+        }
         ErrorType::InvalidCert | ErrorType::TLSHandshakeFailure => {
             Outcome::OurFault(OurFault::Certificate)
         }
@@ -370,6 +376,11 @@ fn connect_outcome(error: &Unconnected) -> Outcome {
 fn broke_off(error: &pingora::Error) -> bool {
     let words = error.to_string().to_ascii_lowercase();
     ["unexpected eof", "connection reset", "broken pipe"].iter().any(|word| words.contains(word))
+}
+
+/// Whether a handshake ended because we do not believe the certificate.
+fn is_untrusted(error: &pingora::Error) -> bool {
+    error.to_string().to_ascii_lowercase().contains("certificate verify failed")
 }
 
 /// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.

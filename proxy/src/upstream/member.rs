@@ -17,6 +17,7 @@ use nearhop_routing::{
 };
 use nearhop_wire::PodReport;
 use pingora::upstreams::peer::HttpPeer;
+use prometheus::{IntCounterVec, core::Collector as _};
 use tokio::sync::watch;
 
 use super::{orca::Reported, provider::Provider};
@@ -72,10 +73,29 @@ pub(crate) struct Upstream {
     in_flight: AtomicUsize,
     /// Whether its first check has ended, well or not.
     checked: AtomicBool,
-    /// Raised by one whenever it is taken out: attempts that wait on it give up.
-    ejections: watch::Sender<u64>,
+    /// Tells whenever it is taken out: attempts that wait on it give up.
+    ejections: watch::Sender<Ejections>,
+    /// What it is counted by in metrics that have a third label, until it is gone.
+    counted: Mutex<Counted>,
     pub(super) metrics: EdgeMetrics,
 }
+
+/// How often an upstream was taken out, and why the last time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ejections {
+    times: u64,
+    last: Option<Reason>,
+}
+
+impl Ejections {
+    /// Whether nothing can be expected of it any more, though connections may be open.
+    pub(crate) fn hangs(self) -> bool {
+        matches!(self.last, Some(Reason::Silent | Reason::Checks | Reason::Slow))
+    }
+}
+
+/// Third labels that were used, by metric; `None` once the upstream is gone and counts nothing more.
+type Counted = Option<Vec<(IntCounterVec, &'static str)>>;
 
 /// What is known of an upstream.
 pub(crate) struct State {
@@ -121,7 +141,9 @@ pub(crate) struct InFlight(Arc<Upstream>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.upstream_in_flight.with_label_values(&self.0.labels()).dec();
+        self.0.unless_gone(|upstream| {
+            upstream.metrics.upstream_in_flight.with_label_values(&upstream.labels()).dec();
+        });
     }
 }
 
@@ -173,7 +195,8 @@ impl Upstream {
             state: Mutex::new(state),
             in_flight: AtomicUsize::new(0),
             checked: AtomicBool::new(checked),
-            ejections: watch::Sender::new(0),
+            ejections: watch::Sender::new(Ejections::default()),
+            counted: Mutex::new(Some(Vec::new())),
             metrics,
         }
     }
@@ -196,7 +219,9 @@ impl Upstream {
     /// Counts a request in.
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        self.metrics.upstream_in_flight.with_label_values(&self.labels()).inc();
+        self.unless_gone(|upstream| {
+            upstream.metrics.upstream_in_flight.with_label_values(&upstream.labels()).inc();
+        });
         InFlight(Arc::clone(self))
     }
 
@@ -205,7 +230,7 @@ impl Upstream {
     }
 
     /// Changes when it is taken out.
-    pub(crate) fn ejections(&self) -> watch::Receiver<u64> {
+    pub(crate) fn ejections(&self) -> watch::Receiver<Ejections> {
         self.ejections.subscribe()
     }
 
@@ -215,8 +240,8 @@ impl Upstream {
     }
 
     /// An answer of it begins: whatever else is late there, it is not silent.
-    pub(crate) fn begins_to_answer(&self) {
-        self.state(|state| state.breaker.answers());
+    pub(crate) fn begins_to_answer(&self, pass: Pass, now: Instant) -> (Pass, Option<Change>) {
+        self.state(|state| state.breaker.begins(pass, now))
     }
 
     /// It said how busy it is.
@@ -320,9 +345,11 @@ impl Upstream {
 
     /// Frees the attempts that wait on it.
     pub(super) fn eject(&self, reason: Reason) {
-        let labels = [self.name.as_str(), self.class().name(), reason.name()];
-        self.metrics.ejections.with_label_values(&labels).inc();
-        self.ejections.send_modify(|count| *count += 1);
+        self.count(&self.metrics.ejections, reason.name());
+        self.ejections.send_modify(|ejections| {
+            ejections.times += 1;
+            ejections.last = Some(reason);
+        });
     }
 
     /// Shows whether it is ready, after anything that may have changed that.
@@ -341,13 +368,55 @@ impl Upstream {
             };
             (ready, breaker)
         });
-        self.metrics.upstream_ready.with_label_values(&self.labels()).set(i64::from(ready));
-        self.metrics.breaker_state.with_label_values(&self.labels()).set(state);
+        self.unless_gone(|upstream| {
+            let (metrics, labels) = (&upstream.metrics, upstream.labels());
+            metrics.upstream_ready.with_label_values(&labels).set(i64::from(ready));
+            metrics.breaker_state.with_label_values(&labels).set(state);
+        });
+    }
+
+    /// A check of it took so long.
+    pub(super) fn checked_in(&self, took: Duration) {
+        self.unless_gone(|upstream| {
+            let seconds = &upstream.metrics.probe_seconds;
+            seconds.with_label_values(&upstream.labels()).set(took.as_secs_f64());
+        });
+    }
+
+    /// Counts one in a metric whose third label is `what`.
+    pub(super) fn count(&self, metric: &IntCounterVec, what: &'static str) {
+        let [name, class] = self.labels();
+        let mut counted = self.counted();
+        if let Some(counted) = &mut *counted {
+            metric.with_label_values(&[name, class, what]).inc();
+            let same = |(other, label): &(IntCounterVec, &str)| {
+                *label == what && other.desc()[0].fq_name == metric.desc()[0].fq_name
+            };
+            if !counted.iter().any(same) {
+                counted.push((metric.clone(), what));
+            }
+        }
+    }
+
+    /// Shows something of it, unless its series are gone: they would come back, and stay.
+    fn unless_gone(&self, show: impl FnOnce(&Self)) {
+        if self.counted().is_some() {
+            show(self);
+        }
+    }
+
+    fn counted(&self) -> std::sync::MutexGuard<'_, Counted> {
+        // Nothing in here can panic half-way.
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes its series out of the metrics: it is no more.
     pub(super) fn forget(&self) {
         let labels = self.labels();
+        let counted = self.counted().take();
+        for (metric, what) in counted.into_iter().flatten() {
+            let _ = metric.remove_label_values(&[labels[0], labels[1], what]);
+        }
         let metrics = &self.metrics;
         let _ = metrics.upstream_ready.remove_label_values(&labels);
         let _ = metrics.upstream_in_flight.remove_label_values(&labels);
@@ -388,11 +457,11 @@ impl State {
     }
 
     fn is_known(&self, role: &Role) -> bool {
-        self.report.is_some() || matches!(role, Role::Provider(_))
+        let serves = self.report.as_ref().is_some_and(|report| !report.models.is_empty());
+        serves || matches!(role, Role::Provider(_))
     }
 
     fn is_ready(&self, role: &Role, now: Instant) -> bool {
-        self.is_known(role)
-            && matches!(self.breaker.standing(now), Standing::Ready | Standing::Probing)
+        self.is_known(role) && !matches!(self.breaker.standing(now), Standing::Out(_))
     }
 }

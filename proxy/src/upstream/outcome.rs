@@ -58,6 +58,8 @@ pub(crate) enum Failed {
     TokenTimeout,
     /// 5xx, or an error event in the stream.
     ServerError,
+    /// A provider's 402 to 405.
+    Forbidden,
     /// What came is not an answer.
     Garbage,
     /// It was taken out while this attempt waited.
@@ -110,7 +112,7 @@ impl Outcome {
                 Failed::ConnectTimeout | Failed::FirstByteTimeout | Failed::TokenTimeout => {
                     Evidence::Slow
                 }
-                Failed::ServerError | Failed::Garbage => Evidence::Failure,
+                Failed::ServerError | Failed::Forbidden | Failed::Garbage => Evidence::Failure,
                 // Whoever ejected it has said so already.
                 Failed::Ejected => Evidence::Neutral,
                 // Or a client could take pods out by asking for a millisecond.
@@ -135,6 +137,7 @@ impl Outcome {
             Self::Failed(Failed::FirstByteTimeout) => "first_byte_timeout",
             Self::Failed(Failed::TokenTimeout) => "token_timeout",
             Self::Failed(Failed::ServerError) => "server_error",
+            Self::Failed(Failed::Forbidden) => "forbidden",
             Self::Failed(Failed::Garbage) => "garbage",
             Self::Failed(Failed::Ejected) => "ejected",
             Self::Failed(Failed::OutOfTime) => "out_of_time",
@@ -165,17 +168,26 @@ impl Outcome {
             {
                 Self::Refused(Refused::Unfit)
             }
-            (404, Class::Region) => Self::Refused(Refused::Unfit),
+            (404 | 413, Class::Region) => Self::Refused(Refused::Unfit),
+            // One request of many may be forbidden there, or be for a model that it names otherwise:
+            // that is no reason never to ask it again.
+            (402..=405, Class::Provider) => Self::Failed(Failed::Forbidden),
             (401..=403, _) => Self::OurFault(OurFault::Credentials),
             (404 | 405, _) => Self::OurFault(OurFault::UnknownModel),
             // The request's deadline, handed on, passed there first.
             (504, Class::Pod | Class::Region | Class::Local) => Self::Failed(Failed::OutOfTime),
-            // It knows neither our bodies nor our limits: what it refuses, our own pods may take.
-            (400..=499, Class::Provider) => Self::Refused(Refused::Unfit),
-            (400..=499, _) => match error {
+            // What we sent did not arrive there.
+            (408, _) => Self::Failed(Failed::ServerError),
+            (400 | 413 | 422, Class::Pod | Class::Region | Class::Local) => match error {
                 Some(error) => Self::ClientFault { status, error },
                 None => Self::Failed(Failed::Garbage),
             },
+            // A provider knows neither our bodies nor our limits: what it refuses, our own pods may
+            // take. And a pod that cannot go on with an answer may give one.
+            (400..=499, _) if error.is_some() || class == Class::Provider => {
+                Self::Refused(Refused::Unfit)
+            }
+            (400..=499, _) => Self::Failed(Failed::Garbage),
             _ => Self::Failed(Failed::ServerError),
         }
     }
@@ -197,21 +209,26 @@ mod tests {
     fn the_outcome_table_of_the_design() {
         for class in [Class::Pod, Class::Region, Class::Local] {
             check(class, 400, Then::Tell, Evidence::Neutral);
-            check(class, 413, Then::Tell, Evidence::Neutral);
             check(class, 422, Then::Tell, Evidence::Neutral);
+            check(class, 408, Then::Next, Evidence::Failure);
+            check(class, 409, Then::Next, Evidence::Neutral);
             check(class, 504, Then::Next, Evidence::Neutral);
         }
+        check(Class::Pod, 413, Then::Tell, Evidence::Neutral);
+        check(Class::Region, 413, Then::Next, Evidence::Neutral);
         for class in [Class::Pod, Class::Region, Class::Provider, Class::Local] {
             check(class, 429, Then::Next, Evidence::Neutral);
             check(class, 503, Then::Next, Evidence::Neutral);
             check(class, 401, Then::Next, Evidence::Misconfigured);
-            check(class, 403, Then::Next, Evidence::Misconfigured);
             check(class, 500, Then::Next, Evidence::Failure);
             check(class, 502, Then::Next, Evidence::Failure);
             check(class, 302, Then::Next, Evidence::Failure);
         }
+        check(Class::Pod, 403, Then::Next, Evidence::Misconfigured);
         check(Class::Pod, 404, Then::Next, Evidence::Misconfigured);
-        check(Class::Provider, 404, Then::Next, Evidence::Misconfigured);
+        for status in [402, 403, 404, 405] {
+            check(Class::Provider, status, Then::Next, Evidence::Failure);
+        }
         check(Class::Region, 404, Then::Next, Evidence::Neutral);
         check(Class::Provider, 504, Then::Next, Evidence::Failure);
         for status in [400, 413, 422] {

@@ -24,7 +24,7 @@ use super::{
     catalog::Catalog,
     connections::Links,
     member::{Making, Role, Upstream},
-    outcome::{Outcome, Refused},
+    outcome::{Failed, Outcome, Refused},
 };
 use crate::metrics::EdgeMetrics;
 
@@ -49,6 +49,12 @@ pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) role: Role,
+}
+
+impl Source {
+    const fn is_discovered(&self) -> bool {
+        matches!(self, Self::Discovered(_))
+    }
 }
 
 impl Found {
@@ -88,8 +94,13 @@ struct Settings {
     share: f64,
     /// Whether there are to be pods of this region.
     has_pods: bool,
+    /// Sources of pods that have to be heard of first, and for how long.
+    discovered: usize,
+    patience: Instant,
 }
 
+/// How long sources of pods are waited for at the start; one that is down must not keep the rest.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What pods are given at once before anything is known of them.
 const LIMIT_BEFORE: usize = 16;
 /// A time-out says nothing of a pod while most of the others have them too.
@@ -114,7 +125,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Upstreams {
-    pub(crate) fn new(edge: &Edge, links: Links, metrics: &EdgeMetrics, events: &Events) -> Self {
+    pub(crate) fn new(
+        edge: &Edge,
+        links: Links,
+        (metrics, events): (&EdgeMetrics, &Events),
+        now: Instant,
+    ) -> Self {
         let affinity = edge.affinity.enabled.then(|| Affinity::new(edge.affinity.blocks));
         Self {
             all: ArcSwap::default(),
@@ -126,6 +142,8 @@ impl Upstreams {
                 provider: breaker(BreakerSettings::PROVIDER, &edge.breaker),
                 share: edge.ejection.share,
                 has_pods: !edge.pods.is_empty() || !edge.pods_from.is_empty(),
+                discovered: edge.pods_from.len(),
+                patience: now + PATIENCE,
             },
             pace: Mutex::new(Pace::new()),
             affinity: affinity.map(Mutex::new),
@@ -152,7 +170,11 @@ impl Upstreams {
         let before = Arc::clone(&self.all());
         let mut all: Vec<Arc<Upstream>> = Vec::new();
         for found in sources.iter().flat_map(|(_, found)| found) {
-            if all.iter().any(|listed| found.is(listed)) {
+            if let Some(other) = all.iter().find(|listed| found.is(listed)) {
+                if other.address != found.address {
+                    let (address, taken) = (found.address, other.address);
+                    tracing::warn!(name = found.name, %address, %taken, "a name is taken; left out");
+                }
                 continue;
             }
             let known = before.iter().find(|known| {
@@ -173,6 +195,7 @@ impl Upstreams {
             if let Some(affinity) = &self.affinity {
                 lock(affinity).forget(upstream.id);
             }
+            lock(&self.blame).forget(upstream.id);
             self.tell(upstream, "upstream_gone", json!({}));
         }
         for upstream in new {
@@ -287,7 +310,13 @@ impl Upstreams {
 
     /// Whether every one was looked at: before that, a request could find only a part of them. The
     /// edge's own pod comes later, and nobody waits for it.
-    pub(crate) fn all_checked(&self) -> bool {
+    pub(crate) fn all_checked(&self, now: Instant) -> bool {
+        if lock(&self.sources).iter().filter(|(source, _)| source.is_discovered()).count()
+            < self.settings.discovered
+            && now < self.settings.patience
+        {
+            return false;
+        }
         let counts = |upstream: &&Arc<Upstream>| upstream.class() != Class::Local;
         self.all().iter().filter(counts).all(|upstream| upstream.is_checked())
     }
@@ -314,12 +343,17 @@ impl Upstreams {
     /// that is, so that each always has its next, and else as many as they turn out to do well with.
     /// Where no pod is ready the other regions are meant: none would be let through, though they
     /// could be answered there.
-    pub(crate) fn capacity(&self, now: Instant) -> usize {
-        let answer =
+    pub(crate) fn capacity(&self, requests: usize, now: Instant) -> usize {
+        let ready =
             |class: &Class| self.all().iter().any(|one| one.class() == *class && one.is_ready(now));
-        let class = [self.first_class(), Class::Region].into_iter().find(answer);
-        let slots = class.and_then(|class| self.slots_of(class, now));
-        slots.map_or_else(|| lock(&self.limit).limit(), |slots| 2 * slots)
+        let first = self.first_class();
+        let class = [first, Class::Region].into_iter().find(ready);
+        match class.and_then(|class| self.slots_of(class, now)) {
+            Some(slots) => 2 * slots,
+            // What is learned is learned of pods; whoever stands in for them has limits of its own.
+            None if class == Some(Class::Pod) => lock(&self.limit).limit(),
+            None => requests / 2,
+        }
     }
 
     /// Whether evidence that may be our own slowness may take `upstream` out: it never takes the
@@ -349,7 +383,8 @@ impl Upstreams {
         (outcome, tenant): (&Outcome, &str),
         now: Instant,
     ) {
-        let evidence = lock(&self.blame).weigh(tenant, outcome.evidence(), now);
+        let who = (tenant, upstream.id);
+        let evidence = lock(&self.blame).weigh(who, outcome.evidence(), now);
         let late = evidence == Evidence::Slow;
         let evidence = match late && self.is_widespread(upstream, now) {
             true => Evidence::Neutral,
@@ -365,8 +400,14 @@ impl Upstreams {
         if let (Class::Pod, Outcome::Refused(Refused::Busy { .. })) = (upstream.class(), outcome) {
             lock(&self.limit).refused(now);
         }
-        let labels = [upstream.name.as_str(), upstream.class().name(), outcome.name()];
-        self.metrics.attempts.with_label_values(&labels).inc();
+        if let (
+            Some(provider),
+            Outcome::Refused(Refused::Connection) | Outcome::Failed(Failed::ConnectTimeout),
+        ) = (upstream.role.provider(), outcome)
+        {
+            provider.lost();
+        }
+        upstream.count(&self.metrics.attempts, outcome.name());
         self.changed(upstream, change, now);
     }
 
@@ -458,9 +499,8 @@ impl Upstreams {
             self.take_stock();
         }
         upstream.was_checked();
-        let labels = [upstream.name.as_str(), upstream.class().name()];
-        self.metrics.probes.with_label_values(&[labels[0], labels[1], "ok"]).inc();
-        self.metrics.probe_seconds.with_label_values(&labels).set((now - began).as_secs_f64());
+        upstream.count(&self.metrics.probes, "ok");
+        upstream.checked_in(now - began);
         upstream.show(now);
         changes.into_iter().for_each(|change| self.changed(upstream, change, now));
     }
@@ -475,8 +515,7 @@ impl Upstreams {
         now: Instant,
     ) {
         upstream.was_checked();
-        let labels = [upstream.name.as_str(), upstream.class().name(), "failed"];
-        self.metrics.probes.with_label_values(&labels).inc();
+        upstream.count(&self.metrics.probes, "failed");
         let silent = upstream.is_silent_since(began);
         let soft = self.soft(upstream, now);
         let changes = upstream.state(|state| {
@@ -543,11 +582,12 @@ impl Upstreams {
                 })
                 .collect();
             let (near, far) = (of(Class::Pod), of(Class::Region));
-            match near.is_empty() && far.is_empty() && before.models().next().is_some() {
-                // Nobody is there to say anything else: what was known stays.
-                true => Arc::clone(before),
-                false => Arc::new(Catalog::of(&near, &far, &foreign)),
+            let mut catalog = Catalog::of(&near, &far, &foreign);
+            if near.is_empty() {
+                // They are gone, which does not make their models unknown.
+                catalog.keep(before);
             }
+            Arc::new(catalog)
         });
     }
 

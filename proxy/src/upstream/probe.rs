@@ -78,6 +78,7 @@ struct Check {
 /// What another region's edge says of itself.
 #[derive(Deserialize)]
 struct View {
+    region: String,
     ready: bool,
     #[serde(flatten)]
     report: PodReport,
@@ -86,11 +87,13 @@ struct View {
 fn read(role: &Role, body: &[u8]) -> Result<PodReport, String> {
     let wrong =
         |error: serde_json::Error| format!("what it says of itself cannot be read: {error}");
-    if !matches!(role, Role::Region(_)) {
+    let Role::Region(region) = role else {
         return serde_json::from_slice(body).map_err(wrong);
-    }
+    };
     let view: View = serde_json::from_slice(body).map_err(wrong)?;
     match view.ready {
+        // What may go to one region may not go to another.
+        _ if view.region != **region => Err(format!("it is an edge of {}", view.region)),
         true => Ok(view.report),
         false => Err("none of its pods is ready".to_owned()),
     }

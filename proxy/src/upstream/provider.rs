@@ -8,7 +8,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,11 @@ use nearhop_routing::{Class, Kinds};
 use nearhop_wire::{Kind, ModelReport, PodReport};
 use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
 
-use super::{connections::believe, member::Upstream, pool::Upstreams};
+use super::{
+    connections::{H2_PING, believe},
+    member::Upstream,
+    pool::Upstreams,
+};
 
 /// A provider, ready to be asked.
 #[derive(Debug)]
@@ -38,7 +45,14 @@ pub(crate) struct Provider {
     /// Our names of models that it takes.
     pub(crate) models_taken: Arc<[String]>,
     pub(crate) connect: Duration,
+    /// Whether nobody answered at its address since that was chosen.
+    lost: AtomicBool,
+    /// Answers of name servers, one after the other, that it has no address.
+    nothing: AtomicU32,
 }
+
+/// So often a name server must say that a name has no address: one that is just starting says it too.
+const NOTHING_MAX: u32 = 3;
 
 impl Provider {
     /// `None` where the configuration's URL is none, which its reader has refused.
@@ -60,6 +74,8 @@ impl Provider {
             authorization,
             models_taken: settings.models.keys().cloned().collect(),
             connect: settings.connect,
+            lost: AtomicBool::new(false),
+            nothing: AtomicU32::new(0),
             settings: settings.clone(),
         })
     }
@@ -80,9 +96,12 @@ impl Provider {
         Kinds::of(&self.settings.kinds.iter().map(kind).collect::<Vec<_>>())
     }
 
-    /// Its name for one of our models.
-    pub(crate) fn model<'a>(&'a self, ours: &'a str) -> Option<&'a str> {
-        self.settings.model(ours)
+    /// Its name for one of our models, which it may know by an alias.
+    pub(crate) fn model<'a>(&'a self, ours: &'a ModelReport) -> &'a str {
+        let names = std::iter::once(&ours.name).chain(&ours.aliases);
+        let mut known = names.filter(|name| self.settings.models.contains_key(*name));
+        let asked = known.next().unwrap_or(&ours.name);
+        self.settings.model(asked).unwrap_or(asked)
     }
 
     /// The path for a request that a pod would take at `pod_path`.
@@ -117,7 +136,9 @@ impl Provider {
     }
 
     pub(super) fn peer(&self, address: SocketAddr) -> Result<HttpPeer, TlsError> {
-        let mut peer = HttpPeer::new(address, self.tls, self.name.clone());
+        // A final dot is for name servers alone.
+        let sni = self.name.trim_end_matches('.').to_owned();
+        let mut peer = HttpPeer::new(address, self.tls, sni);
         if let Some(ca) = &self.settings.ca {
             let authorities: CaType = read_certificates(ca)?.into_boxed_slice();
             peer.options.ca = Some(Arc::new(authorities));
@@ -129,18 +150,36 @@ impl Provider {
         // Connections are never shared with whoever else is at that address.
         peer.group_key = fastrand::u64(..);
         match self.tls {
-            true => peer.options.set_http_version(2, 1),
+            true => {
+                peer.options.set_http_version(2, 1);
+                peer.options.h2_ping_interval = Some(H2_PING);
+            }
             false => peer.options.set_http_version(1, 1),
         }
         Ok(peer)
     }
 
-    /// Of the addresses of its name, the one to connect to: `current` while it is still among them.
-    fn choose(&self, found: &[SocketAddr], current: Option<SocketAddr>) -> Option<SocketAddr> {
+    /// Of the addresses of its name, the one to connect to: `current` while it is still among them
+    /// and was not `lost` since.
+    fn choose(
+        &self,
+        found: &[SocketAddr],
+        current: Option<SocketAddr>,
+        lost: bool,
+    ) -> Option<SocketAddr> {
         let allowed = |address: &&SocketAddr| self.settings.private || !is_private(address.ip());
-        let mut allowed = found.iter().filter(allowed).copied();
-        let first = allowed.clone().next();
-        current.filter(|current| allowed.any(|one| one == *current)).or(first)
+        let allowed: Vec<SocketAddr> = found.iter().filter(allowed).copied().collect();
+        let at = current.and_then(|current| allowed.iter().position(|one| *one == current));
+        match at {
+            Some(at) if lost => allowed.get((at + 1) % allowed.len()).copied(),
+            Some(at) => Some(allowed[at]),
+            None => allowed.first().copied(),
+        }
+    }
+
+    /// Nobody answered at its address.
+    pub(crate) fn lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 }
 
@@ -165,8 +204,21 @@ async fn resolve_one(upstreams: &Upstreams, upstream: &Upstream, resolver: &Reso
         }
     };
     let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
-    match provider.choose(&found, current) {
+    let nothing = match found.is_empty() {
+        true => provider.nothing.fetch_add(1, Ordering::Relaxed) + 1,
+        false => {
+            provider.nothing.store(0, Ordering::Relaxed);
+            0
+        }
+    };
+    match provider.choose(&found, current, provider.lost.swap(false, Ordering::Relaxed)) {
         Some(address) => upstreams.resolved(upstream, address),
+        None if (1..NOTHING_MAX).contains(&nothing) => {
+            tracing::warn!(
+                provider = upstream.name,
+                "its name has no address; it stays where it was"
+            );
+        }
         None => {
             let fix = "its name has none that is public; `private: true` allows others";
             tracing::warn!(provider = upstream.name, fix, "no address to connect to");

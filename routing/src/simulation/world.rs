@@ -366,6 +366,7 @@ impl World {
             pinned: asked.pinned,
             backup: (!asked.pinned).then_some(&self.backup),
             kind: asked.kind,
+            shape: asked.kind,
             tools: asked.kind == Kind::Agent,
             regions: tenant.regions.as_deref(),
             providers: &tenant.providers,

@@ -364,7 +364,7 @@ async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()>
             chunk(stream, "").await
         }
         Act::EventsThenStall(events) => {
-            begin(stream).await?;
+            begin(stream, state).await?;
             for data in *events {
                 event(stream, data).await?;
             }
