@@ -407,7 +407,6 @@ fn wish() -> impl Strategy<Value = Wish> {
             pinned,
             backup,
             kind,
-            shape: kind,
             tools,
             regions,
             providers,
