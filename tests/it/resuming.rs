@@ -1,7 +1,7 @@
 //! A stream whose pod dies in the middle goes on elsewhere, from the tokens that its client has:
 //! what was sent never changes, and the rest is what an undisturbed answer would have said.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -561,4 +561,46 @@ async fn a_stream_leaves_a_pod_that_stands_still() {
     };
     assert_eq!((attempts("ejected").await, attempts("token_timeout").await), (1.0, 0.0));
     say(&format!("a pod stands still in the middle of a stream: all of it after {took:?}"));
+}
+
+/// With what further attempts may cost by default.
+#[tokio::test]
+async fn all_that_a_killed_pod_had_under_way_goes_on() {
+    const STREAMS: usize = 12;
+    if !has_ort() {
+        return;
+    }
+    let scene = Arc::new(Scene::start(vec![pod(), pod()], 2, |edge| {
+        edge.as_object_mut().unwrap().remove("retries");
+    }));
+    let asks: Vec<Ask> = (0..STREAMS).map(|_| tiny(json!({}))).collect();
+    let mut whole = Vec::new();
+    for ask in &asks {
+        whole.push(scene.stream(ask).await);
+        scene.cutter.plan(&ask.mark, &[Cut { at: At::Events(4), how: How::Hold }], true);
+    }
+    // All of them on the one pod.
+    let hold = async |forced: Value| {
+        let body = json!({"forced": forced}).to_string();
+        assert_eq!(scene.edge.put("/breakers/fake-1", &body).await.status, StatusCode::OK);
+    };
+    hold(json!("open")).await;
+    let stream = |ask: &Ask| {
+        let (scene, ask) = (Arc::clone(&scene), ask.clone());
+        tokio::spawn(async move { scene.stream(&ask).await })
+    };
+    let streams: Vec<_> = asks.iter().map(stream).collect();
+    eventually("all are held", LIMIT, || async {
+        let held = |ask: &Ask| scene.cutter.made(&ask.mark).len();
+        (asks.iter().map(held).sum::<usize>() == STREAMS).then_some(())
+    })
+    .await;
+    hold(Value::Null).await;
+    scene.ready(2).await;
+    signal(scene.pods[0].pid(), "KILL");
+    for (stream, whole) in streams.into_iter().zip(&whole) {
+        let got = stream.await.unwrap();
+        assert_eq!((&got.texts, got.usage, got.done), (&whole.texts, whole.usage, 1), "{got:?}");
+        assert_eq!((got.resumed, got.errors), (1, 0));
+    }
 }

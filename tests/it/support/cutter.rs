@@ -43,7 +43,7 @@ pub(crate) enum How {
     Reset,
     /// It is closed, as if that were its end.
     End,
-    /// Nothing comes any more.
+    /// Nothing comes any more, until the pod closes.
     Hold,
 }
 
@@ -176,7 +176,7 @@ async fn relay(mut edge: TcpStream, pod: String, plans: Plans) {
                     return;
                 }
                 if let (Some(_), Some((mark, cut))) = (at, cut.take_if(|_| at.is_some())) {
-                    make(edge, &plans, (&mark, cut), &answer[..until]).await;
+                    make((edge, pod), &plans, (&mark, cut), &answer[..until]).await;
                     return;
                 }
             }
@@ -228,7 +228,12 @@ fn told(sent: &[u8]) -> (bool, bool, bool) {
     (begun, visible, complete)
 }
 
-async fn make(edge: TcpStream, plans: &Plans, (mark, cut): (&str, Cut), sent: &[u8]) {
+async fn make(
+    (mut edge, mut pod): (TcpStream, TcpStream),
+    plans: &Plans,
+    (mark, cut): (&str, Cut),
+    sent: &[u8],
+) {
     let (begun, visible, complete) = told(sent);
     let seen = {
         let plans = plans.lock().unwrap();
@@ -249,8 +254,17 @@ async fn make(edge: TcpStream, plans: &Plans, (mark, cut): (&str, Cut), sent: &[
         How::Reset => edge.set_zero_linger().unwrap(),
         How::End => {}
         How::Hold => {
-            let (mut edge, mut byte) = (edge, [0]);
-            while matches!(edge.read(&mut byte).await, Ok(1..)) {}
+            // Until either side goes.
+            let (mut up, mut down) = ([0], [0; 1024]);
+            loop {
+                let read = tokio::select! {
+                    read = edge.read(&mut up) => read,
+                    read = pod.read(&mut down) => read,
+                };
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+            }
         }
     }
 }
