@@ -460,7 +460,7 @@ async fn what_a_region_cannot_reach_it_does_not_use_nor_what_the_others_say_is_d
     let explained = send(&wan.at("eu-west", 8081), explain).await.unwrap().whole().await.unwrap();
     let left_out = explained.json()["left_out"].clone();
     let known = left_out.as_array().unwrap().iter().find(|one| one["name"] == *name);
-    assert_eq!(known.unwrap()["because"], "region_down", "{left_out}");
+    assert_eq!(known.unwrap()["because"], "region down", "{left_out}");
     wan.until("a quorum says so", "dns-1", "ap-south", is("down")).await;
     for other in ["us-west", "dns-1", "dns-2"] {
         wan.wan.heal("ap-south", other);
