@@ -177,11 +177,12 @@ async fn what_fails_there_is_told_and_done_in_the_next() {
     let three = Three::start([&[pods[0].address, pods[1].address], &[pods[2].address]], |_| {});
     let seen = || pods[0].seen().len() + pods[1].seen().len();
     let acts = [
+        // The first: on a connection that was used before it would be sent again.
+        Act::Close,
         Act::Status(500, "engine_failed"),
         Act::Status(429, "queue_full"),
         Act::Garbage,
         Act::ErrorEvent,
-        Act::Close,
     ];
     for (before, act) in acts.into_iter().enumerate() {
         pods[..2].iter().for_each(|pod| pod.act(act.clone()));
@@ -233,14 +234,19 @@ async fn where_everybody_is_out_code_is_degraded_and_nobody_asks_in_circles() {
             assert_degraded(&complete(&edge.address, &body(false)).await);
             assert_degraded(&complete(&edge.address, &body(false)).await);
             let refused = post(&edge.address, "/v1/chat/completions", &chat(), &[]).await;
-            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+            // Once the level says so as well, a chat is told in words.
+            let told = refused.status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(told || source(&refused) == "degraded", "{:?}", refused.body);
         }
     }
     for (edge, other) in [(&edges[0], "eu-central"), (&edges[1], "eu-west")] {
         let asked = edge.metric("nearhop_attempts_total{class=\"region\"").await;
         assert!(asked <= 12.0, "at most once for each of its own clients: {asked}");
         let peer = format!("{other}.edges.test");
-        assert!(hops(edge).iter().all(|line| line["peer"] == *peer), "{:?}", hops(edge));
+        for line in hops(edge) {
+            let own = line["upstream"].is_null() || line["upstream"] == "fake-0";
+            assert!(own && line["peer"] == *peer, "it goes no further: {line}");
+        }
     }
 }
 
@@ -359,7 +365,7 @@ async fn the_other_region_judges_by_its_own_file() {
 async fn what_time_is_left_arrives_and_whoever_leaves_is_left_there_too() {
     let pod = FakePod::start(Act::Hang);
     let near = Neighbours::new(&[DUBLIN, FRANKFURT]);
-    let _there = near.edge("eu-central", &[pod.address], |_| {});
+    let there = near.edge("eu-central", &[pod.address], |_| {});
     let here = near.edge("eu-west", &[nobody()], |_| {});
     let mut cancelled = pod.cancelled();
     let (address, headers) = (here.address.clone(), [("x-nearhop-timeout-ms", "4000")]);
@@ -381,8 +387,11 @@ async fn what_time_is_left_arrives_and_whoever_leaves_is_left_there_too() {
     answer.until("half").await.unwrap();
     drop(answer);
     timeout(LIMIT, cancelled.wait_for(|count| *count == 2)).await.unwrap().unwrap();
-    let abandoned = attempts(&here, &near.upstream("eu-central"), "abandoned").await;
-    assert_eq!(abandoned, 2.0, "which says nothing of the region");
+    // It was not its time that ended it; and it says nothing of the region, nor of its pod.
+    assert_eq!(attempts(&here, &near.upstream("eu-central"), "abandoned").await, 2.0);
+    let abandoned =
+        "nearhop_attempts_total{class=\"pod\",outcome=\"abandoned\",upstream=\"fake-0\"}";
+    assert_eq!(there.metric(abandoned).await, 2.0);
     // It is left before its time: what was asked for is told when it is over.
     pod.act(Act::Hang);
     let headers = [("x-nearhop-timeout-ms", "300")];
@@ -486,7 +495,7 @@ async fn as_many_are_passed_on_at_once_as_the_other_region_computes() {
 
 #[tokio::test]
 async fn further_attempts_are_few_across_regions_too() {
-    const EACH: usize = 300;
+    const EACH: usize = 402;
     let failing = || FakePod::start(Act::Status(500, "x"));
     let pods = [failing(), failing(), failing()];
     let near = Neighbours::new(&ALL);
@@ -516,7 +525,8 @@ async fn further_attempts_are_few_across_regions_too() {
     let took = (now() - began).as_secs_f64();
     let made: usize = pods.iter().map(|pod| pod.seen().len()).sum();
     let requests = 2.0 * EACH as f64;
-    let most = 1.2 * requests + 3.0 * (took + 1.0);
+    // What is not used is kept for ten seconds: those before count as well.
+    let most = 1.2 * requests + 3.0 * (took + 11.0);
     say(&format!("{made} attempts for {requests} requests that all fail, in {took:.1} s"));
     assert!(made as f64 <= most, "{made} attempts, at most {most:.0}");
     assert!(made as f64 > requests, "and some were tried again: {made}");
@@ -591,8 +601,6 @@ async fn a_point_of_presence_outlives_its_home() {
         assert_degraded(&ask().await);
     }
     eventually("it says so", LIMIT, || async { (!ready().await).then_some(()) }).await;
-    let refused = post(&pop.address, "/v1/chat/completions", &chat(), &[]).await;
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     let _home = near.edge("eu-west", &[pods[0].address], |_| {});
     eventually("home is back", LIMIT, || async {
         (ready().await && ask().await.text() == "home").then_some(())

@@ -17,7 +17,7 @@ use crate::{
     nearest::question,
     support::{
         certificates::Authority,
-        client::{LIMIT, get, post},
+        client::{LIMIT, get, post, request as request_of, send},
         eventually,
         fake_pod::{Act, FakePod},
         now,
@@ -453,6 +453,14 @@ async fn what_a_region_cannot_reach_it_does_not_use_nor_what_the_others_say_is_d
     let name = format!("ap-south/{}", wan.at("ap-south", 8443));
     let known = upstreams.as_array().unwrap().iter().find(|one| one["name"] == *name).unwrap();
     assert_eq!(known["ready"], true, "its own checks pass: {known}");
+    let request = json!({"model": "fake", "prompt": "x"});
+    let asked = json!({"tenant": "dev", "path": "/v1/completions", "request": request});
+    let mut explain = request_of("/admin/v1/route/explain", &asked, &[]);
+    explain.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
+    let explained = send(&wan.at("eu-west", 8081), explain).await.unwrap().whole().await.unwrap();
+    let left_out = explained.json()["left_out"].clone();
+    let known = left_out.as_array().unwrap().iter().find(|one| one["name"] == *name);
+    assert_eq!(known.unwrap()["because"], "region down", "{left_out}");
     wan.until("a quorum says so", "dns-1", "ap-south", is("down")).await;
     for other in ["us-west", "dns-1", "dns-2"] {
         wan.wan.heal("ap-south", other);
