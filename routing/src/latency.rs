@@ -205,6 +205,9 @@ const BASELINE_FOLLOWS: Duration = Duration::from_secs(30 * 60);
 const BASELINE_STEP_MAX: f64 = 0.01;
 /// How many times slower than its baseline is too slow.
 const HIGH: f64 = 2.0;
+/// Seconds. What is late by less is as likely our own machine's doing: a provider that answers within
+/// two milliseconds takes five whenever this edge is busy.
+const NOISE: f64 = 0.02;
 
 /// A provider's own baseline, and what it takes beside it now. Providers have no peers: each has
 /// its own models and its own network between.
@@ -226,7 +229,8 @@ impl Baseline {
     /// Adds what a first token took.
     pub fn add(&mut self, bytes: usize, took: Duration, now: Instant) {
         let took = seconds(took);
-        let ratio = self.line.ratio(bytes, took);
+        let is_noise = self.line.expected(bytes).is_some_and(|expected| took < expected + NOISE);
+        let ratio = self.line.ratio(bytes, took).min(if is_noise { 1.0 } else { f64::INFINITY });
         let passed = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let step = if self.is_known() {
             (passed.as_secs_f64() / BASELINE_FOLLOWS.as_secs_f64()).min(BASELINE_STEP_MAX)
@@ -467,6 +471,20 @@ mod tests {
             now += Duration::from_millis(500);
         }
         (baseline, now)
+    }
+
+    #[test]
+    fn a_provider_that_answers_at_once_is_not_high_for_some_milliseconds() {
+        let mut now = start();
+        let mut baseline = Baseline::new();
+        for (took, times, expected) in [(0.002, 100, false), (0.015, 200, false), (0.05, 200, true)]
+        {
+            (0..times).for_each(|_| {
+                now += secs(0.05);
+                baseline.add(100, secs(took), now);
+            });
+            assert_eq!(baseline.is_high(now), expected, "{took} s");
+        }
     }
 
     #[test]
