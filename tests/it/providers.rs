@@ -450,39 +450,56 @@ async fn what_a_provider_refuses_is_for_the_next_and_never_for_the_client() {
 }
 
 #[tokio::test]
-async fn one_that_refuses_our_key_or_model_is_out_until_that_is_changed() {
-    for refused in [401, 402, 403, 404] {
+async fn what_one_forbids_may_be_one_requests_affair() {
+    for forbidden in [402, 403, 404, 405] {
         let (first, second) = (
-            Provider::start(status(refused, &[])).await,
+            Provider::start(status(forbidden, &[])).await,
             Provider::start(Act::Answer("from the second")).await,
         );
         let entries = [first.entry("first"), second.entry("second")];
-        let (_pod, edge) = edge(&entries, |config, _| {
-            config["edge"]["breaker"] = json!({"open": "1s"});
-        })
-        .await;
-        for _ in 0..4 {
-            assert_eq!(said(&ask_chat(&edge).await), "from the second", "{refused}");
+        let (_pod, edge) = edge(&entries, |_, _| {}).await;
+        for _ in 0..2 {
+            assert_eq!(said(&ask_chat(&edge).await), "from the second", "{forbidden}");
         }
-        assert_eq!(first.times(), 1, "{refused}");
-        assert_eq!(upstream(&edge, "first").await["out_because"], "misconfigured");
-        assert_eq!(breaker(&edge, "first").await["retry_in_seconds"], Value::Null);
-        let events = edge.admin("/events").await;
-        let told = events.as_array().unwrap().iter().any(|event| {
-            event["kind"] == "upstream_out"
-                && event["subject"] == "first"
-                && event["detail"]["reason"] == "misconfigured"
-        });
-        assert!(told, "{events}");
-        let log = edge.log();
-        assert!(log.contains("refuses our credentials") && !log.contains("key-of-first"), "{log}");
-
-        // The operator has spoken with them.
+        assert_eq!(upstream(&edge, "first").await["ready"], true, "{forbidden}");
         first.act(Act::Answer("from the first"));
-        assert_eq!(edge.put("/breakers/first", r#"{"forced": "closed"}"#).await.status, 200);
-        assert_eq!(edge.put("/breakers/first", r#"{"forced": null}"#).await.status, 200);
-        assert_eq!(said(&ask_chat(&edge).await), "from the first");
+        assert_eq!(said(&ask_chat(&edge).await), "from the first", "{forbidden}");
     }
+}
+
+#[tokio::test]
+async fn one_that_refuses_our_key_is_out_until_that_is_changed() {
+    let refused = 401;
+    let (first, second) = (
+        Provider::start(status(refused, &[])).await,
+        Provider::start(Act::Answer("from the second")).await,
+    );
+    let entries = [first.entry("first"), second.entry("second")];
+    let (_pod, edge) = edge(&entries, |config, _| {
+        config["edge"]["breaker"] = json!({"open": "1s"});
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(said(&ask_chat(&edge).await), "from the second", "{refused}");
+    }
+    assert_eq!(first.times(), 1, "{refused}");
+    assert_eq!(upstream(&edge, "first").await["out_because"], "misconfigured");
+    assert_eq!(breaker(&edge, "first").await["retry_in_seconds"], Value::Null);
+    let events = edge.admin("/events").await;
+    let told = events.as_array().unwrap().iter().any(|event| {
+        event["kind"] == "upstream_out"
+            && event["subject"] == "first"
+            && event["detail"]["reason"] == "misconfigured"
+    });
+    assert!(told, "{events}");
+    let log = edge.log();
+    assert!(log.contains("refuses our credentials") && !log.contains("key-of-first"), "{log}");
+
+    // The operator has spoken with them.
+    first.act(Act::Answer("from the first"));
+    assert_eq!(edge.put("/breakers/first", r#"{"forced": "closed"}"#).await.status, 200);
+    assert_eq!(edge.put("/breakers/first", r#"{"forced": null}"#).await.status, 200);
+    assert_eq!(said(&ask_chat(&edge).await), "from the first");
 }
 
 #[tokio::test]
@@ -632,7 +649,8 @@ async fn one_that_fails_too_often_is_out_for_a_while_and_comes_back_after_three_
     let answered = edge
         .metric("nearhop_attempts_total{class=\"provider\",outcome=\"done\",upstream=\"first\"}")
         .await;
-    assert!(answered >= 14.0, "eleven before, and three to close it: {answered}");
+    // The third that closes it may have only begun.
+    assert!(answered >= 13.0, "eleven before, and three to close it: {answered}");
 }
 
 #[tokio::test]

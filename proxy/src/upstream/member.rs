@@ -297,7 +297,9 @@ impl Upstream {
 
     /// Whether it can be relied on: it was asked, or checked, since it was last out.
     pub(crate) fn is_believed(&self, now: Instant) -> bool {
-        self.state(|state| state.is_known(&self.role) && state.breaker.is_believed(now))
+        let believed =
+            |state: &mut State| state.is_known(&self.role) && state.breaker.is_believed(now);
+        self.is_reachable() && self.state(believed)
     }
 
     /// Whether its first check has ended.
