@@ -42,5 +42,5 @@ bench: ## measure the edge beside nginx, the caches, DNS beside gdnsd and knot, 
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test
-	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: floods:: under_load regions:: typing must_miss leaks shared_cache
+	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: floods:: under_load regions:: resuming hedging matrix overload typing must_miss leaks shared_cache
 	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked -p nearhop-geo

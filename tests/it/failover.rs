@@ -241,3 +241,51 @@ async fn connections_to_a_pod_are_used_again() {
     }
     assert!(pod.connections() <= 4, "{} connections for 40 requests", pod.connections());
 }
+
+#[tokio::test]
+async fn a_stream_goes_on_where_only_another_connection_broke() {
+    let pod = FakePod::start(Act::StallMidway);
+    let edge = Edge::start(&[pod.address], |_| {});
+    let mut stream =
+        send(&edge.address, request("/v1/completions", &body(true), &[])).await.unwrap();
+    stream.until("half").await.unwrap();
+    pod.act(Act::Close);
+    assert_degraded(&complete(&edge.address, &body(false)).await);
+    let out = "nearhop_ejections_total{class=\"pod\",reason=\"dead\",upstream=\"fake-0\"}";
+    assert_eq!(edge.metric(out).await, 1.0);
+    pod.act(Act::Answer("fine"));
+    eventually("the pod is back", LIMIT, || async {
+        (complete(&edge.address, &body(false)).await.text() == "fine").then_some(())
+    })
+    .await;
+    assert_eq!(*pod.cancelled().borrow(), 0, "nobody else could have gone on with it");
+    drop(stream);
+}
+
+#[tokio::test]
+async fn what_a_pod_did_for_an_answer_that_came_too_late_is_charged() {
+    let pod = FakePod::start(Act::StallMidway);
+    let edge = Edge::start(&[pod.address], |_| {});
+    let time = [("x-nearhop-timeout-ms", "700")];
+    assert_degraded(&post(&edge.address, "/v1/completions", &body(false), &time).await);
+    eventually("it is in the accounts", LIMIT, || async {
+        let usage = edge.admin("/usage").await;
+        (usage["month"]["dev"]["tokens"].as_u64() > Some(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_met_a_full_pod_is_told_when_to_come_back_whatever_failed_beside() {
+    let pods = [
+        FakePod::start(Act::Status(429, "queue_full")),
+        FakePod::start(Act::Status(500, "engine_failed")),
+    ];
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |_| {});
+    for _ in 0..4 {
+        let answer = complete(&edge.address, &body(false)).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.json()["error"]["code"], "pods_busy");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+}

@@ -161,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_known_stays_behind_what_is_known_now() {
+        let before = Catalog::of(&[report(&[("m", "1"), ("n", "1")])], &[], &[]);
+        let mut catalog = Catalog::of(&[], &[report(&[("m", "2")])], &[]);
+        catalog.keep(&before);
+        let revision = |name: &str| catalog.find(Some(name)).map(|report| report.fingerprint());
+        assert_eq!(revision("m").unwrap(), "m@2");
+        assert_eq!(revision("n").unwrap(), "n@1");
+        assert_eq!(revision("x"), None);
+    }
+
+    #[test]
     fn an_alias_and_a_kept_revision_are_found() {
         let mut pod = (*report(&[("m", "2"), ("n", "1")])).clone();
         pod.models[0].aliases = vec!["default".to_owned(), "n".to_owned()];

@@ -141,3 +141,23 @@ impl HealthCheck for Check {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_of_another_region_than_the_one_that_is_meant_is_not_asked() {
+        let role = Role::Region("eu-west".into());
+        let check = |region: &str, ready: bool, expected: bool| {
+            let body = serde_json::json!({
+                "region": region, "ready": ready, "pods": 1, "models": [], "kept": [], "slots": 8,
+            });
+            let read = read(&role, body.to_string().as_bytes());
+            assert_eq!(read.is_ok(), expected, "{region} {ready}: {read:?}");
+        };
+        check("eu-west", true, true);
+        check("eu-west", false, false);
+        check("us-west", true, false);
+    }
+}

@@ -326,6 +326,26 @@ fn a_pod_that_breaks_requests_and_passes_checks_is_held_longer_each_time() {
 }
 
 #[test]
+fn an_answer_that_begins_is_what_half_open_asks_for_and_gives_its_place_back() {
+    let mut bench = Bench::new(BreakerSettings { half_open: 2, ..BreakerSettings::PROVIDER });
+    bench.play("d +31");
+    let [first, second] = [bench.begin().unwrap(), bench.begin().unwrap()];
+    assert_eq!((bench.begin().is_none(), bench.standing()), (true, Standing::Full));
+    // Long answers, which are under way for minutes.
+    let (first, _) = bench.breaker.begins(first, bench.now);
+    let (second, _) = bench.breaker.begins(second, bench.now);
+    assert_eq!(bench.standing(), Standing::Probing);
+    let third = bench.begin().unwrap();
+    let (third, change) = bench.breaker.begins(third, bench.now);
+    assert_eq!((change, bench.standing()), (Some(Change::Closed), Standing::Ready));
+    // Their ends count as any other's.
+    bench.finish(first, Evidence::Good, true);
+    bench.finish(second, Evidence::Neutral, true);
+    bench.finish(third, Evidence::Dead, true);
+    assert_eq!(bench.standing(), Standing::Out(Reason::Dead));
+}
+
+#[test]
 fn half_open_places_are_bounded_and_come_back() {
     let mut bench = Bench::new(BreakerSettings::PROVIDER);
     bench.play("d +30");
