@@ -22,7 +22,7 @@ pub(crate) const CHAT: &str = "/v1/chat/completions";
 pub(crate) const CODE: &str = "/v1/completions";
 
 /// An edge whose pod is out, with these providers; tenant `dev` may go to all of them, `none` to
-/// none. Returns when their names are looked up.
+/// none. Their names are looked up before the pod goes.
 pub(crate) async fn edge(
     providers: &[Value],
     change: impl FnOnce(&mut Value, &Path),
@@ -35,14 +35,16 @@ pub(crate) async fn edge(
         let keys = config["access"]["keys"].as_array_mut().unwrap();
         keys.push(key("none", "none", "nh-none"));
         config["edge"]["providers"] = json!(providers);
+        // A chat that nobody answers is refused at every level.
+        config["edge"]["tips"] = json!([]);
         change(config, folder);
     });
-    take_out(&edge, &pod).await;
     eventually("providers' names are looked up", LIMIT, || async {
         let all = upstreams(&edge, "provider").await;
         all.iter().all(|one| one["address"].is_string()).then_some(())
     })
     .await;
+    take_out(&edge, &pod).await;
     (pod, edge)
 }
 
@@ -863,6 +865,7 @@ async fn a_name_that_points_inward_is_not_followed() {
             keys.push(key("none", "none", "nh-none"));
             config["edge"]["providers"] = json!([entry]);
             config["edge"]["resolver"] = json!(server);
+            config["edge"]["tips"] = json!([]);
         });
         take_out(&edge, &pod).await;
         if private {
