@@ -170,11 +170,19 @@ fn read_request(path: &Path) -> anyhow::Result<Value> {
 fn route(args: &RouteArgs) -> anyhow::Result<()> {
     let request = read_request(&args.request)?;
     let asked = json!({ "tenant": args.tenant, "path": args.path, "request": request });
-    let operator = Operator::of_edge(args.config.as_deref())?;
-    let said = operator.ask_json("/route/explain", Some(&asked))?;
-    match args.json {
+    tell((args.config.as_deref(), args.json), ("/route/explain", &asked), route_words)
+}
+
+/// Asks an edge's operator, and prints what it says, in words or as JSON.
+fn tell(
+    (config, json): (Option<&Path>, bool),
+    (path, asked): (&str, &Value),
+    words: fn(&Value) -> String,
+) -> anyhow::Result<()> {
+    let said = Operator::of_edge(config)?.ask_json(path, Some(asked))?;
+    match json {
         true => print_line(&serde_json::to_string_pretty(&said)?),
-        false => print_line(route_words(&said).trim_end()),
+        false => print_line(words(&said).trim_end()),
     }
     Ok(())
 }
@@ -206,13 +214,7 @@ fn cache(args: &CacheArgs) -> anyhow::Result<()> {
     let request = read_request(&args.request)?;
     let CacheArgs { tenant, key, path, .. } = args;
     let asked = json!({ "tenant": tenant, "key": key, "path": path, "request": request });
-    let operator = Operator::of_edge(args.config.as_deref())?;
-    let said = operator.ask_json("/cache/explain", Some(&asked))?;
-    match args.json {
-        true => print_line(&serde_json::to_string_pretty(&said)?),
-        false => print_line(cache_words(&said).trim_end()),
-    }
-    Ok(())
+    tell((args.config.as_deref(), args.json), ("/cache/explain", &asked), cache_words)
 }
 
 fn cache_words(said: &Value) -> String {

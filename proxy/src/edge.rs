@@ -59,7 +59,7 @@ use crate::{
     rules::Rules,
     service_times::ServiceTimes,
     signals::{Heard, Signals},
-    upstream::{connections::Links, exchange::Exchanges, pool::Upstreams, probe},
+    upstream::{exchange::Exchanges, links::Links, pool::Upstreams, probe},
     webhook,
 };
 

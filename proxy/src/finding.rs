@@ -16,9 +16,11 @@ use tokio::{runtime::Handle, time::interval};
 use crate::{
     phase::Shared,
     upstream::{
+        connections::NOWHERE,
         member::Role,
         pool::{Found, Source, Upstreams},
-        provider::{self, NOWHERE, Provider},
+        provider::Provider,
+        resolve::resolve,
     },
 };
 
@@ -120,7 +122,7 @@ impl Finding {
             let mut tick = interval(RESOLVE);
             loop {
                 tick.tick().await;
-                provider::resolve(&resolving.upstreams, &resolver).await;
+                resolve(&resolving.upstreams, &resolver).await;
             }
         });
         let files = shared.upstreams.links().files();

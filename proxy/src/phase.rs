@@ -18,12 +18,14 @@ pub(crate) mod attempt;
 mod collect;
 mod fallback;
 pub(crate) mod generate;
+mod generation;
 mod hop;
 pub(crate) mod limit;
 pub(crate) mod lookup;
 pub(crate) mod record;
 pub(crate) mod respond;
 pub(crate) mod route;
+mod running;
 pub(crate) mod tries;
 pub(crate) mod warm_up;
 

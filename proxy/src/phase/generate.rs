@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use super::{
     Shared,
     admit::Admitted,
-    attempt::{Attempts, Generation, Waiting},
+    attempt::{Attempts, Waiting},
     collect::Collector,
+    generation::Generation,
     limit,
     lookup::Ticket,
     record::{self, Record},

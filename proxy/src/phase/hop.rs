@@ -10,8 +10,9 @@ use nearhop_wire::{DONE, Head as AnswerHead};
 
 use super::{
     Place, admit,
-    attempt::{Attempts, Generation},
+    attempt::Attempts,
     generate,
+    generation::Generation,
     record::{Record, Source},
     respond,
 };

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::{
     blame::Blame,
     catalog::Catalog,
-    connections::Links,
+    links::Links,
     member::{Making, Role, Upstream},
     outcome::{Failed, Outcome, Refused},
 };

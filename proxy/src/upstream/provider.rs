@@ -15,20 +15,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use nearhop_admin::tls::{TlsError, has_address, read_certificates};
 use nearhop_conf::{ExternalProvider, RequestKind, is_private};
-use nearhop_discovery::Resolver;
-use nearhop_routing::{Class, Kinds};
+use nearhop_routing::Kinds;
 use nearhop_wire::{Kind, ModelReport, PodReport};
 use pingora::{protocols::tls::CaType, upstreams::peer::HttpPeer};
 
-use super::{
-    connections::{H2_PING, believe},
-    member::Upstream,
-    pool::Upstreams,
-};
+use super::connections::{H2_PING, believe};
 
 /// A provider, ready to be asked.
 #[derive(Debug)]
@@ -49,6 +43,15 @@ pub(crate) struct Provider {
     lost: AtomicBool,
     /// Answers of name servers, one after the other, that it has no address.
     nothing: AtomicU32,
+}
+
+/// Where a provider is found now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    To(SocketAddr),
+    /// Where it was.
+    Stays,
+    Nowhere,
 }
 
 /// So often a name server must say that a name has no address: one that is just starting says it too.
@@ -177,53 +180,25 @@ impl Provider {
         }
     }
 
+    /// What follows from what a name server says of it.
+    pub(super) fn follow(&self, found: &[SocketAddr], current: Option<SocketAddr>) -> Follows {
+        if found.is_empty() {
+            let times = self.nothing.fetch_add(1, Ordering::Relaxed) + 1;
+            return if times < NOTHING_MAX { Follows::Stays } else { Follows::Nowhere };
+        }
+        self.nothing.store(0, Ordering::Relaxed);
+        let chosen = self.choose(found, current, self.lost.swap(false, Ordering::Relaxed));
+        chosen.map_or(Follows::Nowhere, Follows::To)
+    }
+
+    /// Its name and port.
+    pub(super) fn place(&self) -> (&str, u16) {
+        (&self.name, self.port)
+    }
+
     /// Nobody answered at its address.
     pub(crate) fn lost(&self) {
         self.lost.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Where an upstream stands that has no address yet.
-pub(crate) const NOWHERE: SocketAddr =
-    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-
-/// Looks up the names of all providers once, each by itself: one that is silent must not keep the
-/// others. Who cannot be looked up stays where it was.
-pub(crate) async fn resolve(upstreams: &Upstreams, resolver: &Resolver) {
-    let all = upstreams.of(Class::Provider);
-    join_all(all.iter().map(|upstream| resolve_one(upstreams, upstream, resolver))).await;
-}
-
-async fn resolve_one(upstreams: &Upstreams, upstream: &Upstream, resolver: &Resolver) {
-    let Some(provider) = upstream.role.provider() else { return };
-    let found = match resolver.addresses(&provider.name, provider.port).await {
-        Ok(answer) => answer.found,
-        Err(trouble) => {
-            tracing::warn!(provider = upstream.name, %trouble, "its name cannot be resolved");
-            return;
-        }
-    };
-    let current = upstream.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied());
-    let nothing = match found.is_empty() {
-        true => provider.nothing.fetch_add(1, Ordering::Relaxed) + 1,
-        false => {
-            provider.nothing.store(0, Ordering::Relaxed);
-            0
-        }
-    };
-    match provider.choose(&found, current, provider.lost.swap(false, Ordering::Relaxed)) {
-        Some(address) => upstreams.resolved(upstream, address),
-        None if (1..NOTHING_MAX).contains(&nothing) => {
-            tracing::warn!(
-                provider = upstream.name,
-                "its name has no address; it stays where it was"
-            );
-        }
-        None => {
-            let fix = "its name has none that is public; `private: true` allows others";
-            tracing::warn!(provider = upstream.name, fix, "no address to connect to");
-            upstream.peer.store(None);
-        }
     }
 }
 
@@ -282,6 +257,36 @@ fn reset(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_kept_while_it_answers_and_nothing_is_believed_the_third_time() {
+        let second = Duration::from_secs(1);
+        let settings = ExternalProvider {
+            name: "x".to_owned(),
+            url: "https://x.example.com/v1".to_owned(),
+            key: None,
+            priority: 1,
+            models: [("*".to_owned(), "m".to_owned())].into(),
+            kinds: vec![RequestKind::Chat],
+            private: false,
+            ca: None,
+            connect: second,
+            first_token: second,
+            next_token: second,
+        };
+        let provider = Provider::new(&settings).unwrap();
+        let [one, two, inward]: [SocketAddr; 3] =
+            ["192.0.9.1:443", "192.0.9.2:443", "10.0.0.1:443"].map(|text| text.parse().unwrap());
+        assert_eq!(provider.follow(&[inward, one, two], None), Follows::To(one));
+        assert_eq!(provider.follow(&[two, one], Some(one)), Follows::To(one));
+        provider.lost();
+        assert_eq!(provider.follow(&[one, two], Some(one)), Follows::To(two));
+        assert_eq!(provider.follow(&[one, two], Some(two)), Follows::To(two), "it answers");
+        assert_eq!(provider.follow(&[], Some(two)), Follows::Stays);
+        assert_eq!(provider.follow(&[], Some(two)), Follows::Stays);
+        assert_eq!(provider.follow(&[], Some(two)), Follows::Nowhere);
+        assert_eq!(provider.follow(&[inward], Some(two)), Follows::Nowhere, "it points inward");
+    }
 
     #[test]
     fn the_times_of_limits_are_read_as_providers_write_them() {
