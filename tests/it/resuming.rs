@@ -105,8 +105,8 @@ impl Told {
             (&event["usage"]["prompt_tokens"], &event["usage"]["completion_tokens"]),
             (&event["tokens_evaluated"], &event["tokens_predicted"]),
         ];
-        let counts = counts.into_iter().filter_map(|(a, b)| Some((a.as_u64()?, b.as_u64()?)));
-        if let Some(usage) = counts.last() {
+        let mut counts = counts.into_iter().filter_map(|(a, b)| Some((a.as_u64()?, b.as_u64()?)));
+        if let Some(usage) = counts.next() {
             assert_eq!(self.usage.replace(usage), None, "usage is told once");
         }
         if let Some(text) = event["content"].as_str() {

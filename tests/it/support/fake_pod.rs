@@ -508,7 +508,7 @@ fn piece_of(revision: &str, text: &str, finish: Option<&str>) -> String {
 }
 
 /// Far over what a fake pod takes otherwise.
-const LATE: Duration = Duration::from_millis(100);
+const LATE: Duration = Duration::from_millis(200);
 
 async fn begin(stream: &mut TcpStream, state: &State) -> Option<()> {
     const HEAD: &str =
