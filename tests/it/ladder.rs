@@ -520,7 +520,7 @@ async fn a_route_is_explained_in_words_and_in_json() {
     let expected = [
         "chat request for fake@1, at level L2",
         "1. first (provider): priority; 0 in flight, 0 queued",
-        "-  fake-0 (pod): out",
+        "-  fake-0 (pod): out: forced",
         "-  code-only (provider): kind",
     ];
     for line in expected {

@@ -612,7 +612,7 @@ async fn one_that_fails_too_often_is_out_for_a_while_and_comes_back_after_three_
     // Two of thirteen: over 5 %.
     let out = upstream(&edge, "first").await;
     assert_eq!((&out["ready"], &out["out_because"]), (&json!(false), &json!("failures")), "{out}");
-    assert_eq!(left_out(&edge, "first").await, "out");
+    assert_eq!(left_out(&edge, "first").await, "out: failures");
     let times = first.times();
     assert_eq!(said(&ask_chat(&edge).await), "from the second");
     assert_eq!(first.times(), times);

@@ -12,7 +12,7 @@ use axum::{
 use nearhop_admin::{Event, api_error, clock};
 use nearhop_admission::Caller;
 use nearhop_conf::Scope;
-use nearhop_routing::{Class, Forced, Level, Standing, View};
+use nearhop_routing::{Class, Forced, LeftOut, Level, Standing, View};
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -285,7 +285,10 @@ fn explanation(shared: &Shared, admitted: &Admitted, routed: &Routed) -> Value {
     });
     let left_out = routed.plan.left_out.iter().map(|(at, why)| {
         let mut said = described(*at);
-        said["because"] = json!(why.name());
+        said["because"] = match why {
+            LeftOut::Out(reason) => json!(format!("{}: {}", why.name(), reason.name())),
+            why => json!(why.name()),
+        };
         said
     });
     json!({
