@@ -33,6 +33,7 @@ use tokio::{
 
 use crate::{
     Model, Prompt,
+    load::Load,
     operator::{self, Drop},
     prefix::Salt,
     queue::{Job, Refused, Settings},
@@ -101,10 +102,11 @@ impl App {
     }
 
     /// Counts a response, and says who answered and how busy it is.
-    fn finish(&self, result: Result<Response, Refusal>, served: Option<Arc<Served>>) -> Response {
+    fn finish(&self, result: Result<Response, Refusal>, found: Found) -> Response {
         let mut response = result.unwrap_or_else(Refusal::respond);
         self.counters.requests.with_label_values(&[response.status().as_str()]).inc();
         // A request that names no model of ours is answered with what is asked for by default.
+        let Found { served, before } = found;
         let served = served.or_else(|| self.registry.table().find(None).ok());
         if let Some(served) = served {
             let headers = response.headers_mut();
@@ -115,11 +117,21 @@ impl App {
             };
             insert("x-nearhop-model", served.model.fingerprint());
             if let Runner::Generate(engine) = &served.runner {
-                insert("endpoint-load-metrics", engine.entrance.load().orca());
+                let load = before.unwrap_or_else(|| engine.entrance.load());
+                insert("endpoint-load-metrics", load.orca());
             }
         }
         response
     }
+}
+
+/// Whom a request is for, as far as it was read.
+#[derive(Default)]
+struct Found {
+    served: Option<Arc<Served>>,
+    /// How busy that was before it. A stream's head is sent while it still waits: counted, each would
+    /// say that something waits there.
+    before: Option<Load>,
 }
 
 /// A refused request.
@@ -164,9 +176,9 @@ async fn chat(State(app): State<App>, request: Request) -> Response {
 
 async fn answer(app: App, endpoint: Endpoint, request: Request) -> Response {
     let arrived = clock::now();
-    let mut served = None;
-    let result = generate(&app, endpoint, (request, arrived), &mut served).await;
-    app.finish(result, served)
+    let mut found = Found::default();
+    let result = generate(&app, endpoint, (request, arrived), &mut found).await;
+    app.finish(result, found)
 }
 
 /// Answers; `found` becomes the model that was asked for, as soon as it is known.
@@ -174,14 +186,14 @@ async fn generate(
     app: &App,
     endpoint: Endpoint,
     (request, arrived): (Request, Instant),
-    found: &mut Option<Arc<Served>>,
+    found: &mut Found,
 ) -> Result<Response, Refusal> {
     let deadline = arrived + asked_deadline(&request);
     let caller = Caller::read(request.headers())?;
     let body = read_body(request.into_body()).await?;
     let request = CompletionRequest::parse(endpoint, &body)?;
     let served = app.registry.table().find(request.model.as_deref())?;
-    *found = Some(Arc::clone(&served));
+    found.served = Some(Arc::clone(&served));
     let Runner::Generate(engine) = &served.runner else {
         let message = "this model embeds texts; ask /v1/embeddings";
         return Err(ApiError::invalid("model", message).into());
@@ -227,7 +239,9 @@ async fn generate(
         class,
         resumed,
     };
+    let before = engine.entrance.load();
     let events = engine.entrance.submit(job, clock::now()).map_err(refused)?;
+    found.before = stream.then_some(before);
     let reply = respond::Reply {
         events,
         head,

@@ -11,29 +11,22 @@ use nearhop_admin::clock;
 use nearhop_wire::{ApiError, EmbeddingRequest, ErrorKind};
 use tokio::time::timeout_at;
 
-use super::{App, Refusal, asked_deadline, in_turn, read_body, respond::late};
-use crate::{
-    embed::EmbedError,
-    registry::{Runner, Served},
-};
+use super::{App, Found, Refusal, asked_deadline, in_turn, read_body, respond::late};
+use crate::{embed::EmbedError, registry::Runner};
 
 pub(super) async fn answer(State(app): State<App>, request: Request) -> Response {
-    let mut served = None;
-    let result = embed(&app, request, &mut served).await;
-    app.finish(result, served)
+    let mut found = Found::default();
+    let result = embed(&app, request, &mut found).await;
+    app.finish(result, found)
 }
 
-async fn embed(
-    app: &App,
-    request: Request,
-    found: &mut Option<Arc<Served>>,
-) -> Result<Response, Refusal> {
+async fn embed(app: &App, request: Request, found: &mut Found) -> Result<Response, Refusal> {
     let arrived = clock::now();
     let deadline = arrived + asked_deadline(&request);
     let body = read_body(request.into_body()).await?;
     let request = EmbeddingRequest::parse(&body)?;
     let served = app.registry.table().find(request.model.as_deref())?;
-    *found = Some(Arc::clone(&served));
+    found.served = Some(Arc::clone(&served));
     let Runner::Embed(embedder) = &served.runner else {
         let message = "this model completes text; ask /v1/completions";
         return Err(ApiError::invalid("model", message).into());

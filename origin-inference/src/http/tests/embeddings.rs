@@ -100,6 +100,11 @@ async fn every_response_says_which_weights_and_how_busy() {
     assert_eq!(headers["x-nearhop-model"], "tiny@1");
     let load = headers["endpoint-load-metrics"].to_str().unwrap();
     assert!(load.starts_with("TEXT ") && load.contains("named_metrics.queue_depth=0"), "{load}");
+    // A stream's head is sent while it still waits itself.
+    let stream = json!({"model": "default", "prompt": "b", "stream": true});
+    let headers = ask("/v1/completions", stream).await;
+    let load = headers["endpoint-load-metrics"].to_str().unwrap();
+    assert!(load.contains("named_metrics.queue_depth=0"), "{load}");
     let headers = ask("/v1/completions", json!({"model": "nobody", "prompt": "a"})).await;
     assert!(headers.contains_key("endpoint-load-metrics"), "an error has it too");
     let headers = ask("/v1/embeddings", json!({"model": "embed", "input": "a"})).await;
