@@ -118,10 +118,8 @@ async fn log_levels_change_while_it_runs() {
     asked("quiet").await;
     // A client has its answer before its line is due.
     let done = "nearhop_requests_total{kind=\"inline\",source=\"origin\",status=\"200\"}";
-    eventually("it is counted", LIMIT, || async {
-        (edge.metric(done).await >= 2.0).then_some(())
-    })
-    .await;
+    eventually("it is counted", LIMIT, || async { (edge.metric(done).await >= 2.0).then_some(()) })
+        .await;
     assert_eq!(edge.put("/log-level", "no=such=level").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(edge.put("/log-level", "info").await.status, StatusCode::NO_CONTENT);
     asked("after").await;
