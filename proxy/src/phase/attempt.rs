@@ -154,7 +154,8 @@ impl<'a> Attempts<'a> {
         let constraints = Constraints { resuming: true, ..self.constraints };
         let (known, at) = ((self.chain.as_ref(), tried.as_slice()), (now, self.seed));
         let routed = route::plan(self.shared, self.admitted, known, constraints, at);
-        !routed.plan.candidates.is_empty() && self.shared.budget(|budget| budget.left(now)) >= 1.0
+        !routed.plan.candidates.is_empty()
+            && self.shared.budget(|budget| budget.allows(self.tenant(), now))
     }
 
     /// The next attempts go on with an answer of which the client has so much.
@@ -238,9 +239,9 @@ impl<'a> Attempts<'a> {
             0 if self.counted || self.constraints.from_region => {}
             0 => {
                 self.counted = true;
-                self.shared.budget(|budget| budget.request(now));
+                self.shared.budget(|budget| budget.request(self.tenant(), now));
             }
-            _ if !self.shared.budget(|budget| budget.retry(now)) => {
+            _ if !self.shared.budget(|budget| budget.retry(self.tenant(), now)) => {
                 self.shared.metrics.retries_denied.inc();
                 return Ok(Next::Nothing);
             }
@@ -259,7 +260,7 @@ impl<'a> Attempts<'a> {
             |candidate: &Candidate| candidate.rung == Rung::Pods && candidate.why != Why::Again;
         let Some(candidate) = first.filter(another) else { return Ok(None) };
         let busy = routed.queues() || self.shared.gate.waiting() > 0;
-        if busy || !self.shared.budget(|budget| budget.hedge(now)) {
+        if busy || !self.shared.budget(|budget| budget.hedge(self.tenant(), now)) {
             return Ok(None);
         }
         self.shared.metrics.hedges.inc();
@@ -273,6 +274,10 @@ impl<'a> Attempts<'a> {
         for (upstream, began) in waiting {
             self.shared.upstreams.first_content(upstream, (bytes, now - *began), now);
         }
+    }
+
+    fn tenant(&self) -> &str {
+        &self.admitted.head.caller.tenant
     }
 
     fn routed(&self, now: Instant) -> Routed {
@@ -293,8 +298,8 @@ impl<'a> Attempts<'a> {
         let begun = upstream.begin(candidate.why == Why::LastResort, now);
         let Some((pass, change)) = begun else { return Ok(None) };
         self.shared.upstreams.changed(&upstream, change, now);
-        let tenant = self.admitted.head.caller.tenant.as_str();
-        let running = Running::new(&self.shared.upstreams, &upstream, (pass, tenant));
+        let pass = (pass, self.tenant());
+        let running = Running::new(&self.shared.upstreams, &upstream, pass);
         tracing::debug!(upstream = upstream.name, why = candidate.why.name(), "attempt");
         self.made += 1;
         self.tried.retain(|(id, _)| *id != upstream.id);

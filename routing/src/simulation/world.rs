@@ -305,12 +305,13 @@ impl World {
                 false => self.end(request, Ended::Failed),
             };
         };
+        let tenant = self.requests[request].tenant.to_string();
         match self.requests[request].made {
             0 => {
-                self.budget.request(now);
+                self.budget.request(&tenant, now);
                 self.begun += 1;
             }
-            _ if !self.budget.retry(now) => return self.end(request, Ended::Failed),
+            _ if !self.budget.retry(&tenant, now) => return self.end(request, Ended::Failed),
             _ => self.extra(),
         }
         if !self.begin(request, candidate, (&views, &plan)) {
@@ -336,7 +337,8 @@ impl World {
         let (views, plan) = self.routed(request);
         let Some(candidate) = plan.candidates.first().copied() else { return };
         let another = candidate.rung == Rung::Pods && candidate.why != Why::Again;
-        if another && self.budget.hedge(self.now) {
+        let tenant = asked.tenant.to_string();
+        if another && self.budget.hedge(&tenant, self.now) {
             self.extra();
             self.begin(request, candidate, (&views, &plan));
         }
