@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Whole, complete, post, request, send},
+    client::{Answer, Whole, complete, post, request, send},
     eventually,
     fake_pod::{Act, FakePod},
     process::Edge,
@@ -141,6 +141,44 @@ async fn a_stream_that_breaks_after_its_first_byte_says_so() {
     let text = String::from_utf8(answer.whole().await.unwrap().body.to_vec()).unwrap();
     assert!(text.contains("event: error"), "{text}");
     assert!(text.contains("stream_broken") && !text.contains("[DONE]"), "{text}");
+}
+
+/// A stream whose pods are silent, up to its first comment.
+async fn silent(pods: &[FakePod; 2]) -> (Edge, Answer) {
+    let edge = Edge::start(&[pods[0].address, pods[1].address], |edge| {
+        edge["deadlines"] = json!({"agent": "120s"});
+        edge["upstream"]["first_byte"] = json!("60s");
+    });
+    let asked = request("/v1/completions", &body(true), &[("x-nearhop-kind", "agent")]);
+    let mut answer = send(&edge.address, asked).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    let said = answer.until("\n\n").await.unwrap();
+    assert_eq!(said, ": working on it\n\n");
+    (edge, answer)
+}
+
+#[tokio::test]
+async fn a_silent_agent_stream_has_comments_and_may_still_fail_over() {
+    let pods = [Act::Hang, Act::Hang].map(FakePod::start);
+    let (_edge, mut answer) = silent(&pods).await;
+    assert_eq!(answer.until("\n\n").await.unwrap(), ": working on it\n\n", "ten seconds later");
+    pods.iter().for_each(|pod| pod.act(Act::Answer("late")));
+    pods.iter().for_each(FakePod::hang_up);
+    let answer = answer.whole().await.unwrap();
+    assert_eq!(answer.streamed(), ("late".to_owned(), true), "{:?}", answer.body);
+}
+
+#[tokio::test]
+async fn what_fails_after_a_comment_is_told_as_an_event() {
+    let pods = [Act::Hang, Act::Hang].map(FakePod::start);
+    let (_edge, answer) = silent(&pods).await;
+    pods.iter().for_each(|pod| pod.act(Act::Close));
+    pods.iter().for_each(FakePod::hang_up);
+    let text = String::from_utf8(answer.whole().await.unwrap().body.to_vec()).unwrap();
+    let [event, data] = text.trim_end().lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert_eq!(event, "event: error");
+    let error: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "upstream_failed", "{text}");
 }
 
 #[tokio::test]

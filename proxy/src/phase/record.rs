@@ -132,6 +132,8 @@ pub(crate) struct Record<'a> {
     pub(crate) standing: Standing,
     source: Option<Source>,
     first_content: Option<Instant>,
+    /// Whether the head of a stream was sent: what follows can only be events of it.
+    pub(crate) is_open: bool,
     end: End,
 }
 
@@ -164,6 +166,7 @@ impl<'a> Record<'a> {
             standing: Standing::default(),
             source: None,
             first_content: None,
+            is_open: false,
             end: End::Open,
         }
     }

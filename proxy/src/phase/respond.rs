@@ -2,7 +2,7 @@
 
 mod headers;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
@@ -12,7 +12,7 @@ use nearhop_wire::{
     Answer, ApiError, Choice, ErrorKind, EventWriter, Finish, Head as AnswerHead, Kind, Usage,
 };
 use serde_json::json;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use self::headers::{
     Headers, JSON, NO_STORE, SHOULD_RETRY, SOURCE, SSE, answer_headers, common, pod_header,
@@ -106,6 +106,9 @@ pub(crate) async fn reject(
     reject: &Reject,
 ) -> Result<(), Gone> {
     let (head, body) = rejection(record, reject);
+    if record.is_open {
+        return client.send_body(reject.error().event(), true).await;
+    }
     client.send_head(head).await?;
     client.send_body(body, true).await
 }
@@ -257,7 +260,8 @@ pub(crate) async fn stream(
     let mut sent = false;
     loop {
         let mut take = |head: (&AnswerHead, u32), event: &Event| writer.take(admitted, head, event);
-        let Some(step) = waited(client, admitted, reader.next(sent, &mut take)).await else {
+        let next = reader.next(sent, &mut take);
+        let Some(step) = waited_aloud(client, record, admitted, next).await else {
             record.client_gone();
             return Ok(Next::Answered);
         };
@@ -306,6 +310,10 @@ async fn begin_stream(
 ) -> Result<(), Gone> {
     let headers = generated_headers(record, (ticket, reader), SSE);
     record.answered(StatusCode::OK);
+    if record.is_open {
+        return Ok(());
+    }
+    record.is_open = true;
     client.send_head(ResponseHead { status: StatusCode::OK, headers, length }).await
 }
 
@@ -372,7 +380,7 @@ impl StreamWriter {
     }
 }
 
-/// What a stream to another edge begins with.
+/// What a stream begins with where nothing is known of its answer.
 pub(super) async fn begin_relay(
     client: &mut impl Client,
     record: &mut Record<'_>,
@@ -450,6 +458,39 @@ async fn waited(
     }
 }
 
+/// How long a client of a chat hears nothing, at most, while its answer is worked on.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// As [`waited`]; whoever waits for a chat is told now and then that somebody works on it, because
+/// load balancers and clients give up connections that are silent.
+async fn waited_aloud(
+    client: &mut impl Client,
+    record: &mut Record<'_>,
+    admitted: &Admitted,
+    step: impl Future<Output = Step>,
+) -> Option<Step> {
+    if admitted.kind.is_code() {
+        return waited(client, admitted, step).await;
+    }
+    let mut step = pin!(step);
+    loop {
+        if let Ok(step) = timeout(SILENCE, waited(client, admitted, step.as_mut())).await {
+            return step;
+        }
+        comment(client, record).await.ok()?;
+    }
+}
+
+/// A comment (WHATWG HTML, section 9.2.6), which is no content: the answer may still fail over, but
+/// its status is sent, and headers that tell who answers cannot be any more.
+async fn comment(client: &mut impl Client, record: &mut Record<'_>) -> Result<(), Gone> {
+    if !record.is_open {
+        begin_relay(client, record).await?;
+        record.is_open = true;
+    }
+    client.send_body(Bytes::from_static(b": working on it\n\n"), false).await
+}
+
 /// No text, and no error: clients try errors again, and two requests could supersede each other
 /// for ever.
 async fn superseded(
@@ -469,7 +510,9 @@ async fn send(
     body: Bytes,
 ) -> Result<(), Gone> {
     record.answered(status);
-    let head = ResponseHead { status, headers, length: Some(body.len()) };
-    client.send_head(head).await?;
+    if !record.is_open {
+        let head = ResponseHead { status, headers, length: Some(body.len()) };
+        client.send_head(head).await?;
+    }
     client.send_body(body, true).await
 }
