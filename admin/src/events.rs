@@ -69,8 +69,8 @@ impl Events {
 
     /// Something happened just now.
     pub fn emit(&self, kind: &'static str, subject: &str, detail: Value) {
-        let at = clock::since_epoch();
         let mut state = self.state();
+        let at = clock::since_epoch();
         state.number += 1;
         let number = state.number;
         if state.events.len() == self.0.keep {
@@ -78,7 +78,8 @@ impl Events {
         }
         state.events.push_back(Event { number, at, kind, subject: subject.to_owned(), detail });
         drop(state);
-        self.0.last.send_replace(number);
+        // Another may have been told in between.
+        self.0.last.send_modify(|last| *last = number.max(*last));
     }
 
     /// Those after the one of that number that are still kept, the oldest first.

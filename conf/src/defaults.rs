@@ -207,8 +207,8 @@ impl Default for Ejection {
 
 impl Default for Hedge {
     fn default() -> Self {
-        // Of requests without trouble one in twenty is slower than the 95th percentile, at which a
-        // second attempt begins.
+        // Second attempts begin at the 96th percentile: of requests without trouble one in
+        // twenty-five is later, and this leaves room for what a percentile of few times errs.
         Self { enabled: true, share: 0.05 }
     }
 }

@@ -71,19 +71,6 @@ pub enum RequestKind {
     Agent,
 }
 
-impl RequestKind {
-    /// Its name in the configuration, headers and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Inline => "inline",
-            Self::Fim => "fim",
-            Self::Chat => "chat",
-            Self::Agent => "agent",
-        }
-    }
-}
-
 /// Its text stays out of mistakes: somebody may have written a key into it.
 struct BaseUrl(String);
 

@@ -122,11 +122,10 @@ impl Question {
         let mut shortest = u32::MAX;
         for link in 0..=ALIASES_MAX {
             let here = || {
-                let class = |class| class == DNSClass::IN;
                 answer
                     .answers
                     .iter()
-                    .filter(move |record| record.name == *name && class(record.dns_class))
+                    .filter(move |record| record.name == *name && record.dns_class == DNSClass::IN)
             };
             let records =
                 || here().filter(|record| record.record_type() == self.query.query_type());

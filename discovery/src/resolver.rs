@@ -229,28 +229,25 @@ impl Resolver {
         };
         let mut nothing = None;
         for candidate in candidates {
-            let said = settings.ask(&candidate, RecordType::SRV, |data| match data {
+            let asked = settings.ask(&candidate, RecordType::SRV, |data| match data {
                 RData::SRV(srv) => Some(srv),
                 _ => None,
             });
-            match said.await {
+            match asked.await {
                 Said::Nothing { ttl } => nothing = [nothing, ttl].into_iter().flatten().min(),
                 Said::Failed(trouble) => return Said::Failed(trouble),
                 Said::There { records, ttl } => {
                     // A root is how a zone says that it has no such service (RFC 2782).
                     let offered =
                         records.into_iter().filter(|srv| !srv.target.is_root() && srv.port > 0);
-                    let records: Vec<Target> = offered
+                    let targets = offered
                         .map(|srv| Target {
                             priority: srv.priority,
                             host: srv.target.to_lowercase().to_ascii(),
                             port: srv.port,
                         })
                         .collect();
-                    return match records.is_empty() {
-                        true => Said::Nothing { ttl: Some(ttl) },
-                        false => Said::There { records, ttl },
-                    };
+                    return said(targets, ttl);
                 }
             }
         }

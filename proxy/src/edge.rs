@@ -422,7 +422,8 @@ impl Edge {
             tokio::select! {
                 _ = tick.tick(), if on_ready.is_some() => {
                     let upstreams = &self.shared.upstreams;
-                    let ready = upstreams.can_generate(clock::now()) && upstreams.all_checked(clock::now());
+                    let now = clock::now();
+                    let ready = upstreams.can_generate(now) && upstreams.all_checked(now);
                     if ready && let Some(on_ready) = on_ready.take() {
                         self.inherited.ready();
                         handover::notify(&[NotifyState::Ready]);

@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use nearhop_admin::{clock, tls::keep_fresh};
 use nearhop_conf::{Config, Edge, PodSource};
-use nearhop_discovery::{Resolver, source};
+use nearhop_discovery::{Found as Discovered, Resolver, source};
 use tokio::{runtime::Handle, time::interval};
 
 use crate::{
@@ -83,20 +83,10 @@ impl Finding {
     /// Looks for the others for ever.
     pub(crate) fn run(self, runtime: &Handle, shared: &Arc<Shared>) {
         for (at, from) in self.from.iter().enumerate() {
-            let mut known = source(from, &self.resolver);
-            let shared = Arc::clone(shared);
-            runtime.spawn(async move {
-                loop {
-                    let found = known.next().await.into_iter();
-                    let found = found.map(|pod| Found {
-                        name: pod.name,
-                        address: pod.address,
-                        role: Role::Pod,
-                    });
-                    let found: Vec<Found> = found.collect();
-                    shared.upstreams.set(&Source::Discovered(at), found, clock::now());
-                }
-            });
+            let pod =
+                |pod: Discovered| Found { name: pod.name, address: pod.address, role: Role::Pod };
+            let known = source(from, &self.resolver);
+            runtime.spawn(follow(Arc::clone(shared), known, Source::Discovered(at), pod));
         }
         for (at, (region, peer)) in self.peers.into_iter().enumerate() {
             if peer.parse::<SocketAddr>().is_ok() {
@@ -106,16 +96,10 @@ impl Finding {
             let Some((name, port)) = peer.rsplit_once(':') else { continue };
             let Ok(port) = port.parse() else { continue };
             let from = PodSource::Addresses { name: name.to_owned(), port };
-            let (mut known, shared) = (source(&from, &self.resolver), Arc::clone(shared));
-            runtime.spawn(async move {
-                loop {
-                    let found = known.next().await.into_iter();
-                    let found: Vec<Found> =
-                        found.map(|edge| peer_of(&region, edge.address)).collect();
-                    let source = Source::Peers(Arc::clone(&region), at);
-                    shared.upstreams.set(&source, found, clock::now());
-                }
-            });
+            let (known, peers) =
+                (source(&from, &self.resolver), Source::Peers(Arc::clone(&region), at));
+            let edge = move |edge: Discovered| peer_of(&region, edge.address);
+            runtime.spawn(follow(Arc::clone(shared), known, peers, edge));
         }
         let (resolving, resolver) = (Arc::clone(shared), self.resolver);
         runtime.spawn(async move {
@@ -131,6 +115,19 @@ impl Finding {
         runtime.spawn(async move {
             keep_fresh(files, nothing, move || upstreams.connect_anew()).await;
         });
+    }
+}
+
+/// Passes on what a source knows, for ever.
+async fn follow(
+    shared: Arc<Shared>,
+    mut known: Box<dyn nearhop_discovery::Source>,
+    from: Source,
+    upstream: impl Fn(Discovered) -> Found,
+) {
+    loop {
+        let found = known.next().await.into_iter().map(&upstream).collect();
+        shared.upstreams.set(&from, found, clock::now());
     }
 }
 

@@ -2,8 +2,8 @@
 //! gone client holds nobody up, and it stops when nobody waits.
 //!
 //! Until a reader has sent something of it, a generation that was lost begins again elsewhere
-//! ([`Flight::lost`]); afterwards it is gone on with ([`Flight::resumed`]), or ends. Readers that typed into it skip what they typed,
-//! and leave it when it comes to something else.
+//! ([`Flight::lost`]); afterwards it is gone on with ([`Flight::resumed`]), or ends. Readers
+//! that typed into it skip what they typed, and leave it when it comes to something else.
 
 use std::{
     sync::{

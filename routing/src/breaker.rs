@@ -130,7 +130,7 @@ pub enum Evidence {
     Failure,
     /// It did not answer in time: opens sooner when it repeats.
     Slow,
-    /// It refuses what it should serve: opens at once, and no time changes it.
+    /// It refuses what it should serve: opens at once, and where there are no checks no time changes it.
     Misconfigured,
 }
 
@@ -301,7 +301,7 @@ impl Breaker {
     }
 
     /// Begins an attempt whatever is known: a last resort. It takes no place.
-    pub fn insist(&mut self) -> Pass {
+    pub const fn insist(&self) -> Pass {
         Pass { generation: self.generation, place: false, answers: self.answers }
     }
 

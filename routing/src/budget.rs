@@ -3,7 +3,7 @@
 //! Every request deposits a fifth of an attempt and every second ten, and what is not drawn is kept
 //! for ten seconds: enough for all that a dying pod had under way, while upstreams that fail for
 //! everybody are asked a fifth more and not twice as much. It begins with one second's worth, so
-//! that over any run from the start attempts ≤ share × requests + per second × (seconds + 1). All of
+//! that over any run from the start attempts − requests ≤ share × requests + per second × (seconds + 1). All of
 //! it is whole numbers. No tenant draws more than half of it, or than its part of the requests if
 //! that is more: one whose requests always fail leaves the rest to those whose pod just died.
 //! Absent on purpose: who retries and when, which is the plan's.

@@ -61,6 +61,7 @@ pub struct LadderSettings {
     pub hold: Duration,
 }
 
+#[cfg(test)]
 impl Default for LadderSettings {
     fn default() -> Self {
         Self {

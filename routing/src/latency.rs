@@ -22,7 +22,7 @@ use std::{
 /// Times that a pool's spread is read from: twenty of them are beyond its tail.
 const RECENT: usize = 512;
 /// Times between two readings: sorting on each would cost more than routing does.
-const READ_EVERY: u32 = 16;
+const READ_EVERY: u64 = 16;
 /// Times before anything is said of a spread or of an upstream.
 const ENOUGH: u32 = 20;
 /// The most of a sample's surprise (in the logarithm) that is believed.
@@ -41,7 +41,7 @@ struct Line {
     /// Seconds, whatever the length.
     constant: f64,
     per_byte: f64,
-    samples: u32,
+    samples: u64,
 }
 
 impl Line {
@@ -57,7 +57,7 @@ impl Line {
 
     /// Moves a `step` towards a sample: each part by its share in what was expected.
     fn learn(&mut self, bytes: usize, took: f64, step: f64) {
-        self.samples = self.samples.saturating_add(1);
+        self.samples += 1;
         if self.samples == 1 {
             // Half of each, until lengths that differ tell them apart.
             self.constant = took / 2.0;
@@ -75,7 +75,7 @@ impl Line {
 
     /// Large while it knows little: whatever came first is forgotten.
     fn step(&self) -> f64 {
-        1.0 / f64::from(self.samples.max(1)).sqrt()
+        1.0 / (self.samples.max(1) as f64).sqrt()
     }
 }
 
@@ -107,15 +107,15 @@ impl Pace {
         }
         self.recent.push_back((bytes, took));
         let known = self.line.samples;
-        if known >= ENOUGH && (self.tail.is_none() || known.is_multiple_of(READ_EVERY)) {
+        if known >= u64::from(ENOUGH) && (self.tail.is_none() || known.is_multiple_of(READ_EVERY)) {
             self.tail = self.percentile(TAIL);
         }
         ratio
     }
 
     /// What a first token takes after a prompt of so many bytes.
-    #[must_use]
-    pub fn expected(&self, bytes: usize) -> Option<Duration> {
+    #[cfg(test)]
+    pub(crate) fn expected(&self, bytes: usize) -> Option<Duration> {
         self.line.expected(bytes).map(duration)
     }
 
@@ -197,7 +197,7 @@ const BASELINE_RECENT: Duration = Duration::from_secs(60);
 /// The most that is remembered of it.
 const BASELINE_KEPT: usize = 128;
 /// Times before a provider's baseline is one.
-const BASELINE_ENOUGH: u32 = 50;
+const BASELINE_ENOUGH: u64 = 50;
 /// In such a time a baseline follows by at most [`SURPRISE_MAX`]: a provider that stays three times
 /// slower is what is normal after about an hour.
 const BASELINE_FOLLOWS: Duration = Duration::from_secs(30 * 60);
@@ -269,8 +269,8 @@ impl Baseline {
     }
 
     /// What a first token used to take after a prompt of so many bytes.
-    #[must_use]
-    pub fn expected(&self, bytes: usize) -> Option<Duration> {
+    #[cfg(test)]
+    pub(crate) fn expected(&self, bytes: usize) -> Option<Duration> {
         self.line.expected(bytes).map(duration)
     }
 }

@@ -14,7 +14,8 @@
 //! what the pool could do.
 //!
 //! Absent on purpose: a clock in its rounds, which are answers counted; a share for each pod, which the
-//! choice between pods makes; what prompts cost, which the caller takes out before.
+//! choice between pods makes; what prompts cost: a mix of lengths that changes is learnt as a pool that
+//! changes.
 
 use std::time::{Duration, Instant};
 
@@ -108,7 +109,7 @@ impl Limit {
         }
     }
 
-    /// A request's first token came after `took`, without what its prompt cost; `in_flight` were under
+    /// A request's first token came after `took`; `in_flight` were under
     /// way, it among them.
     pub fn sample(&mut self, took: Duration, in_flight: usize) {
         if let Phase::Draining { to, left } = self.phase {
@@ -145,16 +146,6 @@ impl Limit {
             self.refused = Some(now);
             self.to(self.limit * REFUSED);
         }
-    }
-
-    /// The pool has grown or shrunk: what is known of it is of before.
-    pub fn resize(&mut self, max: usize) {
-        if max == self.settings.max {
-            return;
-        }
-        self.settings.max = max;
-        self.to(self.limit);
-        (self.interval, self.met) = (1, false);
     }
 
     /// A round at the limit ended.

@@ -128,8 +128,6 @@ pub struct View {
     pub ready_for: Option<Duration>,
     /// Whether its checks fail, and it is there only because it is the last.
     pub doubted: bool,
-    /// Whether it is about to leave.
-    pub draining: bool,
     /// Of regions the place by distance, of providers the priority; the lowest first.
     pub order: u32,
     /// Whether a quorum sees this region down.
@@ -333,9 +331,6 @@ enum Turn {
 fn turn(view: &View, asking: &Asking<'_>) -> Result<Turn, LeftOut> {
     if view.tried == Tried::Refused {
         return Err(LeftOut::Refused);
-    }
-    if view.draining {
-        return Err(LeftOut::Draining);
     }
     if view.region_down {
         return Err(LeftOut::RegionDown);

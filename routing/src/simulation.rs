@@ -27,7 +27,7 @@ const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// Serves `models` at revision 1.
+/// Serves `models`, each a name and a revision.
 fn report(models: &[(&str, &str)], slots: usize) -> Arc<PodReport> {
     let models = models.iter().map(|(name, revision)| model(name, revision)).collect();
     Arc::new(PodReport { models, kept: Vec::new(), slots })

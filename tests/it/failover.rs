@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Answer, Whole, complete, post, request, send},
+    client::{Answer, Whole, assert_degraded, complete, post, request, send},
     eventually,
     fake_pod::{Act, FakePod},
     process::Edge,
@@ -85,12 +85,6 @@ async fn the_clients_fault_is_told_and_not_tried_elsewhere() {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(answer.json()["error"]["code"], "bad_grammar");
     assert_eq!(pods[0].seen().len() + pods[1].seen().len(), 1);
-}
-
-/// Code that nobody could answer gets an answer without text, and the label that says so.
-fn assert_degraded(answer: &Whole) {
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    assert_eq!((answer.header("x-nearhop-source"), answer.text().as_str()), ("degraded", ""));
 }
 
 async fn both(act: Act, path: &str, body: &Value) -> Whole {

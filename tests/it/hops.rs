@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::support::{
-    client::{LIMIT, Whole, complete, get, post, request, send},
+    client::{LIMIT, Whole, assert_degraded, complete, get, post, request, send},
     eventually,
     fake_pod::{Act, FakePod, Reply, Script},
     neighbours::{Neighbours, Place, hops, own_address, standing},
     now,
-    process::{Edge, key, say},
+    process::{self, Edge, key, say},
     unique,
 };
 
@@ -37,12 +37,6 @@ fn chat() -> Value {
 
 fn source(answer: &Whole) -> &str {
     answer.header("x-nearhop-source")
-}
-
-/// Code that nobody could answer gets an answer without text, and the label that says so.
-fn assert_degraded(answer: &Whole) {
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    assert_eq!((source(answer), answer.text().as_str()), ("degraded", ""));
 }
 
 /// Waits until an edge sends requests to another region.
@@ -240,7 +234,7 @@ async fn where_everybody_is_out_code_is_degraded_and_nobody_asks_in_circles() {
         }
     }
     for (edge, other) in [(&edges[0], "eu-central"), (&edges[1], "eu-west")] {
-        let asked = edge.metric("nearhop_attempts_total{class=\"region\"").await;
+        let asked = process::attempts(edge, "region").await;
         assert!(asked <= 12.0, "at most once for each of its own clients: {asked}");
         let peer = format!("{other}.edges.test");
         for line in hops(edge) {
@@ -411,7 +405,7 @@ async fn an_edge_with_a_wrong_certificate_is_not_asked_and_it_is_told() {
     let before = pods[0].seen().len();
     let Three { near, next, .. } = &mut three;
     // Its address has to be free.
-    crate::support::process::signal(next.pid(), "KILL");
+    process::signal(next.pid(), "KILL");
     next.wait();
     *next = near.named("eu-central", "eu-central.strangers.test", &[pods[0].address], |_| {});
     for _ in 0..6 {

@@ -12,6 +12,7 @@ use crate::support::{
     client::{Answer, LIMIT, Whole, request, send},
     eventually,
     fake_pod::{self, FakePod},
+    neighbours::standing,
     now,
     process::{Edge, key, signal},
     provider::{Act, Asked, Do, HEAD, Provider, chunk, status, stream},
@@ -62,11 +63,6 @@ pub(crate) async fn take_out(edge: &Edge, pod: &FakePod) {
 async fn upstreams(edge: &Edge, class: &str) -> Vec<Value> {
     let all = edge.admin("/upstreams").await;
     all.as_array().unwrap().iter().filter(|one| one["class"] == class).cloned().collect()
-}
-
-async fn upstream(edge: &Edge, name: &str) -> Value {
-    let all = edge.admin("/upstreams").await;
-    all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
 }
 
 pub(crate) async fn breaker(edge: &Edge, name: &str) -> Value {
@@ -448,7 +444,7 @@ async fn what_a_provider_refuses_is_for_the_next_and_never_for_the_client() {
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
     assert!(!text.contains("their") && answer.header("retry-after") == "1", "{text}");
-    assert_eq!(upstream(&edge, "first").await["ready"], true);
+    assert_eq!(standing(&edge, "first").await["ready"], true);
 }
 
 #[tokio::test]
@@ -463,7 +459,7 @@ async fn what_one_forbids_may_be_one_requests_affair() {
         for _ in 0..2 {
             assert_eq!(said(&ask_chat(&edge).await), "from the second", "{forbidden}");
         }
-        assert_eq!(upstream(&edge, "first").await["ready"], true, "{forbidden}");
+        assert_eq!(standing(&edge, "first").await["ready"], true, "{forbidden}");
         first.act(Act::Answer("from the first"));
         assert_eq!(said(&ask_chat(&edge).await), "from the first", "{forbidden}");
     }
@@ -485,7 +481,7 @@ async fn one_that_refuses_our_key_is_out_until_that_is_changed() {
         assert_eq!(said(&ask_chat(&edge).await), "from the second", "{refused}");
     }
     assert_eq!(first.times(), 1, "{refused}");
-    assert_eq!(upstream(&edge, "first").await["out_because"], "misconfigured");
+    assert_eq!(standing(&edge, "first").await["out_because"], "misconfigured");
     assert_eq!(breaker(&edge, "first").await["retry_in_seconds"], Value::Null);
     let events = edge.admin("/events").await;
     let told = events.as_array().unwrap().iter().any(|event| {
@@ -509,7 +505,7 @@ async fn a_changed_key_takes_a_new_process_which_begins_anew() {
     let provider = Provider::start(status(401, &[])).await;
     let (_pod, mut edge) = edge(&[provider.entry("first")], |_, _| {}).await;
     assert_eq!(ask_chat(&edge).await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(upstream(&edge, "first").await["out_because"], "misconfigured");
+    assert_eq!(standing(&edge, "first").await["out_because"], "misconfigured");
     provider.act(Act::Answer("theirs"));
     edge.configure(|config| config["edge"]["providers"][0]["key"] = json!("another"));
     edge.order("/config/reload", &json!({})).await;
@@ -551,7 +547,7 @@ async fn one_that_asks_not_to_be_asked_is_left_alone_for_so_long() {
         if now() - began < Duration::from_millis(800) {
             assert_eq!(first.times(), times + 1, "{headers:?}");
             assert_eq!(left_out(&edge, "first").await, "rate limited", "{headers:?}");
-            assert_eq!(upstream(&edge, "first").await["paused"], true);
+            assert_eq!(standing(&edge, "first").await["paused"], true);
         }
         first.act(Act::Answer("from the first"));
         eventually("it is asked again", LIMIT, || async {
@@ -604,13 +600,13 @@ async fn one_that_fails_too_often_is_out_for_a_while_and_comes_back_after_three_
     }
     first.act(status(500, &[]));
     assert_eq!(said(&ask_chat(&edge).await), "from the second");
-    assert_eq!(upstream(&edge, "first").await["ready"], true, "once is chance");
+    assert_eq!(standing(&edge, "first").await["ready"], true, "once is chance");
     first.act(Act::Answer("from the first"));
     assert_eq!(said(&ask_chat(&edge).await), "from the first", "not in a row");
     first.act(status(502, &[]));
     assert_eq!(said(&ask_chat(&edge).await), "from the second");
     // Two of thirteen: over 5 %.
-    let out = upstream(&edge, "first").await;
+    let out = standing(&edge, "first").await;
     assert_eq!((&out["ready"], &out["out_because"]), (&json!(false), &json!("failures")), "{out}");
     assert_eq!(left_out(&edge, "first").await, "out: failures");
     let times = first.times();
@@ -718,7 +714,7 @@ async fn whatever_a_provider_does_instead_of_answering_the_next_one_answers() {
     drop(gone);
     let (_pod, edge) = edge(&[entry, second.entry("second")], |_, _| {}).await;
     assert_eq!(said(&ask_chat(&edge).await), "from the second");
-    assert_eq!(upstream(&edge, "first").await["out_because"], "dead");
+    assert_eq!(standing(&edge, "first").await["out_because"], "dead");
 }
 
 #[tokio::test]
@@ -777,7 +773,7 @@ async fn only_a_certificate_of_its_name_and_of_whom_we_believe_is_good() {
             }
             let (_pod, edge) = edge(&[entry], |_, _| {}).await;
             let answer = ask_chat(&edge).await;
-            let out = upstream(&edge, "first").await["out_because"].clone();
+            let out = standing(&edge, "first").await["out_because"].clone();
             let what = format!("{host} {ca:?}");
             match good {
                 true => {
@@ -819,7 +815,7 @@ async fn a_handshake_that_breaks_off_is_no_fault_of_ours() {
     });
     let (_pod, edge) = edge(&[entry], |_, _| {}).await;
     assert_eq!(ask_chat(&edge).await.status, StatusCode::SERVICE_UNAVAILABLE);
-    let out = upstream(&edge, "first").await;
+    let out = standing(&edge, "first").await;
     assert_eq!(out["out_because"], "dead", "a restart of theirs must not take it out for ever");
     closing.abort();
 }
@@ -870,7 +866,7 @@ async fn a_name_that_points_inward_is_not_followed() {
         take_out(&edge, &pod).await;
         if private {
             eventually("it is looked up", LIMIT, || async {
-                upstream(&edge, "first").await["address"].is_string().then_some(())
+                standing(&edge, "first").await["address"].is_string().then_some(())
             })
             .await;
             assert_eq!(said(&ask_chat(&edge).await), "theirs");
@@ -881,7 +877,7 @@ async fn a_name_that_points_inward_is_not_followed() {
         })
         .await;
         // Before any request has found out.
-        let known = upstream(&edge, "first").await;
+        let known = standing(&edge, "first").await;
         assert_eq!((&known["ready"], &known["address"]), (&json!(false), &Value::Null), "{known}");
         assert_eq!(edge.admin("/ladder").await["providers"], "out", "it cannot be asked");
         assert_eq!(ask_chat(&edge).await.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -62,10 +62,7 @@ fn list(upstreams: &Upstreams, class: Option<Class>) -> Value {
 
 fn describe(upstream: &Upstream, now: Instant) -> Value {
     let look = upstream.look(now);
-    let out = match look.standing {
-        Standing::Out(reason) => Some(reason.name()),
-        Standing::Ready | Standing::Probing | Standing::Full => None,
-    };
+    let out = out_because(look.standing);
     let known = look.report.is_some() || upstream.class() == Class::Provider;
     let address = match upstream.role.provider() {
         Some(_) => upstream.peer.load().as_ref().map(|peer| peer._address.to_string()),
@@ -88,6 +85,13 @@ fn describe(upstream: &Upstream, now: Instant) -> Value {
     })
 }
 
+fn out_because(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Out(reason) => Some(reason.name()),
+        Standing::Ready | Standing::Probing | Standing::Full => None,
+    }
+}
+
 const fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Ready => "ready",
@@ -106,15 +110,11 @@ fn states(upstreams: &Upstreams) -> Value {
 fn describe_breaker(upstream: &Upstream, now: Instant) -> Value {
     let (view, now_standing) =
         upstream.state(|state| (state.breaker.view(now), state.breaker.standing(now)));
-    let because = match now_standing {
-        Standing::Out(reason) => Some(reason.name()),
-        _ => None,
-    };
     json!({
         "name": upstream.name,
         "class": upstream.class().name(),
         "state": view.state,
-        "because": because,
+        "because": out_because(now_standing),
         "failures": view.failures,
         "total": view.total,
         "successes": view.successes,

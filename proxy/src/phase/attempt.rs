@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::HeaderValue;
 use nearhop_admin::clock;
-use nearhop_routing::{Candidate, Chain, Class, Level, Rung, Tried, UpstreamId, Why};
+use nearhop_routing::{Candidate, Chain, Level, Rung, Tried, UpstreamId, Why};
 use nearhop_wire::{Receiver, Resume, forward_body};
 use prometheus::IntGauge;
 use tokio::time::sleep_until;
@@ -209,7 +209,7 @@ impl<'a> Attempts<'a> {
                         Err(Outcome::ClientFault { status, error }) => {
                             return Err(Reject::ClientFault { status, error });
                         }
-                        Err(outcome) => self.lost_on(upstream, outcome),
+                        Err(outcome) => self.lost(upstream, outcome),
                     }
                 }
                 () = late, if hedge.is_some() => {
@@ -305,7 +305,7 @@ impl<'a> Attempts<'a> {
         self.tried.retain(|(id, _)| *id != upstream.id);
         // Until it is known better: nobody asks it twice at once.
         self.tried.push((upstream.id, Tried::Lost));
-        let (made, path) = self.addressed(&upstream, candidate.rung);
+        let (made, path) = self.addressed(&upstream, candidate.rung, now);
         let body = self.body_for(&made)?;
         let span = fastrand::u64(1..);
         let number = self.tries.begin(&upstream, span, now);
@@ -313,12 +313,8 @@ impl<'a> Attempts<'a> {
         let waits = upstream.role.provider().map(|provider| provider.waits());
         let (first, next_token) =
             waits.unwrap_or((self.live.waits.first_byte, self.live.waits.next_token));
-        if let (Some(chain), Some(affinity), Class::Pod) =
-            (&self.chain, &self.shared.upstreams.affinity, upstream.class())
-        {
-            // Nothing in it can panic half-way.
-            let mut affinity = affinity.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            affinity.sent(chain, upstream.id);
+        if let Some(chain) = &self.chain {
+            self.shared.upstreams.sent(chain, &upstream);
         }
         let outgoing = Outgoing {
             path,
@@ -365,7 +361,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Under which name the model goes there, and at which path it is asked for.
-    fn addressed(&self, upstream: &Upstream, rung: Rung) -> (Made, String) {
+    fn addressed(&self, upstream: &Upstream, rung: Rung, now: Instant) -> (Made, String) {
         let path = self.admitted.request.pod_path();
         let asked = &self.admitted.model.name;
         let pods = |model: String| (Made { model, provider: false }, path.to_owned());
@@ -375,7 +371,7 @@ impl<'a> Attempts<'a> {
                 (Made { model, provider: true }, provider.path(path))
             }
             (Role::Local, _) => {
-                let look = upstream.look(clock::now());
+                let look = upstream.look(now);
                 let first = look.report.as_ref().and_then(|report| report.models.first());
                 pods(first.map_or_else(|| asked.clone(), |model| model.name.clone()))
             }
@@ -404,12 +400,8 @@ impl<'a> Attempts<'a> {
         Ok(body)
     }
 
-    /// A generation that had begun was lost, and another attempt may follow.
+    /// An attempt was lost, begun or not, and another may follow.
     pub(crate) fn lost(&mut self, upstream: UpstreamId, outcome: Outcome) {
-        self.lost_on(upstream, outcome);
-    }
-
-    fn lost_on(&mut self, upstream: UpstreamId, outcome: Outcome) {
         debug_assert_eq!(outcome.then(), Then::Next, "{outcome:?}");
         tracing::info!(
             request_id = self.request_id,
@@ -475,7 +467,7 @@ impl<'a> Attempts<'a> {
                     })
                 }
                 Err(outcome) => {
-                    let outcome = match outcome.excused(out_of_time(admitted)) {
+                    let outcome = match outcome.excused(out_of_time(admitted, clock::now())) {
                         // Nor is that the client's fault which a part of it was taken as good.
                         Outcome::ClientFault { .. } if !as_asked || resuming => {
                             Outcome::Refused(Refused::Unfit)

@@ -39,9 +39,9 @@ pub(crate) struct Generation<'a> {
     pub(super) admitted: &'a Admitted,
 }
 
-/// Whether a time-out now is the request's own affair.
-pub(super) fn out_of_time(admitted: &Admitted) -> bool {
-    admitted.hurried || clock::now() >= admitted.deadline
+/// Whether a time-out at `now` is the request's own affair.
+pub(super) fn out_of_time(admitted: &Admitted, now: Instant) -> bool {
+    admitted.hurried || now >= admitted.deadline
 }
 
 impl Generation<'_> {
@@ -102,7 +102,7 @@ impl Generation<'_> {
             let until = (now + self.next_token).min(self.admitted.deadline);
             let data = tokio::select! {
                 data = self.exchange.next(until) => {
-                    data.map_err(|outcome| outcome.excused(out_of_time(self.admitted)))?
+                    data.map_err(|outcome| outcome.excused(out_of_time(self.admitted, clock::now())))?
                 }
                 // A connection that breaks says so itself; one that hangs says nothing.
                 _ = self.ejections.changed() => {

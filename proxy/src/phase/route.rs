@@ -88,7 +88,7 @@ impl Routed {
 
 /// The blocks of a request's prompt, in the order in which its model lays it out.
 pub(crate) fn chain(shared: &Shared, admitted: &Admitted) -> Option<Chain> {
-    shared.upstreams.affinity.as_ref()?;
+    shared.upstreams.has_affinity().then_some(())?;
     let salt = salt(&admitted.head.caller.tenant, &admitted.model);
     Some(match &admitted.request.input {
         Input::Fim { prefix, suffix } if admitted.model.suffix_first => {
@@ -120,12 +120,8 @@ pub(crate) fn plan(
     let vantage = shared.vantage.as_deref();
     let order = regions.map(|regions| regions.order(vantage, admitted.client)).unwrap_or_default();
     let mut views: Vec<View> = upstreams.iter().map(|one| view(one, &order, tried, now)).collect();
-    if let (Some(affinity), Some(chain)) = (&shared.upstreams.affinity, chain) {
-        // Nothing in it can panic half-way.
-        let affinity = affinity.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for view in views.iter_mut().filter(|view| view.class == Class::Pod) {
-            view.matched = affinity.matched(chain, view.id);
-        }
+    if let Some(chain) = chain {
+        shared.upstreams.matched(chain, &mut views);
     }
     let backup = shared.upstreams.model(Some(BACKUP));
     let egress = &admitted.head.caller.egress;
@@ -180,7 +176,6 @@ fn view(
         slots,
         slowness: look.slowness,
         ready_for: look.ready_for,
-        draining: false,
         order,
         region_down,
         paused: look.paused,

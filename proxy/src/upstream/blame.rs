@@ -34,6 +34,8 @@ const BELIEVED: u64 = 4;
 const OTHERS_GOOD: u64 = 4;
 /// Tenants remembered; beyond, those that were not seen for a window go first, and then all.
 const TENANTS_MAX: usize = 4096;
+/// Upstreams remembered: what ran on one that is no more ends after it was forgotten.
+const UPSTREAMS_MAX: usize = 4096;
 
 fn counts() -> Counts {
     Counts::new(WINDOW)
@@ -86,11 +88,10 @@ impl Blame {
     }
 
     fn make_room(&mut self, now: Instant) {
-        if self.tenants.len() < TENANTS_MAX {
-            return;
-        }
-        self.tenants.retain(|_, tenant| now.duration_since(tenant.last) < WINDOW);
         if self.tenants.len() >= TENANTS_MAX {
+            self.tenants.retain(|_, tenant| now.duration_since(tenant.last) < WINDOW);
+        }
+        if self.tenants.len() >= TENANTS_MAX || self.all.len() >= UPSTREAMS_MAX {
             self.tenants.clear();
             self.all.clear();
         }
@@ -152,5 +153,16 @@ mod tests {
             blame.weigh((&tenant.to_string(), ONE), Evidence::Failure, now);
         }
         assert!(blame.tenants.len() <= TENANTS_MAX);
+    }
+
+    #[test]
+    fn upstreams_that_are_gone_are_not_kept_for_ever() {
+        let (mut blame, now) = (Blame::default(), nearhop_admin::clock::now());
+        for id in 0..3 * UPSTREAMS_MAX as u64 {
+            blame.forget(UpstreamId(id));
+            blame.weigh(("a", UpstreamId(id)), Evidence::Dead, now);
+        }
+        assert!(blame.all.len() <= UPSTREAMS_MAX);
+        assert!(blame.tenants["a"].on.len() <= UPSTREAMS_MAX);
     }
 }

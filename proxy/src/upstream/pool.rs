@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use nearhop_admin::{Events, tls::TlsError};
 use nearhop_conf::{Breaker as Limits, Edge};
 use nearhop_routing::{
-    Affinity, BreakerSettings, Change, Class, Evidence, Forced, Limit, LimitSettings, Pace, Pass,
-    Reason, UpstreamId, outlier,
+    Affinity, BreakerSettings, Chain, Change, Class, Evidence, Forced, Limit, LimitSettings, Pace,
+    Pass, Reason, UpstreamId, View, outlier,
 };
 use nearhop_wire::{ModelReport, PodReport};
 use serde_json::json;
@@ -78,7 +78,7 @@ pub(crate) struct Upstreams {
     /// First-token times of pods, with the prompt's length taken out.
     pace: Mutex<Pace>,
     /// Which pod has the beginning of which prompt.
-    pub(crate) affinity: Option<Mutex<Affinity>>,
+    affinity: Option<Mutex<Affinity>>,
     blame: Mutex<Blame>,
     /// How much pods are given at once that do not say how much they compute.
     limit: Mutex<Limit>,
@@ -440,6 +440,27 @@ impl Upstreams {
             }
             Class::Provider => upstream.state(|state| state.baseline.add(bytes, took, now)),
             Class::Region | Class::Local => {}
+        }
+    }
+
+    /// Whether it is known which pod has the beginning of which prompt.
+    pub(crate) fn has_affinity(&self) -> bool {
+        self.affinity.is_some()
+    }
+
+    /// Fills in how much of a prompt each pod has computed.
+    pub(crate) fn matched(&self, chain: &Chain, views: &mut [View]) {
+        let Some(affinity) = &self.affinity else { return };
+        let affinity = lock(affinity);
+        for view in views.iter_mut().filter(|view| view.class == Class::Pod) {
+            view.matched = affinity.matched(chain, view.id);
+        }
+    }
+
+    /// A prompt was sent there.
+    pub(crate) fn sent(&self, chain: &Chain, upstream: &Upstream) {
+        if let (Some(affinity), Class::Pod) = (&self.affinity, upstream.class()) {
+            lock(affinity).sent(chain, upstream.id);
         }
     }
 

@@ -308,9 +308,4 @@ fn it_stays_between_its_ends() {
     check(8, 1, 4, 4);
     check(0, 0, 0, 1);
     check(8, 10, 4, 10);
-    let mut limit = Limit::new(LimitSettings { initial: 50, min: 1, max: 100 });
-    limit.resize(20);
-    assert_eq!(limit.limit(), 20);
-    limit.resize(100);
-    assert_eq!(limit.limit(), 20, "room is used when it is found");
 }

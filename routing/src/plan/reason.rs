@@ -99,8 +99,6 @@ pub enum LeftOut {
     RegionDown,
     /// Its rate limit says to wait.
     RateLimited,
-    /// It is about to leave.
-    Draining,
     /// An attempt was lost there.
     Lost,
     /// It refused this request.
@@ -127,7 +125,6 @@ impl LeftOut {
             Self::Tools => "tools",
             Self::RegionDown => "region down",
             Self::RateLimited => "rate limited",
-            Self::Draining => "draining",
             Self::Lost => "lost",
             Self::Refused => "refused",
             Self::Level => "level",

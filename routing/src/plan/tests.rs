@@ -43,7 +43,6 @@ fn view(class: Class, name: &str) -> View {
         slowness: 1.0,
         ready_for: None,
         doubted: false,
-        draining: false,
         order: 0,
         region_down: false,
         paused: false,
@@ -286,14 +285,9 @@ fn nothing_leaves_without_leave() {
 }
 
 #[test]
-fn regions_that_are_down_or_leave_are_out() {
+fn regions_that_are_down_are_out() {
     let down = View { region_down: true, ..region("r", 0) };
-    let leaves = View { draining: true, ..region("s", 1) };
-    let pod = View { draining: true, ..pod("a") };
-    check(
-        &[down, leaves, pod, region("t", 2)],
-        "t: next nearest, r! region down, s! draining, a! draining",
-    );
+    check(&[down, region("t", 2)], "t: next nearest, r! region down");
 }
 
 #[test]
@@ -450,14 +444,13 @@ fn views() -> impl Strategy<Value = Vec<View>> {
     let flags = (
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
         prop::bool::weighted(0.9),
         prop::bool::weighted(0.2),
     );
     let one = (class, standing, offers, tried, name, loads, flags, 0u32..3).prop_map(
         |(class, standing, offers, tried, name, loads, flags, order)| {
             let (in_flight, queued, slots, slowness, ready_for, matched) = loads;
-            let (draining, region_down, paused, fim, doubted) = flags;
+            let (region_down, paused, fim, doubted) = flags;
             let kinds = if fim { Kinds::ALL } else { Kinds::of(&[Kind::Chat, Kind::Agent]) };
             let ready_for = ready_for.map(Duration::from_secs);
             View {
@@ -473,7 +466,6 @@ fn views() -> impl Strategy<Value = Vec<View>> {
                 slowness,
                 ready_for,
                 doubted,
-                draining,
                 order,
                 region_down,
                 paused,
@@ -550,7 +542,7 @@ proptest! {
             let view = of(found);
             prop_assert_eq!(found.id, view.id);
             prop_assert!(view.tried != Tried::Refused && view.standing != Standing::Full);
-            prop_assert!(!view.draining && !view.region_down && !view.paused && view.kinds.takes(wish.kind));
+            prop_assert!(!view.region_down && !view.paused && view.kinds.takes(wish.kind));
             let named = |names: &[String]| names.iter().any(|name| **name == *view.name);
             let is_allowed = match view.class {
                 Class::Pod | Class::Local => true,
@@ -574,7 +566,7 @@ proptest! {
         // A pod that is worth trying is found, and comes first while it is fresh.
         let usable = |view: &&View| {
             view.class == Class::Pod && has(view, &model, wish.pinned) && view.kinds.takes(wish.kind)
-                && !view.draining && !view.region_down && !view.paused
+                && !view.region_down && !view.paused
         };
         let pods = || views.iter().filter(usable);
         let lives = |view: &View| matches!(view.standing, Standing::Ready | Standing::Probing);

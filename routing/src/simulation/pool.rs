@@ -98,7 +98,6 @@ impl Member {
             slowness: self.slowness.ratio(),
             ready_for: self.ready_since.map(|since| now - since),
             doubted: self.breaker.is_doubted(),
-            draining: false,
             order: self.spec.order,
             region_down: false,
             paused: self.paused.is_some_and(|until| until > now),

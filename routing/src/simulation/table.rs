@@ -104,6 +104,7 @@ fn each_kind_of_failure_costs_what_the_design_says() {
             row.served, row.attempts
         );
         assert!(row.served >= least, "{name}: {row:?}");
+        assert!(!row.detected.is_empty(), "{name} is never out: {row:?}");
         assert!(out_worst <= soon && back_worst <= later, "{name}: {row:?}");
         assert_eq!(row.recovered.len(), row.detected.len(), "{name}: whoever was out is back");
     }

@@ -109,6 +109,12 @@ impl Whole {
     }
 }
 
+/// Code that nobody could answer gets an answer without text, and the label that says so.
+pub(crate) fn assert_degraded(answer: &Whole) {
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert_eq!((answer.header("x-nearhop-source"), answer.text().as_str()), ("degraded", ""));
+}
+
 /// Sends a request to `address` (`127.0.0.1:8080`) and waits for the head of its answer.
 pub(crate) async fn send(address: &str, request: Request<Bytes>) -> Result<Answer, Broken> {
     let exchange = async {

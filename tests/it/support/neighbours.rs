@@ -78,7 +78,7 @@ impl Neighbours {
     }
 }
 
-/// What an edge's operator is told of another region's.
+/// What an edge's operator is told of an upstream.
 pub(crate) async fn standing(edge: &Edge, upstream: &str) -> Value {
     let all = edge.admin("/upstreams").await;
     let known = all.as_array().unwrap().iter().find(|one| one["name"] == upstream);

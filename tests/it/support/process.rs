@@ -459,8 +459,22 @@ impl Drop for Dns {
     }
 }
 
+/// Attempts of an edge on upstreams of a class, whoever they were and however they ended.
+pub(crate) async fn attempts(edge: &Edge, class: &str) -> f64 {
+    let page = client::get(&edge.admin, "/metrics", &[]).await.unwrap();
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let of = |line: &&str| {
+        line.starts_with("nearhop_attempts_total{") && line.contains(&format!("class=\"{class}\""))
+    };
+    page.lines()
+        .filter(of)
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum()
+}
+
 /// A metric's value, added up over all labels where `name` has none.
 pub(crate) async fn metric(admin: &str, name: &str) -> f64 {
+    assert!(!name.contains('{') || name.ends_with('}'), "{name}: all labels or none");
     let page = client::get(admin, "/metrics", &[]).await.unwrap();
     let page = String::from_utf8(page.body.to_vec()).unwrap();
     let value = |line: &str| -> Option<f64> {
