@@ -311,7 +311,8 @@ pub(super) const fn is_soft(reason: Reason) -> bool {
     !matches!(reason, Reason::Dead | Reason::Misconfigured | Reason::Forced)
 }
 
-/// What fails for one tenant alone is held against that tenant.
+/// What fails for one tenant alone is held against that tenant: simpler than the proxy's, without
+/// upstreams and time-outs.
 struct Blame {
     tenants: Vec<Counts>,
     all: Counts,
