@@ -20,6 +20,7 @@ mod events;
 mod fuzz;
 mod health;
 mod l2;
+mod load;
 mod loaded;
 mod pods;
 mod providers;
@@ -44,6 +45,10 @@ pub use events::Events;
 pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;
 pub use l2::{L2, L2Tls};
+pub use load::{
+    Arrivals, Bounds, ChaosEvent, Criterion, LoadKey, LoadPlan, LoadProfile, Scenario, Target,
+    TargetDns, TargetRegion,
+};
 pub use loaded::{Change, Loaded};
 pub use pods::{Pod, PodSource, read_pods};
 pub use providers::{ExternalProvider, RequestKind};

@@ -71,6 +71,22 @@ pub enum RequestKind {
     Agent,
 }
 
+impl RequestKind {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Inline, Self::Fim, Self::Chat, Self::Agent];
+
+    /// Its word in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Fim => "fim",
+            Self::Chat => "chat",
+            Self::Agent => "agent",
+        }
+    }
+}
+
 /// Its text stays out of mistakes: somebody may have written a key into it.
 struct BaseUrl(String);
 

@@ -296,6 +296,11 @@ impl<'a> Section<'a> {
         self.problems.shapes.is_some() || self.fields.contains_key(name)
     }
 
+    /// A field as it is written, which still has to be asked for.
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
     fn take(&mut self, name: &'static str) -> Option<Value> {
         self.asked.push(name);
         self.fields.remove(name)
