@@ -1,5 +1,7 @@
 //! `nearhop load`: what a deployment can carry, and what becomes of it when parts fail.
 
+mod run;
+
 use clap::Subcommand;
 
 #[derive(clap::Args)]
@@ -9,8 +11,13 @@ pub(crate) struct Args {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Run scenarios against a deployment, and say whether it held
+    Run(run::Args),
+}
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    match args.command {}
+    match &args.command {
+        Command::Run(args) => run::run(args),
+    }
 }

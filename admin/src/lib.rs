@@ -9,6 +9,7 @@ mod events;
 mod fetch;
 mod listen;
 mod metrics;
+mod process;
 mod router;
 mod serve;
 pub mod tls;

@@ -72,10 +72,10 @@ impl Metrics {
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 
-    /// All of it, in Prometheus text format 0.0.4.
+    /// All of it and what the process uses, in Prometheus text format 0.0.4.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = crate::process::render().into_bytes();
         TextEncoder::new().encode(&self.0.gather(), &mut out).expect("a Vec takes every write");
         out
     }
