@@ -42,7 +42,7 @@ use crate::{
 /// Records that wait to be counted, of all workers.
 const RECORDS_MAX: usize = 1 << 16;
 /// A target of which nothing was heard for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After the load: for the ladder to be left, which takes a minute of good times.
 const COOLING: Duration = Duration::from_secs(150);
 const PREFLIGHT: Duration = Duration::from_secs(15);
@@ -150,7 +150,7 @@ pub async fn run(
     let after = match planned.criteria.contains(&Criterion::GracefulDegradation) && silent.is_none()
     {
         true => cool(&client, target, &places, stop).await,
-        false => tally.seconds.last().and_then(|second| second.levels.values().max().copied()),
+        false => None,
     };
     drop(beside);
     let mut happened = Vec::new();

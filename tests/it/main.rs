@@ -20,6 +20,7 @@ mod hedging;
 mod hops;
 mod ladder;
 mod leaks;
+mod load;
 mod local;
 mod matrix;
 mod must_miss;

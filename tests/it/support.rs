@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod rules;
 pub(crate) mod scene;
+pub(crate) mod stalling;
 pub(crate) mod steady;
 pub(crate) mod tasks;
 pub(crate) mod typist;
