@@ -11,7 +11,9 @@ use nearhop_edge_cache::{
     l2::{self, Applied},
 };
 use nearhop_routing::Class;
+use prometheus::IntGauge;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, mpsc},
     time::interval,
 };
@@ -72,6 +74,16 @@ pub(crate) async fn size_gate(shared: Arc<Shared>) {
         let limit = places(Some(shared.upstreams.capacity(requests, clock::now())), requests);
         shared.gate.resize(limit, requests / 4);
         shared.metrics.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+}
+
+/// Counts the tasks of the edge's runtimes once a second: what is never ended shows there first.
+pub(crate) async fn count_tasks(runtimes: [Handle; 2], tasks: IntGauge) {
+    let mut tick = interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let alive: usize = runtimes.iter().map(|one| one.metrics().num_alive_tasks()).sum();
+        tasks.set(i64::try_from(alive).unwrap_or(i64::MAX));
     }
 }
 

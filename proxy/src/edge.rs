@@ -31,7 +31,7 @@ use nearhop_routing::{Budget, BudgetSettings, Ladder, LadderSettings};
 use pingora::services::background::BackgroundService as _;
 use sd_notify::NotifyState;
 use tokio::{
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::{interval, sleep, timeout},
@@ -40,7 +40,8 @@ use tokio::{
 use crate::{
     auditor::{self, Auditor},
     background::{
-        fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files,
+        count_tasks, fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate,
+        watch_files,
     },
     buffer::Room,
     client::Side,
@@ -384,6 +385,8 @@ impl Edge {
             operations.spawn(keep_fresh(paths, peer.acceptor, move || mutual_acceptor(&peer.tls)));
         }
         let checks = probe::service(&self.shared.upstreams, &self.probes, &self.shared.exchanges);
+        let runtimes = [Handle::current(), operations.handle().clone()];
+        operations.spawn(count_tasks(runtimes, self.shared.metrics.tasks.clone()));
         let seen = stopping_seen.clone();
         operations.spawn(async move { checks.start(seen).await });
         if let Some(local) = self.local.take() {

@@ -14,6 +14,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) limited: IntCounterVec,
     pub(crate) jwks: IntCounterVec,
     pub(crate) in_progress: IntGauge,
+    pub(crate) tasks: IntGauge,
     pub(crate) buffered: IntGauge,
     pub(crate) connections: IntGauge,
     pub(crate) connections_refused: IntCounterVec,
@@ -90,6 +91,7 @@ impl EdgeMetrics {
                 &["result"],
             ),
             in_progress: metrics.gauge("nearhop_requests_in_progress", "Requests being answered."),
+            tasks: metrics.gauge("nearhop_tasks", "Tasks of the runtimes that have not ended."),
             buffered: metrics
                 .gauge("nearhop_buffered_bytes", "Bytes of requests and answers held at once."),
             connections: metrics

@@ -134,7 +134,10 @@ async fn what_was_measured_is_kept_when_the_target_dies_or_the_user_has_seen_eno
     signal(load.child.id().into(), "INT");
     let (code, said, _) = load.end().await;
     let report = load.report();
-    assert_eq!((code, &report["ended"], &report["overall"]), (1, &json!("interrupted"), &json!("invalid")));
+    assert_eq!(
+        (code, &report["ended"], &report["overall"]),
+        (1, &json!("interrupted"), &json!("invalid"))
+    );
     assert!(count(&report, "answered") >= 99 && said.contains("ENDED EARLY"), "{said}");
 }
 
@@ -155,8 +158,18 @@ fn check_refused(scenario: &str, arguments: &[&str], expected: &[&str], code: i3
 #[test]
 fn what_cannot_be_run_is_told_before_anything_is_asked() {
     let fine = "scenarios: [{name: s, duration: 1s}]";
-    check_refused("scenarios: [{name: s, durations: 1s}]", &[], &["scenarios[0].durations", "`duration`"], 64);
-    check_refused("scenarios: [{name: s, profile: {users: -5}}]", &[], &["scenarios[0].profile.users"], 64);
+    check_refused(
+        "scenarios: [{name: s, durations: 1s}]",
+        &[],
+        &["scenarios[0].durations", "`duration`"],
+        64,
+    );
+    check_refused(
+        "scenarios: [{name: s, profile: {users: -5}}]",
+        &[],
+        &["scenarios[0].profile.users"],
+        64,
+    );
     check_refused(fine, &[], &["--target FILE", "--emulate"], 1);
     check_refused(fine, &["--scale", "0"], &["--scale 0", "over 0"], 1);
     check_refused(fine, &["--scenario", "peak"], &["--scenario", "It has s"], 1);
@@ -199,9 +212,11 @@ fn a_fraction_of_a_shipped_scenario_is_measured_and_never_called_a_pass() {
             .arg(&out)
             .output()
             .unwrap();
-        let said = String::from_utf8(ended.stdout).unwrap() + &String::from_utf8_lossy(&ended.stderr);
+        let said =
+            String::from_utf8(ended.stdout).unwrap() + &String::from_utf8_lossy(&ended.stderr);
         let report = std::fs::read_to_string(out.join(format!("{name}.json")));
-        let report: Value = serde_json::from_str(&report.unwrap_or_else(|_| panic!("{said}"))).unwrap();
+        let report: Value =
+            serde_json::from_str(&report.unwrap_or_else(|_| panic!("{said}"))).unwrap();
         check_report(&report, &said);
         check_page(&out.join(format!("{name}.html")));
     }
@@ -212,15 +227,27 @@ fn check_report(report: &Value, said: &str) {
     assert!(said.contains("A FRACTION"), "{said}");
     let outcomes = report["all"]["outcomes"].as_object().unwrap();
     let sum: u64 = outcomes.values().map(|count| count.as_u64().unwrap()).sum();
-    let due: u64 = report["seconds"].as_array().unwrap().iter().map(|one| one["due"].as_u64().unwrap()).sum();
+    let due: u64 =
+        report["seconds"].as_array().unwrap().iter().map(|one| one["due"].as_u64().unwrap()).sum();
     assert_eq!(sum, due, "each is counted once: {said}");
     assert!(count(report, "answered") > 10, "{said}");
     for wrong in ["refused_4xx", "unreachable", "garbled", "broken_off", "not_sent"] {
         assert_eq!(count(report, wrong), 0, "{wrong}: {said}");
     }
-    let rows: Vec<&str> = report["rows"].as_array().unwrap().iter().map(|row| row["metric"].as_str().unwrap()).collect();
-    assert_eq!(rows, ["P50 latency", "P99 latency", "error rate", "throughput", "CPU use", "GPU use"]);
-    assert!(report["rows"][4]["value"].as_f64().unwrap() > 0.0, "the target's processes say so: {said}");
+    let rows: Vec<&str> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["metric"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        rows,
+        ["P50 latency", "P99 latency", "error rate", "throughput", "CPU use", "GPU use"]
+    );
+    assert!(
+        report["rows"][4]["value"].as_f64().unwrap() > 0.0,
+        "the target's processes say so: {said}"
+    );
     assert_eq!(report["rows"][5]["verdict"], "not_measured");
     // What clients were told they used the edge has counted, and purges held.
     let no_loss = &report["criteria"][1];
@@ -230,7 +257,9 @@ fn check_report(report: &Value, said: &str) {
     let streams = report["all"]["inter_token"]["count"].as_u64().unwrap();
     assert!(streams > 0, "streams have tokens behind the first: {said}");
     let need = &report["capacity"][0];
-    assert!(need["edge_cores"].as_f64().unwrap() > 0.0 && need["pod_cores"].as_f64().unwrap() > 0.0);
+    assert!(
+        need["edge_cores"].as_f64().unwrap() > 0.0 && need["pod_cores"].as_f64().unwrap() > 0.0
+    );
     let text = report.to_string();
     assert!(!text.contains("nh-dev"), "no key in the report");
 }

@@ -14,6 +14,7 @@ mod deploy;
 mod disconnects;
 mod discovered;
 mod editors;
+mod endurance;
 mod failover;
 mod floods;
 mod hedging;

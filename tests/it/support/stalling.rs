@@ -45,7 +45,8 @@ impl Stalling {
                         let _ = request.into_body().collect().await;
                         let _ = gate.wait_for(|stalled| !stalled).await;
                         counted.send_modify(|count| *count += 1);
-                        let answer = Response::builder().header(header::CONTENT_TYPE, "application/json");
+                        let answer =
+                            Response::builder().header(header::CONTENT_TYPE, "application/json");
                         Ok::<_, Infallible>(answer.body(Full::new(Bytes::from(ANSWER))).unwrap())
                     }
                 });
