@@ -1,5 +1,8 @@
 //! `nearhop load`: what a deployment can carry, and what becomes of it when parts fail.
 
+mod act;
+mod emulate;
+
 use clap::Subcommand;
 
 #[derive(clap::Args)]
@@ -9,8 +12,16 @@ pub(crate) struct Args {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Run regions on this machine, with links between them that can be cut
+    Emulate(emulate::Args),
+    /// Make something fail in emulated regions, or put it right
+    Act(act::Args),
+}
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    match args.command {}
+    match &args.command {
+        Command::Emulate(args) => emulate::run(args),
+        Command::Act(args) => act::run(args),
+    }
 }

@@ -1,6 +1,8 @@
 //! `nearhop`: the command line. One file a subcommand; assembles roles, holds no logic.
 
+mod built_in;
 mod cache;
+mod certificates;
 mod check;
 mod config;
 mod dev;
@@ -9,6 +11,7 @@ mod edge;
 mod explain;
 mod key;
 mod lifeline;
+mod load;
 mod log;
 mod model;
 mod operator;
@@ -45,6 +48,8 @@ enum Command {
     Explain(explain::Args),
     /// Look at an edge's cache, or drop what is in it
     Cache(cache::Args),
+    /// Measure what a deployment carries, and what becomes of it when parts fail
+    Load(load::Args),
     /// Check a configuration file; exit code 64 if it has mistakes
     Check(check::Args),
     /// Show the default configuration
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::Dns(args) => dns::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Cache(args) => cache::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Model(args) => model::run(&args),

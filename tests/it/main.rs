@@ -38,3 +38,4 @@ mod soak;
 mod transport;
 mod typing;
 mod typing_model;
+mod world;
