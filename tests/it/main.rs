@@ -16,6 +16,7 @@ mod discovered;
 mod editors;
 mod failover;
 mod floods;
+mod full_disk;
 mod hedging;
 mod hops;
 mod ladder;
