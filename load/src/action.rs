@@ -172,4 +172,14 @@ mod tests {
         let error = Action::from_words("kill_edge", &words(&["us-west"])).unwrap_err().to_string();
         assert!(error.contains("unknown field `us-west`"), "{error}");
     }
+
+    #[test]
+    fn the_list_of_forms_has_every_action() {
+        let error = serde_json::from_str::<Action>(r#"{"action": "?"}"#).unwrap_err().to_string();
+        let names: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert!(names.len() > 8 && names.contains(&"undo"), "{error}");
+        let forms: Vec<&str> =
+            FORMS.split(", ").map(|form| form.split(' ').next().unwrap()).collect();
+        assert!(names.iter().all(|name| forms.contains(name)), "{names:?}");
+    }
 }
