@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Starts everything, then does what is asked; returns only when it cannot go on.
 async fn work(args: &Args, running: &mut Running) -> anyhow::Result<()> {
     running.start().await?;
-    settle::all_regions_are_up(running).await?;
+    settle::everybody_sees_everybody(running).await?;
     let control = running.control();
     let listener = UnixListener::bind(&control)
         .with_context(|| format!("no socket at {}", control.display()))?;

@@ -34,7 +34,8 @@ const SERVERS: [Place; 3] = [
 ];
 
 const PODS_MAX: usize = 50;
-const SCALE_MAX: f64 = 4.0;
+/// Half a second there and back: nobody on Earth is farther away.
+const SCALE_MAX: f64 = 2.0;
 
 /// Light in fibre: kilometres a millisecond.
 const KM_PER_MS: f64 = 200.0;

@@ -39,6 +39,14 @@ impl World {
         self.layout.servers.iter().map(|server| self.at(server.name, ADMIN)).collect()
     }
 
+    /// Where edges say what they know, and of how many upstreams each knows: pods and other regions.
+    #[must_use]
+    pub fn edge_admins(&self) -> (Vec<String>, usize) {
+        let regions = &self.layout.regions;
+        let admins = regions.iter().map(|region| self.at(region.name, ADMIN));
+        (admins.collect(), self.layout.pods + regions.len() - 1)
+    }
+
     fn pod_admins(&self, region: &str) -> Vec<String> {
         let pods = self.nodes.iter().filter(|node| node.role == Role::Pod && node.site == region);
         pods.map(|pod| self.at(&pod.site, pod.admin_port())).collect()

@@ -13,7 +13,11 @@ fn asked(regions: &str) -> Asked {
 
 /// Sites are numbered as the emulator numbers them.
 fn world(regions: &str) -> World {
-    let layout = Layout::new(&asked(regions)).unwrap();
+    world_of(&asked(regions))
+}
+
+fn world_of(asked: &Asked) -> World {
+    let layout = Layout::new(asked).unwrap();
     let sites: Vec<String> = layout.sites().into_iter().map(str::to_owned).collect();
     World::new(layout, |name| {
         let at = sites.iter().position(|site| site == name).unwrap();
@@ -55,7 +59,7 @@ fn regions_are_named_or_counted_and_mistakes_are_answered_with_what_there_is() {
         (asked("us-west,us-west"), "--regions has `us-west` twice".to_owned()),
         (Asked { pods: 0, ..asked("1") }, "--pods is 0; write 1 to 50".to_owned()),
         (Asked { servers: 4, ..asked("1") }, "--dns-servers is 4; write 1 to 3".to_owned()),
-        (Asked { scale: f64::NAN, ..asked("1") }, "--delay-scale is NaN; write 0 to 4".to_owned()),
+        (Asked { scale: f64::NAN, ..asked("1") }, "--delay-scale is NaN; write 0 to 2".to_owned()),
     ] {
         assert_eq!(Layout::new(&asked).unwrap_err().to_string(), expected);
     }
@@ -94,8 +98,8 @@ fn delays_are_those_between_such_places() {
 
 #[test]
 fn every_configuration_is_a_good_one() {
-    for regions in ["1", "2", "3"] {
-        let world = world(regions);
+    for (regions, scale) in [("1", 1.0), ("2", 0.0), ("3", 1.0), ("3", 2.0)] {
+        let world = world_of(&Asked { scale, ..asked(regions) });
         for node in world.nodes() {
             let config = world.config(node, &material(), Path::new("/d"));
             Config::read(&config.to_string(), &node.name, &|_| None)

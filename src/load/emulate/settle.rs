@@ -1,5 +1,5 @@
-//! A world is ready when its DNS servers know that all regions are up: while nodes start, those that
-//! run already see that others do not.
+//! A world is ready when everybody sees everybody: while nodes start, those that run already see that
+//! others do not.
 
 use std::time::Duration;
 
@@ -15,26 +15,39 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 const ANSWER_MAX: usize = 1 << 20;
 
-pub(super) async fn all_regions_are_up(running: &Running) -> anyhow::Result<()> {
-    let token = &running.material().admin_token;
-    let deadline = clock::now() + PATIENCE;
-    for admin in running.world().dns_admins() {
-        while !knows_all_up(&admin, token).await {
-            if clock::now() > deadline {
-                bail!(
-                    "{admin} does not see all regions up after {PATIENCE:?}; is this machine too busy?"
-                );
-            }
-            sleep(PAUSE).await;
-        }
+/// Waits until DNS servers know that all regions are up, and edges that their pods and each other are.
+pub(super) async fn everybody_sees_everybody(running: &Running) -> anyhow::Result<()> {
+    let (world, token) = (running.world(), &running.material().admin_token);
+    let regions_up =
+        |known: &[Value]| !known.is_empty() && known.iter().all(|region| region["health"] == "up");
+    let (edges, upstreams) = world.edge_admins();
+    let upstreams_ready = |known: &[Value]| {
+        known.len() == upstreams && known.iter().all(|upstream| upstream["ready"] == true)
+    };
+    for admin in world.dns_admins() {
+        until(&format!("http://{admin}/admin/v1/regions"), token, regions_up).await?;
+    }
+    for admin in edges {
+        until(&format!("http://{admin}/admin/v1/upstreams"), token, upstreams_ready).await?;
     }
     Ok(())
 }
 
-async fn knows_all_up(admin: &str, token: &str) -> bool {
-    let url = format!("http://{admin}/admin/v1/regions");
+async fn until(url: &str, token: &str, holds: impl Fn(&[Value]) -> bool) -> anyhow::Result<()> {
+    let deadline = clock::now() + PATIENCE;
+    while !holds(&list(url, token).await) {
+        if clock::now() > deadline {
+            bail!("after {PATIENCE:?} not all is well by {url}; is this machine too busy?");
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// What is said there; nothing, where nothing is.
+async fn list(url: &str, token: &str) -> Vec<Value> {
     let question = Question {
-        url: &url,
+        url,
         host: None,
         trust: Trust::System,
         body: None,
@@ -42,7 +55,6 @@ async fn knows_all_up(admin: &str, token: &str) -> bool {
         limit: ANSWER_MAX,
         within: ANSWER,
     };
-    let Ok(answer) = fetch(question).await else { return false };
-    let regions: Vec<Value> = serde_json::from_slice(&answer).unwrap_or_default();
-    !regions.is_empty() && regions.iter().all(|region| region["health"] == "up")
+    let answer = fetch(question).await;
+    answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok()).unwrap_or_default()
 }
