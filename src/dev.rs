@@ -4,8 +4,6 @@
 //! what works here works elsewhere. A dead pod stays dead unless `--restart`: kill one and watch
 //! the editor not notice.
 
-mod certificates;
-
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -15,7 +13,6 @@ use std::{
 use anyhow::{Context as _, bail};
 use nearhop_admin::reserve;
 use nearhop_conf::{Log, Secret};
-use nearhop_origin_inference::{Model, ModelKind};
 use nearhop_proxy::child::{self, Child};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,8 +21,9 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use self::certificates::Certificates;
 use crate::{
+    built_in::{MMDB, ServedModel, ZONE, find_model},
+    certificates::Certificates,
     key::{hash_hex, random_hex},
     lifeline,
     log::Logging,
@@ -68,10 +66,6 @@ const KEY: &str = "nh-dev";
 pub(crate) const DNS_PORT: u16 = 5300;
 /// Where the operator of `dev`'s edge asks.
 pub(crate) const ADMIN_PORT: u16 = 8081;
-/// Documentation networks at made-up places; see `scripts/geo/mmdb.py`.
-const MMDB: &[u8] = include_bytes!("../conf/data/documentation.mmdb");
-/// The zone that the DNS server answers for.
-const ZONE: &str = "complete.example.com";
 /// A pod's admin port stands this much over its serving port.
 const POD_ADMIN_OFFSET: u16 = 100;
 const RESTART_DELAY: Duration = Duration::from_millis(500);
@@ -112,36 +106,7 @@ const fn pod_admin(port: u16) -> u16 {
     if port == 0 { 0 } else { port.saturating_add(POD_ADMIN_OFFSET) }
 }
 
-/// What the pods serve.
-struct DevModel {
-    folder: PathBuf,
-    name: String,
-}
-
-/// The folder asked for, else the repository's, seen from here or from the binary.
-fn find_model(asked: Option<&Path>) -> anyhow::Result<DevModel> {
-    const BUILT_IN: &str = "origin-inference/models/nearhop-mini";
-    let places: Vec<PathBuf> = match asked {
-        Some(folder) => vec![folder.to_owned()],
-        None => {
-            let binary = std::env::current_exe().unwrap_or_default();
-            let above = binary.ancestors().skip(1).map(|folder| folder.join(BUILT_IN));
-            std::iter::once(PathBuf::from(BUILT_IN)).chain(above).collect()
-        }
-    };
-    let found = places.iter().find(|folder| folder.is_dir());
-    let folder = found.with_context(|| {
-        let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        format!("no model folder: looked at {}. Name one with --model DIR", tried.join(", "))
-    })?;
-    let model = Model::load(folder)?;
-    if model.kind() == ModelKind::Embed {
-        bail!("{} embeds texts; --model takes a model that completes them", folder.display());
-    }
-    Ok(DevModel { folder: std::path::absolute(folder)?, name: model.report().name })
-}
-
-async fn supervise(args: &Args, model: &DevModel) -> anyhow::Result<()> {
+async fn supervise(args: &Args, model: &ServedModel) -> anyhow::Result<()> {
     // Before the first child: a signal from now on must find somebody who ends them.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -162,7 +127,7 @@ async fn supervise(args: &Args, model: &DevModel) -> anyhow::Result<()> {
 /// Starts everything, then waits on it; returns only when it cannot go on.
 async fn run_children(
     args: &Args,
-    model: &DevModel,
+    model: &ServedModel,
     (folder, tls): (&TempDir, Option<&Certificates>),
     children: &mut Vec<Child>,
 ) -> anyhow::Result<()> {

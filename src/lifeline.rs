@@ -10,6 +10,7 @@ use tokio::{
 /// Calls `on_end` when standard input ends. Watches on a thread of its own: whatever the rest of
 /// the process does, its parent's end is noticed.
 pub(crate) fn hold(on_end: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    wake_at_parents_end();
     let watch = move || {
         let mut byte = [0];
         while matches!(std::io::stdin().read(&mut byte), Ok(1..)) {}
@@ -17,6 +18,16 @@ pub(crate) fn hold(on_end: impl FnOnce() + Send + 'static) -> std::io::Result<()
     };
     std::thread::Builder::new().name("lifeline".to_owned()).spawn(watch)?;
     Ok(())
+}
+
+/// A process that was stopped notices nothing: at its parent's end it goes on, and notices. To one that
+/// runs the signal says nothing.
+fn wake_at_parents_end() {
+    #[cfg(target_os = "linux")]
+    {
+        // Best effort: without it only stopped processes outlive their parent.
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGCONT);
+    }
 }
 
 /// Ends when standard input ends where this process is `held`; never otherwise.

@@ -1,6 +1,8 @@
 //! `nearhop`: the command line. One file a subcommand; assembles roles, holds no logic.
 
+mod built_in;
 mod cache;
+mod certificates;
 mod check;
 mod config;
 mod dev;

@@ -134,14 +134,32 @@ impl Usage {
         let counts: Arc<Mutex<Counts>> = Arc::default();
         let healthy = Arc::new(AtomicBool::new(true));
         let error = |source| UsageError { path: path.to_owned(), source };
-        let mut connection = open(path).map_err(error)?;
-        read_back(&connection, &counts, clock::since_epoch()).map_err(error)?;
+        let opened = open(path).and_then(|connection| {
+            read_back(&connection, &counts, clock::since_epoch())?;
+            Ok(connection)
+        });
+        let mut connection = match opened {
+            Ok(connection) => Some(connection),
+            // Not a reason to serve nobody. What was used before is known when it can be opened.
+            Err(source) if no_space(&source) => {
+                tracing::error!(path = %path.display(), "no space for the usage file; usage is kept in memory");
+                healthy.store(false, Ordering::Release);
+                None
+            }
+            Err(source) => return Err(error(source)),
+        };
         let (stop, stopped) = mpsc::channel();
         let (shared, health) = (Arc::clone(&counts), Arc::clone(&healthy));
+        let file = path.to_owned();
         let write = move || {
             loop {
                 let last = !matches!(stopped.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout));
-                let written = write(&mut connection, &shared, clock::since_epoch());
+                let written = match &mut connection {
+                    Some(connection) => write(connection, &shared, clock::since_epoch()),
+                    none => open(&file).and_then(|opened| {
+                        write(none.insert(opened), &shared, clock::since_epoch())
+                    }),
+                };
                 if let Err(error) = &written
                     && health.load(Ordering::Acquire)
                 {
@@ -244,6 +262,15 @@ impl Drop for Usage {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// SQLite says so itself, or that it could not enlarge one of the files beside its own.
+fn no_space(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    error.sqlite_error().is_some_and(|error| {
+        let [write, size] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
+        error.code == ffi::ErrorCode::DiskFull || [write, size].contains(&error.extended_code)
+    })
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {

@@ -23,6 +23,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use self::memory::Memory;
 pub use self::view::VOTES_PATH;
 use self::view::{Opinion, VIEW_BYTES_MAX, View, used};
 use crate::{
@@ -69,6 +70,7 @@ pub struct Vantage {
     own: Mutex<BTreeMap<String, Watched>>,
     heard: Mutex<HashMap<String, Heard>>,
     states: ArcSwap<BTreeMap<String, State>>,
+    memory: Memory,
     metrics: VantageMetrics,
 }
 
@@ -152,7 +154,8 @@ impl Vantage {
             known.entry(name.clone()).or_default();
         }
         let (own, states) = (Mutex::new(own), ArcSwap::from_pointee(known));
-        Self { post, own, heard: Mutex::default(), states, metrics }
+        let memory = Memory::new(post.settings.state_file.as_deref());
+        Self { post, own, heard: Mutex::default(), states, memory, metrics }
     }
 
     /// What it is made of.
@@ -350,17 +353,9 @@ impl Vantage {
             }
             after.insert(name.clone(), State { health, moved, used, votes: Some(tally) });
         }
+        self.memory.keep(&after);
         if after == **before {
             return;
-        }
-        let to_keep = |states: &BTreeMap<String, State>| -> Vec<(Health, f64)> {
-            states.values().map(|state| (state.health, state.moved)).collect()
-        };
-        if let Some(file) = &self.post.settings.state_file
-            && to_keep(&after) != to_keep(&before)
-            && let Err(error) = memory::keep(file, &after)
-        {
-            tracing::warn!(%error, file = %file.display(), "health.state_file cannot be written");
         }
         self.states.store(Arc::new(after));
         changed();

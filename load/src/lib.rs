@@ -12,13 +12,13 @@
 //! Absent on purpose: several machines that send together. A run says how late it was itself; where
 //! that is too late, run it on more machines, each with its part of `scale`.
 
-mod action;
+pub mod action;
 mod alarm;
 mod canary;
 mod capacity;
 mod chaos;
 mod connections;
-mod control;
+pub mod control;
 mod corpus;
 mod crowd;
 mod exchange;
@@ -34,6 +34,7 @@ mod trace;
 mod verdict;
 mod watch;
 mod worker;
+pub mod world;
 
 pub use canary::Purges;
 pub use capacity::{Costs, Need, PathCosts};

@@ -73,9 +73,23 @@ impl Child {
     /// # Errors
     /// [`ChildError::Spawn`].
     pub fn spawn(name: &str, arguments: &[OsString]) -> Result<Self, ChildError> {
+        match std::env::current_exe() {
+            Ok(binary) => {
+                let mut command = std::process::Command::new(binary);
+                command.args(arguments);
+                Self::start(name, command)
+            }
+            Err(error) => Err(ChildError::Spawn { name: name.to_owned(), error }),
+        }
+    }
+
+    /// The same, of a command that becomes this binary: in another place, or with a log of its own.
+    ///
+    /// # Errors
+    /// [`ChildError::Spawn`].
+    pub fn start(name: &str, command: std::process::Command) -> Result<Self, ChildError> {
         let started = || {
-            let mut process = Command::new(std::env::current_exe()?)
-                .args(arguments)
+            let mut process = Command::from(command)
                 .args(["--ready-json", "--lifeline"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -124,6 +138,14 @@ impl Child {
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Ends it at once, as a crash does, and waits for its end.
+    ///
+    /// # Errors
+    /// It has ended already, or cannot be ended.
+    pub async fn kill(&mut self) -> io::Result<()> {
+        self.process.kill().await
     }
 
     /// Memory it holds (resident), bytes; `None` where the system does not tell.

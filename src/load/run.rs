@@ -14,10 +14,10 @@ use nearhop_conf::{
     source::{self, process_env},
 };
 use nearhop_load::{Options, Overall, PathCosts, Report};
-use nearhop_proxy::child::{self, Child};
 use serde_json::json;
 use tokio::task::LocalSet;
 
+use super::regions::Regions;
 use crate::{lifeline, print_line};
 
 #[derive(clap::Args)]
@@ -86,9 +86,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        let (target, emulator) = target(args, plan.target.as_ref()).await?;
+        let (target, regions) = target(args, plan.target.as_ref()).await?;
         let done = run_all(args, &scenarios, &Arc::new(target), &options).await;
-        child::stop_all(emulator.into_iter().collect()).await;
+        if let Some(regions) = regions {
+            regions.stop().await;
+        }
         done
     })
 }
@@ -178,10 +180,11 @@ fn planned(scenario: &Scenario, options: &Options) -> String {
     )
 }
 
-/// Whom to ask, and the emulator that was started for it.
-async fn target(args: &Args, beside: Option<&Target>) -> anyhow::Result<(Target, Option<Child>)> {
+/// Whom to ask, and the regions that were started for it.
+async fn target(args: &Args, beside: Option<&Target>) -> anyhow::Result<(Target, Option<Regions>)> {
     if args.emulate {
-        bail!("--emulate: not yet");
+        let (regions, target) = Regions::start().await?;
+        return Ok((target, Some(regions)));
     }
     if let Some(path) = &args.target {
         let text = source::read(path)?;

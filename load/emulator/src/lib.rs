@@ -46,8 +46,11 @@
 //!
 //! Emulators do not collide: each has a subnet of its own in 10.128.0.0/9, and namespaces that carry the
 //! process's id. What a killed process left behind is removed by the next start.
+//!
+//! A [`Disk`] is a small file system that really fills up, for what a site's processes write.
 
 mod clock;
+mod disk;
 mod emulator;
 mod error;
 mod forward;
@@ -57,6 +60,7 @@ mod packet;
 pub mod process;
 mod tun;
 
+pub use disk::Disk;
 pub use emulator::{Emulator, HOST, Link, Site};
 pub use error::Error;
 pub use link::Counts;

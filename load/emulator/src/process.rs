@@ -47,7 +47,8 @@ pub fn resume(id: u32) -> io::Result<()> {
 }
 
 /// Is there such a process? One that nobody waited for yet counts.
-pub(crate) fn exists(id: u32) -> bool {
+#[must_use]
+pub fn exists(id: u32) -> bool {
     pid(id).is_ok_and(|pid| signal::kill(pid, None) != Err(nix::errno::Errno::ESRCH))
 }
 

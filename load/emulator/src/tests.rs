@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Counts, Emulator, Error, HOST, Site, clock, process};
+use crate::{Counts, Disk, Emulator, Error, HOST, Site, clock, process};
 
 /// For conditions that hold at once, on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -388,4 +388,33 @@ fn names_of_sites_are_their_own() {
     for sites in [&["us", "us"][..], &["us", HOST]] {
         assert!(matches!(Emulator::start(sites), Err(Error::Sites(_))), "{sites:?}");
     }
+}
+
+#[test]
+fn a_disk_that_is_full_refuses_what_others_write_until_it_is_cleared() {
+    let folder = std::env::temp_dir().join(format!("nearhop-disk-test-{}", std::process::id()));
+    let disk = match Disk::mount(&folder, 1 << 20) {
+        Ok(disk) => disk,
+        Err(error @ Error::Missing(_)) => {
+            assert!(!required(), "NEARHOP_REQUIRE_CLIENTS is set, and {error}");
+            eprintln!("SKIPPED: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let file = disk.path().join("state");
+    std::fs::write(&file, "before").unwrap();
+    for _ in 0..2 {
+        disk.fill().unwrap();
+        let error = std::fs::write(disk.path().join("more"), "x").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+    for _ in 0..2 {
+        disk.clear().unwrap();
+        std::fs::write(disk.path().join("more"), "x").unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
+    drop(disk);
+    assert!(!file.exists(), "it is unmounted");
+    std::fs::remove_dir(&folder).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Certificates for `nearhop dev --tls`: an authority of this run's own, whose key is gone when it
-//! ends, and what the edge and the pods show.
+//! Certificates for `nearhop dev --tls` and the nodes of an emulated world: an authority of this run's
+//! own, whose key is gone when it has signed, and what the roles show.
 
 use std::{
     fs,
@@ -24,31 +24,41 @@ use serde_json::{Value, json};
 /// The names in them; `.test` is nobody's (RFC 6761).
 const EDGE: &str = "edge.nearhop.test";
 const PODS: &str = "pods.nearhop.test";
+const NODES: &str = "nodes.nearhop.test";
 /// Longer than anybody leaves a development run alone.
 const DAYS: u32 = 30;
 
 /// The files of a run.
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     folder: PathBuf,
 }
 
 impl Certificates {
     /// Makes them below `folder`.
-    pub(super) fn make(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn make(folder: &Path) -> anyhow::Result<Self> {
+        Self::issue(folder, &[("edge", &["localhost", EDGE]), ("pod", &[PODS])])
+    }
+
+    /// A `tls` section, with files below `folder`, for nodes that all show each other the same one.
+    pub(crate) fn of_nodes(folder: &Path) -> anyhow::Result<Value> {
+        Ok(Self::issue(folder, &[("node", &[NODES])])?.mutual("node", NODES))
+    }
+
+    /// A certificate and a key for each name of a file, with the names that stand in it.
+    fn issue(folder: &Path, wanted: &[(&str, &[&str])]) -> anyhow::Result<Self> {
         let made = Self { folder: folder.to_owned() };
         let authority = Issuer::new()?;
         fs::write(made.authority(), authority.certificate.to_pem()?)?;
-        let local = ["localhost", EDGE];
-        for (name, names) in [("edge", &local[..]), ("pod", &[PODS])] {
+        for (file, names) in wanted {
             let (certificate, key) = authority.issue(names)?;
-            fs::write(folder.join(format!("{name}.pem")), certificate.to_pem()?)?;
-            fs::write(folder.join(format!("{name}-key.pem")), key.private_key_to_pem_pkcs8()?)?;
+            fs::write(folder.join(format!("{file}.pem")), certificate.to_pem()?)?;
+            fs::write(folder.join(format!("{file}-key.pem")), key.private_key_to_pem_pkcs8()?)?;
         }
         Ok(made)
     }
 
     /// Whom clients must trust.
-    pub(super) fn authority(&self) -> PathBuf {
+    pub(crate) fn authority(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
@@ -67,17 +77,17 @@ impl Certificates {
     }
 
     /// `edge.tls`.
-    pub(super) fn public(&self) -> Value {
+    pub(crate) fn public(&self) -> Value {
         json!({ "certificates": [self.pair("edge")] })
     }
 
     /// `edge.upstream.tls`.
-    pub(super) fn toward_pods(&self) -> Value {
+    pub(crate) fn toward_pods(&self) -> Value {
         self.mutual("edge", PODS)
     }
 
     /// `origin.tls`.
-    pub(super) fn of_pods(&self) -> Value {
+    pub(crate) fn of_pods(&self) -> Value {
         self.mutual("pod", EDGE)
     }
 }
