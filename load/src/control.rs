@@ -1,4 +1,4 @@
-//! The Unix socket of a running world: one JSON line a request, one a answer.
+//! The Unix socket of a running world: one JSON line a request, one an answer.
 //!
 //! ```text
 //! → {"action": "kill_llm_nodes", "count": 3}
@@ -7,7 +7,7 @@
 //! ← {"error": "region `us` is not here; the regions are us-west, eu-west, ap-south"}
 //! ```
 //!
-//! This file is the client; [`serve`] is the other end.
+//! This file is the client; [`serve()`] is the other end.
 
 mod serve;
 
