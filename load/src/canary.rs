@@ -47,6 +47,12 @@ pub(crate) async fn round(
     ask_and_purge(client, target, &places.of(region), region).await
 }
 
+/// The first key of which the tenant is known, and that tenant.
+pub(crate) fn whose(target: &Target) -> Option<(usize, &str)> {
+    let known = target.keys.iter().enumerate();
+    known.filter_map(|(at, key)| Some((at, key.tenant.as_deref()?))).next()
+}
+
 /// Whether a purge held.
 async fn ask_and_purge(
     client: &Client,
@@ -54,6 +60,7 @@ async fn ask_and_purge(
     addresses: &[SocketAddr],
     region: usize,
 ) -> Option<bool> {
+    let (key, tenant) = whose(target)?;
     let name = format!("{:016x}", fastrand::u64(..));
     let body = json!({
         "model": target.model,
@@ -66,7 +73,7 @@ async fn ask_and_purge(
         kind: RequestKind::Inline,
         body: body.to_string().into(),
         streamed: false,
-        key: 0,
+        key,
         region,
         typed: None,
     };
@@ -80,7 +87,7 @@ async fn ask_and_purge(
         url: &url,
         host: None,
         trust: Trust::System,
-        body: Some(json!({ "file_hash": name }).to_string().into()),
+        body: Some(json!({"tenant": tenant, "file_hash": name}).to_string().into()),
         bearer: target.admin_token.as_ref().map(nearhop_conf::Secret::reveal),
         limit: ANSWER_MAX,
         within: PATIENCE,

@@ -120,6 +120,8 @@ pub struct Report {
     pub all: KindReport,
     /// By kind.
     pub kinds: Vec<KindReport>,
+    /// By where users are.
+    pub regions: Vec<KindReport>,
     /// By kind and source.
     pub sources: Vec<SourceReport>,
     /// The generator's own part.
@@ -139,11 +141,11 @@ pub struct Report {
     pub(crate) curves: Vec<(String, Vec<(f64, f64)>)>,
 }
 
-/// Requests of one kind.
+/// Requests of one kind, of one region, or all.
 #[derive(Debug, Clone, Serialize)]
 pub struct KindReport {
-    /// Its name, or `all`.
-    pub kind: String,
+    /// The kind's name, the region's, or `all`.
+    pub name: String,
     /// How many ended how.
     pub outcomes: BTreeMap<&'static str, u64>,
     /// Of those that count, the share without an answer.
@@ -257,6 +259,11 @@ impl Report {
                 .into_iter()
                 .map(|kind| KindReport::of(kind.name(), &tally.kinds[kind as usize]))
                 .collect(),
+            regions: tally
+                .regions
+                .iter()
+                .map(|(at, region)| KindReport::of(&made.target.regions[*at].name, region))
+                .collect(),
             sources: tally
                 .sources
                 .iter()
@@ -300,7 +307,7 @@ impl KindReport {
     fn of(name: &str, kind: &Kind) -> Self {
         let outcomes = Outcome::ALL.into_iter().map(|one| (one.name(), kind.outcomes.of(one)));
         Self {
-            kind: name.to_owned(),
+            name: name.to_owned(),
             outcomes: outcomes.collect(),
             error_rate: kind.error_rate(),
             first_token: kind.first.summary(),

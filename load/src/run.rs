@@ -15,7 +15,7 @@ use std::{
 use nearhop_admin::clock;
 use nearhop_conf::{Arrivals, ChaosEvent, Criterion, RequestKind, Scenario, Target};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_local},
     time::{interval, sleep, timeout},
 };
@@ -35,7 +35,7 @@ use crate::{
     tally::{Tally, share},
     trace::Trace,
     verdict::Measured,
-    watch::{self, Role, Watch},
+    watch::{Role, Watch},
     worker::Work,
 };
 
@@ -45,6 +45,7 @@ const RECORDS_MAX: usize = 1 << 16;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After the load: for the ladder to be left, which takes a minute of good times.
 const COOLING: Duration = Duration::from_secs(150);
+const SHOWN_EVERY: Duration = Duration::from_secs(2);
 const PREFLIGHT: Duration = Duration::from_secs(15);
 
 /// How a scenario is run.
@@ -112,6 +113,7 @@ pub async fn run(
 
     let mut watch = Watch::new(target);
     watch.look().await;
+    let (done, seen) = oneshot::channel();
     let began_unix = clock::since_epoch();
     let began = clock::now();
     let (records, received) = mpsc::channel(RECORDS_MAX);
@@ -123,8 +125,8 @@ pub async fn run(
     let (purged, purging) = beside.purges(&client, planned.duration);
     let rate = planned.profile.rate() * options.scale;
     let progress = Progress::new(&planned, rate, options.progress);
-    let ended = count(received, &planned, (began, stop), &mut watch, progress).await;
-    let (tally, silent) = ended;
+    let watching = spawn_local(watch.keep(after(began, planned.duration), seen));
+    let (tally, silent) = count(received, &planned, (began, stop), progress).await;
     purging.abort();
     for task in tasks {
         task.abort();
@@ -157,7 +159,8 @@ pub async fn run(
     while let Ok(event) = events.try_recv() {
         happened.push(event);
     }
-    watch.look().await;
+    drop(done);
+    let watch = watching.await.map_err(std::io::Error::from)?;
     let measured = measured(&tally, &watch, rate, *purged.borrow(), after);
     let costs = costs(&tally, &watch);
     let ended = match silent {
@@ -302,7 +305,9 @@ impl Beside {
         let task = spawn_local(async move {
             let able = |region: &usize| beside.target.regions[*region].admin.is_some();
             let regions: Vec<usize> = (0..beside.target.regions.len()).filter(able).collect();
-            if beside.target.admin_token.is_none() || regions.is_empty() {
+            let target = &beside.target;
+            if target.admin_token.is_none() || canary::whose(target).is_none() || regions.is_empty()
+            {
                 return;
             }
             let every = (duration / 20).clamp(Duration::from_secs(1), Duration::from_secs(60));
@@ -327,32 +332,23 @@ impl Clone for Beside {
     }
 }
 
-/// Counts what workers write down until the last has ended, and looks at the target meanwhile. Says
-/// why it ended before its time, where the target fell silent.
+/// Counts what workers write down until the last has ended. Says why it ended before its time, where the target fell silent.
 async fn count(
     mut received: mpsc::Receiver<Record>,
     planned: &Scenario,
     (began, stop): (Instant, &Arc<AtomicBool>),
-    watch: &mut Watch,
     mut progress: Progress,
 ) -> (Tally, Option<String>) {
     let mut tally = Tally::new();
-    let mut looks = interval(watch::INTERVAL);
+    let mut looks = interval(SHOWN_EVERY);
     let mut lot = Vec::new();
     let mut heard = began;
-    let (end, mut over) = (after(began, planned.duration), false);
+    let end = after(began, planned.duration);
     loop {
         tokio::select! {
-            biased;
             _ = looks.tick() => {
                 let now = clock::now();
                 progress.show(now.saturating_duration_since(began), &tally);
-                if now < end {
-                    watch.look().await;
-                } else if !over {
-                    over = true;
-                    watch.load_ends().await;
-                }
                 let silence = now.saturating_duration_since(heard);
                 if silence > SILENCE_MAX && now < end {
                     stop.store(true, Ordering::Relaxed);
@@ -362,9 +358,6 @@ async fn count(
             }
             count = received.recv_many(&mut lot, 1024) => {
                 if count == 0 {
-                    if !over {
-                        watch.load_ends().await;
-                    }
                     progress.end();
                     return (tally, None);
                 }

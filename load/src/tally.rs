@@ -95,6 +95,8 @@ impl Second {
 pub(crate) struct Tally {
     pub(crate) all: Kind,
     pub(crate) kinds: [Kind; 4],
+    /// By where users are.
+    pub(crate) regions: BTreeMap<usize, Kind>,
     /// By kind and source: how many, and the time to the first token.
     pub(crate) sources: BTreeMap<(usize, Source), (u64, Latencies)>,
     pub(crate) seconds: Vec<Second>,
@@ -112,6 +114,7 @@ impl Tally {
         Self {
             all: Kind::new(),
             kinds: std::array::from_fn(|_| Kind::new()),
+            regions: BTreeMap::new(),
             sources: BTreeMap::new(),
             seconds: Vec::new(),
             lag: Latencies::new(),
@@ -125,6 +128,7 @@ impl Tally {
         let kind = record.kind as usize;
         self.all.add(record);
         self.kinds[kind].add(record);
+        self.regions.entry(record.region).or_insert_with(Kind::new).add(record);
         if record.outcome != Outcome::NotSent {
             self.lag.add(record.lag);
         }

@@ -219,11 +219,11 @@ fn no_collapse(tally: &Tally) -> Part {
         .collect();
     let best = rates.iter().copied().fold(0.0, f64::max);
     let (verdict, figures) = match rates.last() {
-        Some(last) if rates.len() == 3 => (
+        Some(last) if rates.len() == 3 && answered.iter().sum::<u64>() >= ENOUGH => (
             holds(*last >= best * 0.8),
             format!("{last:.1} answers/s in the last third, {best:.1} in the best"),
         ),
-        _ => (Verdict::NotMeasured, "too short".to_owned()),
+        _ => (Verdict::NotMeasured, "too few answers".to_owned()),
     };
     Part { what: "useful answers go on, at least 0.8 of the best third", figures, verdict }
 }

@@ -8,9 +8,10 @@ use std::{
 
 use nearhop_admin::{Question, Trust, clock, fetch};
 use nearhop_conf::Target;
+use tokio::{sync::oneshot, time::timeout};
 
 /// Between one look and the next.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(2);
 const BYTES_MAX: usize = 16 << 20;
 
@@ -142,9 +143,25 @@ impl Watch {
         futures_util::future::join_all(looks).await;
     }
 
-    /// Looks at all when the load ends: what is used from here on is waiting.
-    pub(crate) async fn load_ends(&mut self) {
+    /// Looks again and again until `done` is dropped, and once more then. What is used after `end` is
+    /// waiting.
+    pub(crate) async fn keep(mut self, end: Instant, mut done: oneshot::Receiver<()>) -> Self {
+        let mut over = false;
+        while clock::now() < end && !over {
+            let wait = INTERVAL.min(end.saturating_duration_since(clock::now()));
+            over = timeout(wait, &mut done).await.is_ok();
+            self.look().await;
+        }
+        self.load_ends();
+        if !over {
+            // Nobody sends: it is dropped.
+            let _ = done.await;
+        }
         self.look().await;
+        self
+    }
+
+    fn load_ends(&mut self) {
         let used = [Role::Edge, Role::Pod].map(|role| self.cpu_seconds(role));
         let used = used.iter().flatten().copied().reduce(|one, other| one + other);
         let looked = self.first.map(|first| clock::now().saturating_duration_since(first));

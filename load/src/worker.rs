@@ -33,6 +33,8 @@ use crate::{
 
 /// In progress at once, of one worker: sockets and memory have an end.
 pub(crate) const IN_PROGRESS_MAX: usize = 8192;
+/// A run that is ended early waits no longer for answers; what is still in progress is not counted.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Requests that are due at the same moment are sent in such lots; between them answers are read.
 const LOT: usize = 16;
 
@@ -129,8 +131,15 @@ impl Work {
                 }
             }
         }
+        let mut stopped: Option<Instant> = None;
         while sender.in_progress.get() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
+            if self.stop.load(Ordering::Relaxed) {
+                let now = clock::now();
+                if now.saturating_duration_since(*stopped.get_or_insert(now)) > LAST_ANSWERS {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod admission;
 mod answers;
 mod bodies;
 mod changes;
+mod chaos;
 mod command_line;
 mod deploy;
 mod disconnects;

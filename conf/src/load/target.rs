@@ -43,6 +43,8 @@ pub struct Target {
 pub struct LoadKey {
     /// As clients send it.
     pub key: Secret,
+    /// Whose it is; purges need to name it.
+    pub tenant: Option<String>,
     /// Its part of all requests, beside those of the others.
     pub weight: f64,
 }
@@ -124,9 +126,9 @@ fn read_key(mut section: Section<'_>) -> Option<LoadKey> {
     if !given {
         section.problem("key", "is missing", "Add it, or `key_file`");
     }
-    let weight = section.or("weight", Above(1.0)).0;
+    let (tenant, weight) = (section.optional("tenant"), section.or("weight", Above(1.0)).0);
     section.finish();
-    Some(LoadKey { key: key?, weight })
+    Some(LoadKey { key: key?, tenant, weight })
 }
 
 fn read_region(mut section: Section<'_>) -> Option<TargetRegion> {

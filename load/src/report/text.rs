@@ -76,7 +76,8 @@ impl Report {
             "\n{:8} {:>9} {:>8} {:>8} {:>9} {:>8} {:>8} {:>9}   first token p50/p99   between p50/p99   to the end p50/p99 (ms)",
             "kind", "answered", "429", "503", "degraded", "failed", "given up", "errors"
         );
-        for kind in self.kinds.iter().chain([&self.all]) {
+        let several = if self.regions.len() > 1 { self.regions.as_slice() } else { &[] };
+        for kind in self.kinds.iter().chain([&self.all]).chain(several) {
             let of = |name| kind.outcomes.get(name).copied().unwrap_or(0);
             let failed = kind.other_failures();
             let errors = kind
@@ -85,7 +86,7 @@ impl Report {
             let _ = writeln!(
                 out,
                 "{:8} {:>9} {:>8} {:>8} {:>9} {failed:>8} {:>8} {errors:>9}   {:>19}   {:>15}   {:>18}",
-                kind.kind,
+                kind.name,
                 of("answered"),
                 of("limited_429"),
                 of("shed_503"),

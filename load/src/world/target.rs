@@ -13,7 +13,7 @@ impl World {
     /// How a load tool finds everything, and who it is there.
     #[must_use]
     pub fn target(&self, material: &Material, control: &Path) -> Value {
-        let keys = material.keys.iter().map(|key| json!({"key": key.key}));
+        let keys = material.keys.iter().map(|key| json!({"key": key.key, "tenant": key.tenant}));
         let regions = self.layout.regions.iter().map(|region| {
             json!({
                 "name": region.name,

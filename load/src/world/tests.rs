@@ -137,7 +137,7 @@ fn a_target_says_where_everything_is() {
         target,
         json!({
             "model": "nearhop-mini",
-            "keys": [{"key": "nh-dev"}, {"key": "nh-team"}],
+            "keys": [{"key": "nh-dev", "tenant": "dev"}, {"key": "nh-team", "tenant": "team"}],
             "admin_token": "nh-dev-admin-token",
             "control": "/t/control.sock",
             "dns": {
