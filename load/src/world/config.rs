@@ -18,14 +18,6 @@ const EXCHANGE: Duration = Duration::from_millis(300);
 /// What a look takes without the way.
 const LOOK: Duration = Duration::from_millis(600);
 
-/// What checks of pods and of other regions take without the way, and how often they are made.
-const CHECK: Duration = Duration::from_millis(500);
-const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// From the end of one, at the least, to the next.
-const PAUSE: Duration = Duration::from_millis(50);
-/// The same of connections.
-const CONNECT: Duration = Duration::from_millis(500);
-
 /// What the configurations need and no plan can know.
 #[derive(Debug, Clone)]
 pub struct Material {
@@ -97,7 +89,6 @@ impl World {
             .keys
             .iter()
             .map(|key| json!({"name": key.tenant, "tenant": key.tenant, "hmac_sha256": key.hash}));
-        let check = CHECK + 6 * self.layout.longest();
         let pods = self.nodes.iter().filter(|pod| pod.role == Role::Pod && pod.site == node.site);
         let pods =
             pods.map(|pod| json!({"name": pod.name, "address": self.at(&pod.site, pod.port())}));
@@ -113,10 +104,6 @@ impl World {
                 "drain": "500ms",
                 // All clients are on one machine and have its address.
                 "limits": {"connections_per_address": 16_384},
-                // The defaults are for pods, and hold for other regions' edges too, where TCP and TLS
-                // take two round trips, and a check one more.
-                "upstream": {"connect": ms(CONNECT + 4 * self.layout.longest())},
-                "probes": {"deadline": ms(check), "interval": ms(CHECK_EVERY.max(check + PAUSE))},
             },
         })
     }

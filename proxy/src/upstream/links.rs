@@ -1,6 +1,6 @@
 //! How each kind of upstream is connected to: what it is shown, and who is believed to be it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use nearhop_admin::tls::{Identity, TlsError, mutual_files, peer_name, read_certificates};
 use nearhop_conf::{MutualTls, Protocol, Upstream};
@@ -13,6 +13,9 @@ use super::{
 
 /// As many as a pod's server allows.
 const H2_STREAMS_MAX: usize = 256;
+/// The least that a connection to another region is waited for: TCP and TLS take two round trips, of
+/// 0.3 s to the other side of the earth. One is kept from then on.
+const FAR_CONNECT: Duration = Duration::from_secs(2);
 
 /// How each kind of upstream is connected to.
 pub(crate) struct Links {
@@ -55,7 +58,11 @@ impl Links {
             Role::Provider(provider) => provider.peer(address)?,
         };
         let options = &mut peer.options;
-        let connect = role.provider().map_or(self.upstream.connect, |provider| provider.connect);
+        let connect = match role {
+            Role::Provider(provider) => provider.connect,
+            Role::Region(_) => self.upstream.connect.max(FAR_CONNECT),
+            Role::Pod | Role::Local => self.upstream.connect,
+        };
         options.connection_timeout = Some(connect);
         options.total_connection_timeout = Some(connect);
         options.write_timeout = Some(self.upstream.next_token);

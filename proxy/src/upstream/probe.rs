@@ -6,8 +6,9 @@
 //! request that somebody pays for.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    collections::{BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -40,12 +41,14 @@ pub(crate) fn service(
 ) -> LoadBalancer<RoundRobin> {
     let found = Box::new(Found(Arc::clone(upstreams)));
     let mut balancer = LoadBalancer::from_backends(Backends::new(found));
-    balancer.set_health_check(Box::new(Check {
+    let checker = Checker {
         upstreams: Arc::clone(upstreams),
         exchanges: Arc::clone(exchanges),
         deadline: probes.deadline,
         failures: probes.failures,
-    }));
+        far: Mutex::default(),
+    };
+    balancer.set_health_check(Box::new(Check(Arc::new(checker))));
     balancer.health_check_frequency = Some(probes.interval);
     // Whoever looks for pods does so elsewhere; here they are only read.
     balancer.update_frequency = Some(probes.interval.min(UPDATE));
@@ -68,11 +71,19 @@ impl ServiceDiscovery for Found {
     }
 }
 
-struct Check {
+/// The longest check of another region's edge, which may be half the earth away: a connection, its
+/// handshake and the question are three round trips of up to 0.3 s, and one is kept from then on.
+const FAR_DEADLINE: Duration = Duration::from_secs(3);
+
+struct Check(Arc<Checker>);
+
+struct Checker {
     upstreams: Arc<Upstreams>,
     exchanges: Arc<Exchanges>,
     deadline: Duration,
     failures: usize,
+    /// Other regions' edges that are being checked: such a check may take longer than a round of all.
+    far: Mutex<HashSet<SocketAddr>>,
 }
 
 /// What another region's edge says of itself.
@@ -99,41 +110,70 @@ fn read(role: &Role, body: &[u8]) -> Result<PodReport, String> {
     }
 }
 
-impl Check {
+impl Checker {
     /// Who is behind a backend now: another may have come to its address.
     fn of(&self, target: &Backend) -> Option<Arc<Upstream>> {
         self.upstreams.by_address(*target.addr.as_inet()?)
+    }
+
+    fn far(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        // Nothing in here can panic half-way.
+        self.far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks another region's edge beside the round, which does not wait for it; one at a time.
+    fn check_far(self: &Arc<Self>, upstream: Arc<Upstream>) {
+        if !self.far().insert(upstream.address) {
+            return;
+        }
+        let checker = Arc::clone(self);
+        tokio::spawn(async move {
+            let deadline = checker.deadline.max(FAR_DEADLINE);
+            // How it ended is told to the upstreams.
+            let _ = checker.check_one(&upstream, deadline).await;
+            checker.far().remove(&upstream.address);
+        });
+    }
+
+    async fn check_one(&self, upstream: &Arc<Upstream>, deadline: Duration) -> pingora::Result<()> {
+        let began = clock::now();
+        let checked = tokio::time::timeout(deadline, self.exchanges.readyz(upstream)).await;
+        let now = clock::now();
+        let report = match checked {
+            Ok(Ok(body)) => read(&upstream.role, &body),
+            Ok(Err(reason)) => Err(reason),
+            Err(_elapsed) => Err(format!("no answer within {} ms", deadline.as_millis())),
+        };
+        match report {
+            Ok(report) => {
+                self.upstreams.check_passed(upstream, report, began, now);
+                Ok(())
+            }
+            Err(reason) => {
+                tracing::debug!(upstream = upstream.name, reason, "check failed");
+                self.upstreams.check_failed(upstream, self.failures, began, now);
+                Error::e_explain(ErrorType::Custom("check failed"), reason)
+            }
+        }
     }
 }
 
 #[async_trait]
 impl HealthCheck for Check {
     async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        // It has just gone.
-        let Some(upstream) = self.of(target) else { return Ok(()) };
-        let began = clock::now();
-        let checked = tokio::time::timeout(self.deadline, self.exchanges.readyz(&upstream)).await;
-        let now = clock::now();
-        let report = match checked {
-            Ok(Ok(body)) => read(&upstream.role, &body),
-            Ok(Err(reason)) => Err(reason),
-            Err(_elapsed) => Err(format!("no answer within {} ms", self.deadline.as_millis())),
-        };
-        match report {
-            Ok(report) => {
-                self.upstreams.check_passed(&upstream, report, began, now);
+        match self.0.of(target) {
+            // It has just gone.
+            None => Ok(()),
+            Some(upstream) if upstream.class() == Class::Region => {
+                self.0.check_far(upstream);
                 Ok(())
             }
-            Err(reason) => {
-                tracing::debug!(upstream = upstream.name, reason, "check failed");
-                self.upstreams.check_failed(&upstream, self.failures, began, now);
-                Error::e_explain(ErrorType::Custom("check failed"), reason)
-            }
+            Some(upstream) => self.0.check_one(&upstream, self.0.deadline).await,
         }
     }
 
     fn backend_summary(&self, target: &Backend) -> String {
-        self.of(target).map(|upstream| upstream.name.clone()).unwrap_or_default()
+        self.0.of(target).map(|upstream| upstream.name.clone()).unwrap_or_default()
     }
 
     /// Pingora's own verdict is not asked for: which checks take whom out is the breaker's affair.
