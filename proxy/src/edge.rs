@@ -40,7 +40,8 @@ use tokio::{
 use crate::{
     auditor::{self, Auditor},
     background::{
-        fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate, watch_files,
+        close_idle, fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate,
+        watch_files,
     },
     buffer::Room,
     client::Side,
@@ -408,6 +409,7 @@ impl Edge {
         tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
+        operations.spawn(close_idle(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         self.finding.run(operations.handle(), &self.shared);
         operations.spawn(level::judge(Arc::clone(&self.shared)));
