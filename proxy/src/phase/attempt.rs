@@ -204,6 +204,8 @@ impl<'a> Attempts<'a> {
                     match attempted {
                         Ok(generation) => {
                             self.outrun(&waiting);
+                            // Streams wait for long, and few are gone on with: it would be made anew.
+                            self.body = None;
                             return Ok(generation);
                         }
                         Err(Outcome::ClientFault { status, error }) => {

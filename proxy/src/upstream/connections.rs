@@ -75,22 +75,20 @@ pub(super) struct Asked<'a> {
 }
 
 /// Why a request had no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
     /// RFC 9113, section 8.7: nothing was done for it, and it may be sent again.
+    #[error("the other side takes no more streams")]
     RefusedStream,
-    Broken,
-}
-
-impl From<Broken> for Unanswered {
-    fn from(Broken: Broken) -> Self {
-        Self::Broken
-    }
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    #[error("{0}")]
+    Session(Box<Error>),
 }
 
 impl From<Box<Error>> for Unanswered {
     fn from(error: Box<Error>) -> Self {
-        if refused_stream(&error) { Self::RefusedStream } else { Self::Broken }
+        if refused_stream(&error) { Self::RefusedStream } else { Self::Session(error) }
     }
 }
 

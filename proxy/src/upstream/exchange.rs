@@ -140,7 +140,9 @@ impl Exchanges {
                 Err(Unanswered::RefusedStream) => {
                     return Err(Outcome::Refused(Refused::Busy { retry_after: SOON }));
                 }
-                Err(Unanswered::Broken) => return Err(Outcome::Failed(Failed::Reset)),
+                Err(Unanswered::Broken(_) | Unanswered::Session(_)) => {
+                    return Err(Outcome::Failed(Failed::Reset));
+                }
             }
         }
     }
@@ -155,7 +157,7 @@ impl Exchanges {
         let (connection, _) = connected
             .map_err(|error| connect_outcome(upstream.class(), &error).name().to_owned())?;
         let sent = connection.send(&asked, &Bytes::new()).await;
-        let mut session = sent.map_err(|_unanswered| "it does not answer")?;
+        let mut session = sent.map_err(|error| error.to_string())?;
         if read_to_end(&mut session, ERROR_BYTES_MAX).await.is_some() {
             self.connections.release(session, &peer).await;
         }
@@ -210,7 +212,7 @@ impl Exchanges {
         let asked = Asked { method, path, headers };
         let connection = Connection::Any(Box::new(session));
         let sent = connection.send(&asked, &body.unwrap_or_default()).await;
-        let mut session = sent.map_err(|_unanswered| "it does not answer")?;
+        let mut session = sent.map_err(|error| error.to_string())?;
         let status = session.status();
         match (status, read_to_end(&mut session, ERROR_BYTES_MAX).await) {
             (Some(StatusCode::OK), Some(body)) => Ok(body),
