@@ -109,6 +109,15 @@ pub(crate) async fn keep_warm(shared: Arc<Shared>) {
     }
 }
 
+/// Closes connections to pods that nobody uses any more.
+pub(crate) async fn close_idle(shared: Arc<Shared>) {
+    let mut tick = interval(Duration::from_secs(5));
+    loop {
+        tick.tick().await;
+        shared.exchanges.sweep(clock::now());
+    }
+}
+
 /// Fetches the keys of token issuers whenever they are due.
 pub(crate) async fn fetch_keys(shared: Arc<Shared>) {
     const WITHIN: Duration = Duration::from_secs(5);

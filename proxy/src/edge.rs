@@ -39,10 +39,7 @@ use tokio::{
 
 use crate::{
     auditor::{self, Auditor},
-    background::{
-        count_tasks, fetch_keys, keep_warm, reload, serve_admin, serve_l2, share_limits, size_gate,
-        watch_files,
-    },
+    background::X,
     buffer::Room,
     client::Side,
     export::Exporter,
@@ -411,6 +408,7 @@ impl Edge {
         tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
+        operations.spawn(close_idle(Arc::clone(&self.shared)));
         operations.spawn(watch_files(Arc::clone(&self.reloader)));
         self.finding.run(operations.handle(), &self.shared);
         operations.spawn(level::judge(Arc::clone(&self.shared)));

@@ -16,10 +16,7 @@ use std::{
 use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join};
 use nearhop_routing::Class;
 use nearhop_wire::{Answer, Delta, Head as AnswerHead, Kind};
-use tokio::{
-    sync::{Notify, watch},
-    task::AbortHandle,
-};
+use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{event::Event, reject::Reject, upstream::outcome::Outcome};
 
@@ -75,7 +72,7 @@ pub(crate) struct Flight {
     terms: Terms,
     state: Mutex<State>,
     /// Says that something happened, to those who wait.
-    changed: watch::Sender<()>,
+    changed: Notify,
     /// Whether a reader has sent something of it.
     taken: AtomicBool,
     task: OnceLock<AbortHandle>,
@@ -104,7 +101,7 @@ impl Flight {
             asked,
             terms,
             state: Mutex::default(),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
             taken: AtomicBool::new(false),
             task: OnceLock::new(),
         })
@@ -154,7 +151,6 @@ impl Flight {
     fn reader(self: &Arc<Self>, typed: &str, joined: Option<Rule>) -> Reader {
         Reader {
             flight: Arc::clone(self),
-            changed: self.changed.subscribe(),
             joined,
             typed: typed.to_owned(),
             progress: Progress::default(),
@@ -199,7 +195,7 @@ impl Flight {
 
     /// Readers may look.
     pub(crate) fn tell(&self) {
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     /// What came is lost: it begins again, unless somebody has sent some of it.
@@ -235,7 +231,6 @@ impl Flight {
 /// One who waits for a flight.
 pub(crate) struct Reader {
     flight: Arc<Flight>,
-    changed: watch::Receiver<()>,
     /// What it came by, where it came to a flight that was under way.
     joined: Option<Rule>,
     /// What the client has typed of the answer.
@@ -303,12 +298,14 @@ impl Reader {
         sent: bool,
         take: &mut impl FnMut((&AnswerHead, u32), &Event),
     ) -> Step {
+        let (flight, superseded) = (Arc::clone(&self.flight), self.superseded());
         loop {
-            self.changed.borrow_and_update();
+            // Before it looks: what is told from here on is not missed.
+            let changed = flight.changed.notified();
             if let Some(step) = self.look(sent, take) {
                 return step;
             }
-            if self.waits(sent).await == Waited::Superseded {
+            if waits(changed, &superseded, sent).await == Waited::Superseded {
                 return Step::Superseded;
             }
         }
@@ -316,8 +313,9 @@ impl Reader {
 
     /// Waits for the end, and gives the answer less what was typed.
     pub(crate) async fn whole(&mut self) -> Step {
+        let (flight, superseded) = (Arc::clone(&self.flight), self.superseded());
         loop {
-            self.changed.borrow_and_update();
+            let changed = flight.changed.notified();
             let end = self.flight.state().end.clone();
             match end {
                 Some(End::Done(answer)) => return rest(answer, &self.typed),
@@ -325,17 +323,9 @@ impl Reader {
                 Some(End::Broken(_)) => return Step::Alone,
                 None => {}
             }
-            if self.waits(false).await == Waited::Superseded {
+            if waits(changed, &superseded, false).await == Waited::Superseded {
                 return Step::Superseded;
             }
-        }
-    }
-
-    async fn waits(&mut self, sent: bool) -> Waited {
-        tokio::select! {
-            // The flight outlives its readers: there always is a sender.
-            _ = self.changed.changed() => Waited::Changed,
-            () = self.superseded.notified(), if !sent => Waited::Superseded,
         }
     }
 
@@ -400,6 +390,14 @@ impl Drop for Reader {
         if stop && let Some(task) = self.flight.task.get() {
             task.abort();
         }
+    }
+}
+
+/// Waits until something happened; whether it is told to give up is asked until it has sent some.
+async fn waits(changed: impl Future<Output = ()>, superseded: &Notify, sent: bool) -> Waited {
+    tokio::select! {
+        () = changed => Waited::Changed,
+        () = superseded.notified(), if !sent => Waited::Superseded,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use nearhop_admin::clock;
 use nearhop_conf::Limits;
 use pingora::{
@@ -128,10 +128,9 @@ impl HttpServerApp for Gateway {
 /// is anybody's guess.
 async fn refuse(session: &mut ServerSession, shared: &Arc<Shared>) {
     let (head, body) = phase::unreadable(shared);
-    if let Ok(response) = build(&head, false) {
-        let answered = timeout(LINGER, session.write_error_response(response, body)).await;
-        tracing::debug!(answered = matches!(answered, Ok(Ok(()))), "unreadable request");
-    }
+    let response = build(head, false);
+    let answered = timeout(LINGER, session.write_error_response(response, body)).await;
+    tracing::debug!(answered = matches!(answered, Ok(Ok(()))), "unreadable request");
 }
 
 /// Every connection of ours has one; see [`crate::listener`].
@@ -280,10 +279,13 @@ impl Client for Downstream<'_> {
             // Said in this answer, so that the client opens another connection for its next one.
             self.session.set_keepalive(None);
         }
-        let response = build(&head, chunked).map_err(|_invalid| Gone)?;
-        // Pingora limits the writes of bodies only.
+        let response = build(head, chunked);
+        // It leaves with the first of its body, which follows at once; over HTTP/2 many answers share
+        // the connection. Pingora limits the writes of bodies only.
+        self.connection.cork(!self.session.is_http2());
         let sent =
             timeout(self.write, self.session.write_response_header(Box::new(response))).await;
+        self.connection.cork(false);
         let sent = matches!(sent, Ok(Ok(())));
         self.given_up |= !sent;
         sent.then_some(()).ok_or(Gone)
@@ -294,7 +296,20 @@ impl Client for Downstream<'_> {
             // An empty chunk would be the end of a chunked body.
             return Ok(());
         }
-        let sent = timeout(self.write, self.session.write_response_body(bytes, end)).await;
+        let (session, connection) = (&mut *self.session, self.connection);
+        let sending = async {
+            if session.is_http2() || !end || bytes.is_empty() {
+                return session.write_response_body(bytes, end).await;
+            }
+            // With the end of the framing.
+            connection.cork(true);
+            let written = session.write_response_body(bytes, false).await;
+            connection.cork(false);
+            written?;
+            session.write_response_body(Bytes::new(), true).await
+        };
+        let sent = timeout(self.write, sending).await;
+        connection.cork(false);
         let sent = matches!(sent, Ok(Ok(())));
         self.given_up |= !sent;
         sent.then_some(()).ok_or(Gone)
@@ -329,16 +344,19 @@ fn body_error(error: &pingora::Error) -> BodyError {
     }
 }
 
-fn build(head: &ResponseHead, chunked: bool) -> pingora::Result<ResponseHeader> {
-    // Headers of ours are lower case already: the case map would only cost.
-    let mut response = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 4))?;
-    for (name, value) in &head.headers {
-        response.append_header(name.clone(), value.clone())?;
+fn build(head: ResponseHead, chunked: bool) -> ResponseHeader {
+    // Pingora adds two. Made of plain parts: headers of ours are lower case already.
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 3);
+    for (name, value) in head.headers {
+        headers.append(name, value);
     }
-    match head.length {
-        Some(length) => response.insert_header(header::CONTENT_LENGTH, length)?,
-        None if chunked => response.insert_header(header::TRANSFER_ENCODING, "chunked")?,
-        None => {}
-    }
-    Ok(response)
+    let framing = match head.length {
+        Some(length) => Some((header::CONTENT_LENGTH, HeaderValue::from(length))),
+        None if chunked => Some((header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+        None => None,
+    };
+    headers.extend(framing);
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    (parts.status, parts.headers) = (head.status, headers);
+    parts.into()
 }

@@ -4,6 +4,7 @@ mod blame;
 mod catalog;
 pub(crate) mod connections;
 pub(crate) mod exchange;
+mod http1;
 pub(crate) mod links;
 pub(crate) mod member;
 mod orca;

@@ -149,6 +149,12 @@ impl Head {
 }
 
 impl Answer {
+    /// About as many bytes as it takes when it is written.
+    fn bytes(&self) -> usize {
+        const FRAME: usize = 512;
+        FRAME + self.choices.iter().map(|choice| FRAME / 2 + choice.text.len()).sum::<usize>()
+    }
+
     /// The whole answer as one JSON body, with every field of its shape.
     #[must_use]
     pub fn body(&self) -> Bytes {
@@ -178,7 +184,7 @@ impl Answer {
     /// The whole answer as a stream: one event a choice, then whatever ends a stream of its shape.
     #[must_use]
     pub fn stream(&self, request: &CompletionRequest) -> Bytes {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(self.bytes());
         let mut writer = EventWriter::new(self.head.clone(), request);
         for (index, choice) in self.choices.iter().enumerate() {
             let finish = Some(choice.finish);

@@ -3,7 +3,7 @@
 //! Reading does not recurse, however deep a body nests: `serde_json` skips raw values with a list
 //! of its own. Whoever reads such a value later does recurse, so that depth is limited here, once.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display};
 
 use serde::{
     Deserialize, Deserializer,
@@ -60,7 +60,7 @@ impl<'a> Fields<'a> {
     pub fn get<T: Deserialize<'a>>(
         &self,
         name: &str,
-        expected: &str,
+        expected: impl Display,
     ) -> Result<Option<T>, ApiError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
         match serde_json::from_str(raw) {

@@ -282,7 +282,11 @@ impl Input {
     /// Bytes of text.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.texts().iter().map(|text| text.len()).sum()
+        match self {
+            Self::Prompt(prompt) => prompt.len(),
+            Self::Fim { prefix, suffix } => prefix.len() + suffix.len(),
+            Self::Chat(_) => self.texts().iter().map(|text| text.len()).sum(),
+        }
     }
 }
 

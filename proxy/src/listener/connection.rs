@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,6 +34,7 @@ pub(crate) struct Connection {
     peer: OnceLock<String>,
     opened: Instant,
     phase: AtomicU8,
+    corked: AtomicBool,
     resets: Resets,
     ended: Notify,
     why: OnceLock<&'static str>,
@@ -49,6 +50,7 @@ impl Connection {
             peer: OnceLock::new(),
             opened: clock::now(),
             phase: AtomicU8::new(Phase::Header as u8),
+            corked: AtomicBool::new(false),
             resets: Resets::default(),
             ended: Notify::new(),
             why: OnceLock::new(),
@@ -77,6 +79,15 @@ impl Connection {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether what is written waits for what follows it. Whoever sets it unsets it, and flushes.
+    pub(crate) fn cork(&self, corked: bool) {
+        self.corked.store(corked, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_corked(&self) -> bool {
+        self.corked.load(Ordering::Relaxed)
     }
 
     /// A request of this connection was given up before its answer. Over `limit` a minute ends the

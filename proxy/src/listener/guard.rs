@@ -5,6 +5,9 @@
 //! ever, and buffers up to a megabyte of it. Here the whole header has one deadline, which starts
 //! with the connection or with a later request's first byte, and one size. On HTTP/2 the first
 //! request's header is meant; later ones have the session's idle time-out.
+//!
+//! Written is once an answer's piece: what is written while the connection is corked waits for what
+//! follows it, so that a header and the first bytes of its body are one system call and one packet.
 
 use std::{
     io::{self, ErrorKind},
@@ -15,6 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::{Buf as _, BytesMut};
 use nearhop_admin::clock;
 use nearhop_conf::Limits;
 use pingora::{
@@ -37,6 +41,8 @@ use super::connection::{Connection, Phase};
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Beside a header's own bytes: the request line, and a body that came with it.
 const SLACK: usize = 128 << 10;
+/// What is put together before it is written; longer pieces are not copied.
+const TOGETHER_MAX: usize = 16 << 10;
 
 /// A stream with limits.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(super) struct Guarded<S> {
     inner: S,
     /// Read ahead, and given out before anything else.
     ahead: Vec<u8>,
+    /// To be written, before anything else.
+    together: BytesMut,
     /// Bytes of the header that is being read.
     sofar: usize,
     deadline: Pin<Box<Sleep>>,
@@ -67,6 +75,7 @@ impl<S: IO> Guarded<S> {
         Self {
             inner,
             ahead: Vec::new(),
+            together: BytesMut::new(),
             sofar: 0,
             deadline: Box::pin(sleep_until(deadline.into())),
             header_read: limits.header_read,
@@ -79,6 +88,25 @@ impl<S: IO> Guarded<S> {
     fn broke(&self, why: &'static str) -> io::Error {
         self.connection.broke(why);
         io::Error::new(ErrorKind::TimedOut, why)
+    }
+
+    /// Whether `bytes` more wait to be written together with others.
+    fn waits(&self, bytes: usize) -> bool {
+        let more = self.connection.is_corked() || !self.together.is_empty();
+        more && self.together.len() + bytes <= TOGETHER_MAX
+    }
+
+    fn poll_together(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.together.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.together))?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.together.advance(written);
+        }
+        // A connection lies idle for longer than it is written to.
+        self.together = BytesMut::new();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -128,14 +156,24 @@ impl<S: IO> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.waits(bytes.len()) {
+            self.together.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_together(cx))?;
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.is_corked() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_together(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_together(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
@@ -144,6 +182,12 @@ impl<S: IO> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.waits(bytes) {
+            slices.iter().for_each(|slice| self.together.extend_from_slice(slice));
+            return Poll::Ready(Ok(bytes));
+        }
+        ready!(self.poll_together(cx))?;
         Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_routing::{Candidate, Chain, Level, Rung, Tried, UpstreamId, Why};
@@ -25,6 +24,7 @@ use super::{
     route::{self, BACKUP, Constraints, Routed},
     running::Running,
     tries::Tries,
+    under_way::UnderWay,
 };
 use crate::{
     live::Live,
@@ -172,7 +172,7 @@ impl<'a> Attempts<'a> {
     /// The next one that begins to answer.
     pub(crate) async fn begin(&mut self) -> Result<Generation<'a>, Reject> {
         let _waiting = Waiting::new(&self.shared.metrics.queue_depth);
-        let mut running = FuturesUnordered::new();
+        let mut running = UnderWay::default();
         // Those under way, and since when.
         let mut waiting: Vec<(Arc<Upstream>, Instant)> = Vec::new();
         let mut hedge = None;
@@ -197,13 +197,15 @@ impl<'a> Attempts<'a> {
             }
             let late = sleep_until(hedge.unwrap_or(self.admitted.deadline).into());
             tokio::select! {
-                Some((upstream, number, attempted)) = running.next() => {
+                (upstream, number, attempted) = running.next() => {
                     let outcome = attempted.as_ref().map_or_else(Outcome::name, |_| "begun");
                     self.tries.end(number, outcome, clock::now());
                     waiting.retain(|(waiting, _)| waiting.id != upstream);
                     match attempted {
                         Ok(generation) => {
                             self.outrun(&waiting);
+                            // Streams wait for long, and few are gone on with: it would be made anew.
+                            self.body = None;
                             return Ok(generation);
                         }
                         Err(Outcome::ClientFault { status, error }) => {

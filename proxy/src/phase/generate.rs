@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Permit, Reservation, Served};
-use nearhop_edge_cache::{Around, Found, Need, Rule};
+use nearhop_edge_cache::{Around, Found, Need, Rule, l2};
 use nearhop_wire::{Answer, Delta, Kind, Resume, Usage};
 use tokio::time::timeout;
 
@@ -60,7 +60,8 @@ pub(super) fn drive(
         tries: record.tried.clone(),
         landing,
     };
-    let task = tokio::spawn(job.run());
+    // Boxed: it is large, and would be moved about until it lies in its task.
+    let task = tokio::spawn(Box::pin(job.run()));
     flight.driven_by(task.abort_handle());
 }
 
@@ -114,9 +115,13 @@ impl Job {
     /// the faster wins.
     async fn answer(&mut self) -> Result<(), End> {
         let shared = Arc::clone(&self.landing.shared);
-        let (Some(l2), true) = (&shared.l2, self.ticket.sought().is_some()) else {
-            return self.generate().await;
-        };
+        match &shared.l2 {
+            Some(l2) if self.ticket.sought().is_some() => Box::pin(self.sought(&shared, l2)).await,
+            _ => self.generate().await,
+        }
+    }
+
+    async fn sought(&mut self, shared: &Shared, l2: &l2::Shared) -> Result<(), End> {
         let (ticket, admitted) = (Arc::clone(&self.ticket), Arc::clone(&self.admitted));
         let flight = Arc::clone(&self.landing.flight);
         let looking = async {

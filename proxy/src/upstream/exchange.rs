@@ -10,22 +10,19 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use nearhop_admin::clock;
 use nearhop_conf::Upstream as Settings;
 use nearhop_routing::Class;
 use nearhop_wire::{ApiError, Kind, PREFIX_CACHE_PURGE_PATH, SseReader};
-use pingora::{
-    ErrorType, connectors::http::Connector, http::RequestHeader,
-    protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
-};
+use pingora::{ErrorType, connectors::http::Connector, upstreams::peer::HttpPeer};
 use serde_json::Value;
 use tokio::time::timeout_at;
 
 use crate::trace::{TRACEPARENT, TRACESTATE};
 
 use super::{
-    connections::{Connections, Unconnected, is_believed},
+    connections::{Asked, Connection, Connections, Session, Unanswered, Unconnected, is_believed},
     member::{Role, Upstream},
     orca::Reported,
     outcome::{Failed, OurFault, Outcome, Refused},
@@ -87,7 +84,7 @@ pub(crate) struct Exchange<'a> {
     upstream: Arc<Upstream>,
     /// As it was connected to: where the connection goes back to.
     peer: Arc<HttpPeer>,
-    session: HttpSession,
+    session: Session,
     events: SseReader,
 }
 
@@ -109,7 +106,7 @@ impl Exchanges {
         };
         let opened = timeout_at(first_byte.into(), self.begin(upstream, &peer, outgoing)).await;
         let session = opened.unwrap_or(Err(Outcome::Failed(Failed::FirstByteTimeout)))?;
-        let status = session.response_header().map(|head| head.status);
+        let status = session.status();
         listen(upstream, &session);
         let streams = is_event_stream(&session);
         let events = SseReader::new(EVENT_BYTES_MAX);
@@ -118,7 +115,7 @@ impl Exchanges {
         match status {
             Some(StatusCode::OK) if streams => Ok(exchange),
             Some(StatusCode::OK) | None => Err(Outcome::Failed(Failed::Garbage)),
-            Some(status) => Err(exchange.refusal(status, first_byte).await),
+            Some(status) => Err(Box::pin(exchange.refusal(status, first_byte)).await),
         }
     }
 
@@ -127,24 +124,25 @@ impl Exchanges {
         upstream: &Upstream,
         peer: &HttpPeer,
         outgoing: &Outgoing,
-    ) -> Result<HttpSession, Outcome> {
+    ) -> Result<Session, Outcome> {
         let mut stale = 0;
         loop {
-            let header = completion_header(upstream, outgoing)
-                .map_err(|_invalid| Outcome::Failed(Failed::Garbage))?;
+            let asked = asked(upstream, outgoing)?;
             let connected = self.connections.connect(upstream.class(), peer).await;
             let (connection, reused) =
                 connected.map_err(|error| connect_outcome(upstream.class(), &error))?;
-            match connection.send(peer, header, &outgoing.body).await {
+            match connection.send(&asked, &outgoing.body).await {
                 Ok(session) => {
                     upstream.heard(clock::now());
                     return Ok(session);
                 }
                 Err(_) if reused && stale < STALE_RETRIES => stale += 1,
-                Err(error) if refused_stream(&error) => {
+                Err(Unanswered::RefusedStream) => {
                     return Err(Outcome::Refused(Refused::Busy { retry_after: SOON }));
                 }
-                Err(_) => return Err(Outcome::Failed(Failed::Reset)),
+                Err(Unanswered::Broken(_) | Unanswered::Session(_)) => {
+                    return Err(Outcome::Failed(Failed::Reset));
+                }
             }
         }
     }
@@ -153,17 +151,22 @@ impl Exchanges {
     /// the first of them need not wait for handshakes. The caller sets the deadline.
     pub(crate) async fn warm(&self, upstream: &Upstream) -> Result<(), String> {
         let Some(peer) = upstream.peer.load_full() else { return Ok(()) };
-        let header = request_header(&Method::GET, VIEW_PATH, upstream);
-        let header = header.map_err(|error| error.to_string())?;
+        let headers = vec![host(upstream).map_err(|error| error.to_string())?];
+        let asked = Asked { method: &Method::GET, path: VIEW_PATH, headers };
         let connected = self.connections.connect(upstream.class(), &peer).await;
         let (connection, _) = connected
             .map_err(|error| connect_outcome(upstream.class(), &error).name().to_owned())?;
-        let sent = connection.send(&peer, header, &Bytes::new()).await;
+        let sent = connection.send(&asked, &Bytes::new()).await;
         let mut session = sent.map_err(|error| error.to_string())?;
         if read_to_end(&mut session, ERROR_BYTES_MAX).await.is_some() {
-            self.connections.release(upstream.class(), session, &peer).await;
+            self.connections.release(session, &peer).await;
         }
         Ok(())
+    }
+
+    /// Closes connections that lay idle for too long, or that pods have closed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.connections.sweep(now);
     }
 
     /// What an upstream says of itself when it is checked, or in words why there is nothing. The
@@ -197,23 +200,20 @@ impl Exchanges {
             peer.options.set_http_version(1, 1);
         }
         let connected = self.probing.get_http_session(&peer).await;
-        let (mut session, _reused) = connected.map_err(|error| error.to_string())?;
+        let (session, _reused) = connected.map_err(|error| error.to_string())?;
         if upstream.class() == Class::Region && !is_believed(&session) {
             return Err("its certificate has none of the names in edge.peer.tls.names".to_owned());
         }
-        let failed = |error: Box<pingora::Error>| error.to_string();
-        let mut header = request_header(method, path, upstream).map_err(failed)?;
+        let mut headers = vec![host(upstream).map_err(|error| error.to_string())?];
         if let Some(body) = &body {
-            header.insert_header(header::CONTENT_TYPE, "application/json").map_err(failed)?;
-            header.insert_header(header::CONTENT_LENGTH, body.len()).map_err(failed)?;
+            headers.push((header::CONTENT_TYPE, JSON));
+            headers.push((header::CONTENT_LENGTH, HeaderValue::from(body.len())));
         }
-        session.write_request_header(header).await.map_err(failed)?;
-        if let Some(body) = body {
-            session.write_request_body(body, true).await.map_err(failed)?;
-        }
-        session.finish_request_body().await.map_err(failed)?;
-        session.read_response_header().await.map_err(failed)?;
-        let status = session.response_header().map(|head| head.status);
+        let asked = Asked { method, path, headers };
+        let connection = Connection::Any(Box::new(session));
+        let sent = connection.send(&asked, &body.unwrap_or_default()).await;
+        let mut session = sent.map_err(|error| error.to_string())?;
+        let status = session.status();
         match (status, read_to_end(&mut session, ERROR_BYTES_MAX).await) {
             (Some(StatusCode::OK), Some(body)) => Ok(body),
             (status, _) => Err(format!("it answered {status:?}")),
@@ -233,15 +233,13 @@ impl Exchange<'_> {
             if let Some(data) = self.arrived()? {
                 return Ok(Some(data));
             }
-            let read = timeout_at(deadline.into(), self.session.read_response_body()).await;
-            match read {
+            let events = &mut self.events;
+            let read = self.session.read(|bytes| events.push(bytes));
+            match timeout_at(deadline.into(), read).await {
                 Err(_elapsed) => return Err(Outcome::Failed(Failed::TokenTimeout)),
-                Ok(Err(_)) => return Err(Outcome::Failed(Failed::Reset)),
-                Ok(Ok(None)) => return Ok(None),
-                Ok(Ok(Some(bytes))) => {
-                    self.upstream.heard(clock::now());
-                    self.events.push(&bytes);
-                }
+                Ok(Err(_broken)) => return Err(Outcome::Failed(Failed::Reset)),
+                Ok(Ok(false)) => return Ok(None),
+                Ok(Ok(true)) => self.upstream.heard(clock::now()),
             }
         }
     }
@@ -250,93 +248,93 @@ impl Exchange<'_> {
     /// framing, and closes where a pod has more to say.
     pub(crate) async fn finish(mut self) {
         const REST: Duration = Duration::from_millis(200);
-        let rest = tokio::time::timeout(REST, self.session.read_response_body()).await;
-        if matches!(rest, Ok(Ok(None))) {
-            let class = self.upstream.class();
-            self.exchanges.connections.release(class, self.session, &self.peer).await;
+        let ended = self.session.has_ended() || {
+            let rest = tokio::time::timeout(REST, self.session.read(|_more| ())).await;
+            matches!(rest, Ok(Ok(false)))
+        };
+        if ended {
+            self.exchanges.connections.release(self.session, &self.peer).await;
         }
     }
 
     /// What a status other than 200 means; its body is read so that the connection can go on.
     async fn refusal(mut self, status: StatusCode, deadline: Instant) -> Outcome {
-        let head = self.session.response_header();
-        let retry_after = head.and_then(|head| provider::retry_after(&head.headers));
+        let retry_after = self.session.headers().and_then(provider::retry_after);
         let read = read_to_end(&mut self.session, ERROR_BYTES_MAX);
         let body = timeout_at(deadline.into(), read).await.ok().flatten();
         let error = body.as_deref().and_then(ApiError::parse);
         let class = self.upstream.class();
         if body.is_some() {
-            self.exchanges.connections.release(class, self.session, &self.peer).await;
+            self.exchanges.connections.release(self.session, &self.peer).await;
         }
         Outcome::of_status(class, status, error, retry_after)
     }
 }
 
 /// Reads a body of at most `limit` bytes; `None` where it is longer or breaks off.
-async fn read_to_end(session: &mut HttpSession, limit: usize) -> Option<Bytes> {
+async fn read_to_end(session: &mut Session, limit: usize) -> Option<Bytes> {
     let mut all = BytesMut::new();
-    while let Some(bytes) = session.read_response_body().await.ok()? {
-        if all.len() + bytes.len() > limit {
+    while session.read(|bytes| all.extend_from_slice(bytes)).await.ok()? {
+        if all.len() > limit {
             return None;
         }
-        all.extend_from_slice(&bytes);
     }
     Some(all.freeze())
 }
 
-fn request_header(
-    method: &Method,
-    path: &str,
-    upstream: &Upstream,
-) -> pingora::Result<Box<RequestHeader>> {
-    let mut header = RequestHeader::build(method.clone(), path.as_bytes(), Some(8))?;
-    header.set_version(Version::HTTP_11);
-    header.insert_header(header::HOST, upstream.host.as_str())?;
-    Ok(Box::new(header))
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TIMEOUT: HeaderName = HeaderName::from_static("x-nearhop-timeout-ms");
+const TENANT: HeaderName = HeaderName::from_static("x-nearhop-tenant");
+const KIND: HeaderName = HeaderName::from_static("x-nearhop-kind");
+
+fn host(upstream: &Upstream) -> Result<(HeaderName, HeaderValue), http::Error> {
+    Ok((header::HOST, HeaderValue::try_from(upstream.host.as_str())?))
 }
 
-fn completion_header(
-    upstream: &Upstream,
-    outgoing: &Outgoing,
-) -> pingora::Result<Box<RequestHeader>> {
-    let mut header = request_header(&Method::POST, &outgoing.path, upstream)?;
-    header.insert_header(header::CONTENT_TYPE, "application/json")?;
-    header.insert_header(header::CONTENT_LENGTH, outgoing.body.len())?;
-    header.insert_header("x-request-id", outgoing.request_id.as_str())?;
+/// A completion's head.
+fn asked<'a>(upstream: &Upstream, outgoing: &'a Outgoing) -> Result<Asked<'a>, Outcome> {
+    let invalid = |_invalid| Outcome::Failed(Failed::Garbage);
+    let mut headers = Vec::with_capacity(10);
+    headers.push(host(upstream).map_err(invalid)?);
+    headers.push((header::CONTENT_TYPE, JSON));
+    headers.push((header::CONTENT_LENGTH, HeaderValue::from(outgoing.body.len())));
+    let id = HeaderValue::try_from(outgoing.request_id.as_str());
+    headers.push((REQUEST_ID, id.map_err(|error| invalid(error.into()))?));
+    let asked = |headers| Asked { method: &Method::POST, path: &outgoing.path, headers };
     if let Role::Provider(provider) = &upstream.role {
-        header.insert_header(header::ACCEPT, "text/event-stream")?;
+        headers.push((header::ACCEPT, EVENT_STREAM));
         if let Some(authorization) = provider.authorization() {
-            header.insert_header(header::AUTHORIZATION, authorization)?;
+            headers.push((header::AUTHORIZATION, authorization));
         }
-        return Ok(header);
+        return Ok(asked(headers));
     }
     let left = outgoing.deadline.saturating_duration_since(clock::now()).as_millis().max(1);
-    header.insert_header("x-nearhop-timeout-ms", left.to_string())?;
-    header.insert_header("x-nearhop-tenant", outgoing.tenant.clone())?;
-    header.insert_header("x-nearhop-kind", outgoing.kind.name())?;
+    headers.push((TIMEOUT, HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX))));
+    headers.push((TENANT, outgoing.tenant.clone()));
+    headers.push((KIND, HeaderValue::from_static(outgoing.kind.name())));
     if matches!(upstream.role, Role::Region(_)) {
-        header.insert_header(HOP, outgoing.from.clone())?;
+        headers.push((HeaderName::from_static(HOP), outgoing.from.clone()));
     }
-    header.insert_header(TRACEPARENT, outgoing.traceparent.clone())?;
-    if let Some(tracestate) = &outgoing.tracestate {
-        header.insert_header(TRACESTATE, tracestate.clone())?;
-    }
-    Ok(header)
+    headers.push((TRACEPARENT, outgoing.traceparent.clone()));
+    headers.extend(outgoing.tracestate.clone().map(|state| (TRACESTATE, state)));
+    Ok(asked(headers))
 }
 
 /// What the head of an answer says of its sender's load and limits.
-fn listen(upstream: &Upstream, session: &HttpSession) {
-    let Some(head) = session.response_header() else { return };
+fn listen(upstream: &Upstream, session: &Session) {
+    let Some(headers) = session.headers() else { return };
     let now = clock::now();
     match upstream.class() {
         Class::Provider => {
-            let busy = head.status == StatusCode::TOO_MANY_REQUESTS;
-            if let Some(pause) = provider::pause(&head.headers).or(busy.then_some(SOON)) {
+            let busy = session.status() == Some(StatusCode::TOO_MANY_REQUESTS);
+            if let Some(pause) = provider::pause(headers).or(busy.then_some(SOON)) {
                 upstream.pause(now + pause);
             }
         }
         Class::Pod | Class::Local | Class::Region => {
-            let said = head.headers.get("endpoint-load-metrics");
+            let said = headers.get("endpoint-load-metrics");
             let said = said.and_then(|value| Reported::parse(value.to_str().ok()?));
             if let Some(reported) = said {
                 upstream.reported(reported, now);
@@ -345,8 +343,8 @@ fn listen(upstream: &Upstream, session: &HttpSession) {
     }
 }
 
-fn is_event_stream(session: &HttpSession) -> bool {
-    let header = session.response_header().and_then(|head| head.headers.get(header::CONTENT_TYPE));
+fn is_event_stream(session: &Session) -> bool {
+    let header = session.headers().and_then(|headers| headers.get(header::CONTENT_TYPE));
     header.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
@@ -381,18 +379,4 @@ fn broke_off(error: &pingora::Error) -> bool {
 /// Whether a handshake ended because we do not believe the certificate.
 fn is_untrusted(error: &pingora::Error) -> bool {
     error.to_string().to_ascii_lowercase().contains("certificate verify failed")
-}
-
-/// RFC 9113, section 8.7: nothing was done for the request, which may be sent again.
-fn refused_stream(error: &pingora::Error) -> bool {
-    let mut cause =
-        error.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static));
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if text.contains("refused stream") || text.contains("REFUSED_STREAM") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -167,5 +167,7 @@ pub(super) fn body(answer: &Answer) -> Vec<u8> {
     });
     let choices: Vec<WrittenChoice<'_>> = choices.collect();
     let written = written(&answer.head, Form::Whole, &choices, Some(answer.usage));
-    serde_json::to_vec(&written).expect("strings and numbers always serialise")
+    let mut out = Vec::with_capacity(answer.bytes());
+    serde_json::to_writer(&mut out, &written).expect("strings and numbers always serialise");
+    out
 }

@@ -35,8 +35,9 @@ const TOP_LOGPROBS_MAX: usize = 20;
 /// `logprobs`: a number for completions; yes or no for chat, with `top_logprobs`.
 pub(super) fn logprobs(endpoint: Endpoint, fields: &Fields<'_>) -> Result<Option<usize>, ApiError> {
     let number = |name| {
-        let expected = format!("a whole number from 0 to {TOP_LOGPROBS_MAX}");
-        match fields.get::<usize>(name, &expected)? {
+        // Written only where it is told.
+        let expected = format_args!("a whole number from 0 to {TOP_LOGPROBS_MAX}");
+        match fields.get::<usize>(name, expected)? {
             Some(top) if top > TOP_LOGPROBS_MAX => {
                 Err(ApiError::invalid(name, format!("{name} must be {expected}")))
             }
@@ -86,14 +87,15 @@ pub(super) fn positive(
     name: &str,
     max: usize,
 ) -> Result<Option<usize>, ApiError> {
-    let expected = match max {
-        usize::MAX => "a whole number of at least 1".to_owned(),
-        max => format!("a whole number from 1 to {max}"),
+    let wrong = || {
+        let expected = match max {
+            usize::MAX => "a whole number of at least 1".to_owned(),
+            max => format!("a whole number from 1 to {max}"),
+        };
+        ApiError::invalid(name, format!("{name} must be {expected}"))
     };
-    match fields.get::<usize>(name, &expected)? {
-        Some(value) if value == 0 || value > max => {
-            Err(ApiError::invalid(name, format!("{name} must be {expected}")))
-        }
+    match fields.get::<usize>(name, "a whole number").map_err(|_none| wrong())? {
+        Some(value) if value == 0 || value > max => Err(wrong()),
         value => Ok(value),
     }
 }
@@ -101,11 +103,11 @@ pub(super) fn positive(
 /// `stop`.
 pub(super) fn stop(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     let expected =
-        format!("text, or a list of up to {STOP_MAX} texts of 1 to {STOP_BYTES_MAX} bytes");
+        format_args!("text, or a list of up to {STOP_MAX} texts of 1 to {STOP_BYTES_MAX} bytes");
     let stop = match fields.raw("stop") {
         None => return Ok(Vec::new()),
-        Some(raw) if raw.starts_with('"') => fields.get("stop", &expected)?.into_iter().collect(),
-        Some(_) => fields.get::<Vec<String>>("stop", &expected)?.unwrap_or_default(),
+        Some(raw) if raw.starts_with('"') => fields.get("stop", expected)?.into_iter().collect(),
+        Some(_) => fields.get::<Vec<String>>("stop", expected)?.unwrap_or_default(),
     };
     let fits = |text: &String| (1..=STOP_BYTES_MAX).contains(&text.len());
     match stop.len() <= STOP_MAX && stop.iter().all(fits) {

@@ -90,8 +90,8 @@ pub(super) fn pod_header(pod: &str) -> Option<(HeaderName, HeaderValue)> {
 
 /// Time since the request's header, under the name of what it was spent on (W3C Server Timing).
 pub(super) fn timing(record: &Record<'_>, what: &str) -> (HeaderName, HeaderValue) {
-    let millis = (clock::now() - record.arrived).as_secs_f64() * 1e3;
-    let value = HeaderValue::try_from(format!("{what};dur={millis:.3}"));
+    let micros = (clock::now() - record.arrived).as_micros();
+    let value = HeaderValue::try_from(format!("{what};dur={}.{:03}", micros / 1000, micros % 1000));
     (SERVER_TIMING, value.expect("plain ASCII"))
 }
 
