@@ -1,0 +1,112 @@
+"""A suite's rows, as a table for people and as JSON for machines.
+
+The JSON of a suite, which stays as it is; fields may be added:
+
+    {suite, date, commit, version, machine: {cpu, cores, kernel, load, python}, small, pairs, seconds,
+     peers: {name: version}, skipped: {name: why}, rows: [...]}
+
+A row compares, or it observes:
+
+    {row, peer, unit, ours, theirs, ratio, low, high, pairs, goal, verdict}     ratio: ours over theirs
+    {row, server, value, unit, verdict}                                         of `nearhop` and of peers
+
+`verdict` is met, missed or unsettled (the goal is within the interval) where there is a goal, and
+kept, broken or null of what was observed.
+"""
+
+import json
+import sys
+
+import figures
+import machine
+
+
+def say(what):
+    print(what, file=sys.stderr, flush=True)
+
+# The end of a log says most.
+WHY_LENGTH = 300
+
+
+class Suite:
+    def __init__(self, name, arguments):
+        self.result = {"suite": name, "date": machine.date(), "commit": machine.commit(), "version": arguments.version,
+                       "machine": machine.machine(), "small": arguments.small, "pairs": arguments.pairs,
+                       "seconds": arguments.seconds, "peers": {}, "skipped": {}, "rows": []}
+
+    def peer(self, name, version):
+        self.result["peers"][name] = version
+
+    def skip(self, name, why):
+        """Loudly: a table without a row looks like a table in which it was not worth one."""
+        why = " ".join(str(why).split())[-WHY_LENGTH:]
+        say(f"\n*** SKIPPED: {name}, NOT compared with it: {why} ***\n")
+        self.result["skipped"][name] = why
+
+    def compare(self, row, peer, unit, ours, theirs, goal=None, ratio=figures.PAIRS, **more):
+        found = figures.compare(ours, theirs, ratio)
+        found = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+        self.result["rows"].append({"row": row, "peer": peer, "unit": unit, **found, "goal": goal,
+                                    "verdict": figures.verdict(found["low"], found["high"], goal), **more})
+        say(f"    {line(self.result['rows'][-1])}")
+
+    def observe(self, row, server, value, unit=None, kept=None, goal=None):
+        if goal is not None:
+            kept = None
+            verdict = "met" if value <= goal else "missed"
+        else:
+            verdict = {True: "kept", False: "broken", None: None}[kept]
+        self.result["rows"].append({"row": row, "server": server, "value": value, "unit": unit, "goal": goal, "verdict": verdict})
+        say(f"    {row}: {server}: {value}{' ' + unit if unit else ''}{', ' + verdict if verdict else ''}")
+
+
+def line(row):
+    goal = f"goal {row['goal']}: {row['verdict']}" if row["goal"] is not None else ""
+    return (f"{row['row']:38} {row['peer']:16} {number(row['ours']):>10} {number(row['theirs']):>10} {row['unit']:12} "
+            f"{row['ratio']:8.3f}  {row['low']:.3f} to {row['high']:.3f}   {goal}").rstrip()
+
+
+def number(value):
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def table(result):
+    compared = [row for row in result["rows"] if "peer" in row]
+    observed = [row for row in result["rows"] if "server" in row]
+    on = result["machine"]
+    print(f"\n# {result['suite']}, {result['date']}, commit {result['commit']}, {result['pairs']} pairs of {result['seconds']:g} s"
+          f"{', SMALL: too short to say anything' if result['small'] else ''}")
+    print(f"{on['cpu']}, {on['cores']} cores, load {on['load']}; nearhop {result['version']}"
+          + "".join(f", {name} {version}" for name, version in result["peers"].items()))
+    for name, why in result["skipped"].items():
+        print(f"SKIPPED, not compared: {name} ({why})")
+    if compared:
+        print(f"\n{'':38} {'beside':16} {'ours':>10} {'theirs':>10} {'':12} {'ratio':>8}  95 %")
+        for row in compared:
+            print(line(row))
+    if observed:
+        servers = list(dict.fromkeys(row["server"] for row in observed))
+        cells = {(row["row"], row["server"]): row for row in observed}
+        grid = [["", *servers]]
+        for row in dict.fromkeys(row["row"] for row in observed):
+            grid.append([row, *(cell(cells.get((row, server))) for server in servers)])
+        widths = [max(len(line[at]) for line in grid) for at in range(len(grid[0]))]
+        print()
+        for words in grid:
+            print("  ".join(word.ljust(width) for word, width in zip(words, widths)).rstrip())
+        print("(! marks what a client or an operator would complain of)")
+    sys.stdout.flush()
+
+
+def cell(row):
+    if row is None:
+        return "not run"
+    value = number(row["value"]) + (f" {row['unit']}" if row["unit"] else "")
+    return f"! {value}" if row["verdict"] in ("broken", "missed") else value
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
