@@ -2,7 +2,7 @@
 
 The JSON of a suite, which stays as it is; fields may be added:
 
-    {suite, date, commit, version, machine: {cpu, cores, kernel, load, python}, small, pairs, seconds,
+    {suite, date, commit, version, machine: {cpu, cores, kernel, load, load_after, python}, small, pairs, seconds,
      peers: {name: version}, skipped: {name: why}, rows: [...]}
 
 A row compares, or it observes:
@@ -12,9 +12,12 @@ A row compares, or it observes:
 
 `verdict` is met, missed or unsettled (the goal is within the interval) where there is a goal, and
 kept, broken or null of what was observed.
+
+    python3 benches/report.py FILE...      recorded results as Markdown
 """
 
 import json
+import pathlib
 import sys
 
 import figures
@@ -51,11 +54,9 @@ class Suite:
         say(f"    {line(self.result['rows'][-1])}")
 
     def observe(self, row, server, value, unit=None, kept=None, goal=None):
+        verdict = {True: "kept", False: "broken", None: None}[kept]
         if goal is not None:
-            kept = None
             verdict = "met" if value <= goal else "missed"
-        else:
-            verdict = {True: "kept", False: "broken", None: None}[kept]
         self.result["rows"].append({"row": row, "server": server, "value": value, "unit": unit, "goal": goal, "verdict": verdict})
         say(f"    {row}: {server}: {value}{' ' + unit if unit else ''}{', ' + verdict if verdict else ''}")
 
@@ -78,7 +79,7 @@ def table(result):
     on = result["machine"]
     print(f"\n# {result['suite']}, {result['date']}, commit {result['commit']}, {result['pairs']} pairs of {result['seconds']:g} s"
           f"{', SMALL: too short to say anything' if result['small'] else ''}")
-    print(f"{on['cpu']}, {on['cores']} cores, load {on['load']}; nearhop {result['version']}"
+    print(f"{on['cpu']}, {on['cores']} cores, load {on['load']} before, {on['load_after']} after; nearhop {result['version']}"
           + "".join(f", {name} {version}" for name, version in result["peers"].items()))
     for name, why in result["skipped"].items():
         print(f"SKIPPED, not compared: {name} ({why})")
@@ -87,17 +88,42 @@ def table(result):
         for row in compared:
             print(line(row))
     if observed:
-        servers = list(dict.fromkeys(row["server"] for row in observed))
-        cells = {(row["row"], row["server"]): row for row in observed}
-        grid = [["", *servers]]
-        for row in dict.fromkeys(row["row"] for row in observed):
-            grid.append([row, *(cell(cells.get((row, server))) for server in servers)])
-        widths = [max(len(line[at]) for line in grid) for at in range(len(grid[0]))]
+        rows = grid(observed)
+        widths = [max(len(words[at]) for words in rows) for at in range(len(rows[0]))]
         print()
-        for words in grid:
+        for words in rows:
             print("  ".join(word.ljust(width) for word, width in zip(words, widths)).rstrip())
         print("(! marks what a client or an operator would complain of)")
     sys.stdout.flush()
+
+
+def grid(observed):
+    """Rows by servers."""
+    servers = list(dict.fromkeys(row["server"] for row in observed))
+    cells = {(row["row"], row["server"]): row for row in observed}
+    names = dict.fromkeys(row["row"] for row in observed)
+    return [["", *servers], *([name, *(cell(cells.get((name, server))) for server in servers)] for name in names)]
+
+
+def markdown(result):
+    on = result["machine"]
+    peers = "".join(f", {name} {version}" for name, version in result["peers"].items())
+    print(f"{result['date'][:10]}, {on['cores']} cores of {on['cpu']}, load {on['load']} before, {on['load_after']} after, {result['pairs']} pairs of {result['seconds']:g} s{peers}"
+          + "".join(f"; {name} was not run" for name in result["skipped"]) + ":\n")
+    compared = [row for row in result["rows"] if "peer" in row]
+    if compared:
+        print("| row | beside | ours | theirs | | ratio (95 %) | goal |\n|---|---|---|---|---|---|---|")
+        for row in compared:
+            goal = f"{row['goal']}, {row['verdict']}" if row["goal"] is not None else ""
+            print(f"| {row['row']} | {row['peer']} | {number(row['ours'])} | {number(row['theirs'])} | {row['unit']} "
+                  f"| **{row['ratio']:.2f}** ({row['low']:.2f} to {row['high']:.2f}) | {goal} |")
+        print()
+    observed = [row for row in result["rows"] if "server" in row]
+    if observed:
+        first, *rest = grid(observed)
+        for words in (first, ["---"] * len(first), *rest):
+            print(f"| {' | '.join(word.strip() for word in words)} |")
+        print()
 
 
 def cell(row):
@@ -110,3 +136,10 @@ def cell(row):
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    for file in sys.argv[1:]:
+        found = json.loads(pathlib.Path(file).read_text())
+        for result in found if isinstance(found, list) else [found]:
+            markdown(result)

@@ -68,6 +68,8 @@ def main():
         with tempfile.TemporaryDirectory(prefix="nearhop-bench-") as folder:
             result = importlib.import_module(f"suites.{name}").run(arguments, pathlib.Path(folder))
         result["took_s"] = round(time.monotonic() - began)
+        # Ours is about two: with more, others were on the machine.
+        result["machine"]["load_after"] = round(os.getloadavg()[0], 1)
         results.append(result)
         report.table(result)
         if arguments.results:

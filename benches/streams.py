@@ -28,7 +28,7 @@ class Stream:
         self.socket.sendall(request)
         self.socket.setblocking(False)
         self.last, self.first_s, self.longest_s = time.monotonic(), None, 0.0
-        self.words, self.tail, self.ended, self.status, self.text = 0, b"", False, None, b""
+        self.words, self.tail, self.ended, self.status = 0, b"", False, None
 
     def read(self):
         """False when nothing more will come."""
@@ -40,12 +40,9 @@ class Stream:
             return False
         if not data:
             return False
-        if self.status is None:
-            self.text += data
-            if b"\r\n" not in self.text:
-                return True
-            self.status = int(self.text.split(b" ", 2)[1])
         data = self.tail + data
+        if self.status is None and b"\r\n" in data:
+            self.status = int(data.split(b" ", 2)[1])
         cut = data.rfind(b"\n") + 1
         lines, self.tail = data[:cut], data[cut:]
         now = time.monotonic()
@@ -86,8 +83,7 @@ def run(port, template, count, starting_s, limit_s, begun_is_enough):
             now = time.monotonic()
         for number, _ in poll.poll(0.005 if opened < count else 0.1):
             stream = streams[number]
-            going_on = stream.read()
-            if not going_on or (begun_is_enough and stream.first_s is not None):
+            if not stream.read() or (begun_is_enough and stream.first_s is not None):
                 poll.unregister(number)
                 going -= 1
     return list(streams.values()), refused

@@ -24,16 +24,17 @@ HEADERS = {"content-type": "application/json", "authorization": f"Bearer {peers.
 SERVERS = ("nginx", "haproxy", "envoy", "vllm-router", "sglang-router", "litellm")
 REFUSALS = 15
 EVENTS, PACE_MS = 20, 50
-# How long the upstream would go on for nobody, and when that counts as stopped.
-WORK_S, STOPPED_S = 4, 2
+# How long the upstream would go on for nobody, and when that counts as stopped. A small run is a test's, on
+# a machine that may be busy with others: longer, so that only one that never stops is not seen to stop.
+WORK_S, SMALL_WORK_S, STOPPED_S = 4, 20, 2
 LOOK_S = 0.02
 
 
 class Server:
     """A gateway under test, and the upstream behind it."""
 
-    def __init__(self, name, gateway, upstream):
-        self.name, self.gateway, self.upstream = name, gateway, upstream
+    def __init__(self, name, gateway, upstream, work_s):
+        self.name, self.gateway, self.upstream, self.work_s = name, gateway, upstream, work_s
         self.made = 0
 
     def body(self, act, stream=False, chat=False):
@@ -56,7 +57,7 @@ class Server:
 
     def when(self, name, *ends):
         """Waits until the upstream says that one of these came of a request; that, and when."""
-        deadline = time.monotonic() + WORK_S + 5
+        deadline = time.monotonic() + self.work_s + 5
         while time.monotonic() < deadline:
             seen = self.upstream.seen(name)
             for end in ends:
@@ -68,7 +69,7 @@ class Server:
 
 def client_gone(server, stream):
     """Seconds from the client's leaving to the end at the upstream, or None where it worked to its end."""
-    act = f"paced {WORK_S * 20} 50" if stream else f"slow {WORK_S}"
+    act = f"paced {server.work_s * 20} 50" if stream else f"slow {server.work_s}"
     name, body = server.body(act, stream)
     with server.sent(body) as connection:
         came, _ = server.when(name, "came")
@@ -193,7 +194,7 @@ def observe(suite, name, folder, arguments):
         home = folder / f"{name}-{at}"
         home.mkdir()
         with Scripted(home) as upstream, start(name, home, upstream.port, arguments) as gateway:
-            server = Server(f"{name}-{at}", gateway, upstream)
+            server = Server(f"{name}-{at}", gateway, upstream, SMALL_WORK_S if arguments.small else WORK_S)
             for look in stage:
                 look(server, say)
 

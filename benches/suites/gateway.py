@@ -243,7 +243,7 @@ def streams_and_memory(run):
     with Scripted(run.folder) as upstream:
         row = f"streams without a stall, of {run.counts[-1]:,}"
         most = stalls(run, "direct", upstream, PLAIN)
-        check(most, "the scripted upstream does not sustain streams itself")
+        check(most or run.arguments.small, "the scripted upstream does not sustain streams itself")
         run.suite.observe(row, "direct", most)
         for name in ["nearhop", *run.peers(PROXIES)]:
             gateway = run.start(name, upstream.port) if name == "nearhop" else run.beside(name, upstream.port)
