@@ -62,9 +62,15 @@ class Suite:
 
 
 def line(row):
-    goal = f"goal {row['goal']}: {row['verdict']}" if row["goal"] is not None else ""
     return (f"{row['row']:38} {row['peer']:16} {number(row['ours']):>10} {number(row['theirs']):>10} {row['unit']:12} "
-            f"{row['ratio']:8.3f}  {row['low']:.3f} to {row['high']:.3f}   {goal}").rstrip()
+            f"{row['ratio']:8.3f}  {row['low']:.3f} to {row['high']:.3f}   {goal(row)}").rstrip()
+
+
+def goal(row):
+    if row["goal"] is None:
+        return ""
+    stretch = f", stretch {row['stretch']} {figures.verdict(row['low'], row['high'], row['stretch'])}" if "stretch" in row else ""
+    return f"goal {row['goal']} {row['verdict']}{stretch}"
 
 
 def number(value):
@@ -77,9 +83,10 @@ def table(result):
     compared = [row for row in result["rows"] if "peer" in row]
     observed = [row for row in result["rows"] if "server" in row]
     on = result["machine"]
-    print(f"\n# {result['suite']}, {result['date']}, commit {result['commit']}, {result['pairs']} pairs of {result['seconds']:g} s"
+    pairs = f", {result['pairs']} pairs of {result['seconds']:g} s" if compared else ""
+    print(f"\n# {result['suite']}, {result['date']}, commit {result['commit']}{pairs}"
           f"{', SMALL: too short to say anything' if result['small'] else ''}")
-    print(f"{on['cpu']}, {on['cores']} cores, load {on['load']} before, {on['load_after']} after; nearhop {result['version']}"
+    print(f"{on['cpu']}, {on['cores']} cores, load {on['load']} before, {on.get('load_after')} after; nearhop {result['version']}"
           + "".join(f", {name} {version}" for name, version in result["peers"].items()))
     for name, why in result["skipped"].items():
         print(f"SKIPPED, not compared: {name} ({why})")
@@ -108,15 +115,16 @@ def grid(observed):
 def markdown(result):
     on = result["machine"]
     peers = "".join(f", {name} {version}" for name, version in result["peers"].items())
-    print(f"{result['date'][:10]}, {on['cores']} cores of {on['cpu']}, load {on['load']} before, {on['load_after']} after, {result['pairs']} pairs of {result['seconds']:g} s{peers}"
-          + "".join(f"; {name} was not run" for name in result["skipped"]) + ":\n")
     compared = [row for row in result["rows"] if "peer" in row]
+    pairs = f", {result['pairs']} pairs of {result['seconds']:g} s" if compared else ""
+    print(f"{result['date'][:10]}, {on['cores']} cores of {on['cpu']}, load {on['load']} before, {on.get('load_after')} after{pairs}{peers}"
+          + "".join(f"; {name} was not run" for name in result["skipped"]) + ":\n")
     if compared:
         print("| row | beside | ours | theirs | | ratio (95 %) | goal |\n|---|---|---|---|---|---|---|")
         for row in compared:
-            goal = f"{row['goal']}, {row['verdict']}" if row["goal"] is not None else ""
+            digits = 2 if row["ratio"] >= 0.1 else 3
             print(f"| {row['row']} | {row['peer']} | {number(row['ours'])} | {number(row['theirs'])} | {row['unit']} "
-                  f"| **{row['ratio']:.2f}** ({row['low']:.2f} to {row['high']:.2f}) | {goal} |")
+                  f"| **{row['ratio']:.{digits}f}** ({row['low']:.{digits}f} to {row['high']:.{digits}f}) | {goal(row).removeprefix('goal ')} |")
         print()
     observed = [row for row in result["rows"] if "server" in row]
     if observed:

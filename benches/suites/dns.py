@@ -242,7 +242,8 @@ class Run:
         flooding, asked = ask("nowhere"), ask("signed")
         beside, flooded = said(asked), said(flooding)
         # The two loads share a core.
-        for row, value in (("signed answers, alone", alone["good"] / alone["seconds"]), ("signed answers, in a flood of denials", beside["good"] / beside["seconds"]),
+        for row, value in (("signed answers, alone", alone["good"] / alone["seconds"]),
+                           ("signed answers, in a flood of denials", beside["good"] / beside["seconds"]),
                            ("  denials meanwhile", (flooded["good"] + flooded["bad"]) / flooded["seconds"])):
             self.suite.observe(row, "nearhop", round(value), "a second")
         lost = beside["lost"] + beside["bad"]
