@@ -61,8 +61,8 @@ class Suite:
         say(f"    {row}: {server}: {value}{' ' + unit if unit else ''}{', ' + verdict if verdict else ''}")
 
 
-def line(row):
-    return (f"{row['row']:38} {row['peer']:16} {number(row['ours']):>10} {number(row['theirs']):>10} {row['unit']:12} "
+def line(row, width=38):
+    return (f"{row['row']:{width}} {row['peer']:16} {number(row['ours']):>10} {number(row['theirs']):>10} {row['unit']:12} "
             f"{row['ratio']:8.3f}  {row['low']:.3f} to {row['high']:.3f}   {goal(row)}").rstrip()
 
 
@@ -91,9 +91,10 @@ def table(result):
     for name, why in result["skipped"].items():
         print(f"SKIPPED, not compared: {name} ({why})")
     if compared:
-        print(f"\n{'':38} {'beside':16} {'ours':>10} {'theirs':>10} {'':12} {'ratio':>8}  95 %")
+        width = max(len(row["row"]) for row in compared)
+        print(f"\n{'':{width}} {'beside':16} {'ours':>10} {'theirs':>10} {'':12} {'ratio':>8}  95 %")
         for row in compared:
-            print(line(row))
+            print(line(row, width))
     if observed:
         rows = grid(observed)
         widths = [max(len(words[at]) for words in rows) for at in range(len(rows[0]))]

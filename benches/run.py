@@ -56,7 +56,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, lambda *_: process.fail("this takes far too long"))
     signal.alarm(SMALL_LIMIT_S if arguments.small else LIMIT_S)
-    arguments.binary = os.path.abspath(arguments.binary)
+    arguments.binary, arguments.examples = os.path.abspath(arguments.binary), os.path.abspath(arguments.examples)
     process.check(os.path.isfile(arguments.binary), f"{arguments.binary} is not there; run `cargo build --release`, or `make bench`")
     said = subprocess.run([arguments.binary, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     arguments.version = said.strip().removeprefix("nearhop ")

@@ -246,8 +246,8 @@ class Run:
                            ("signed answers, in a flood of denials", beside["good"] / beside["seconds"]),
                            ("  denials meanwhile", (flooded["good"] + flooded["bad"]) / flooded["seconds"])):
             self.suite.observe(row, "nearhop", round(value), "a second")
-        lost = beside["lost"] + beside["bad"]
-        self.suite.observe("  ordinary answers lost or wrong meanwhile", "nearhop", lost, kept=lost == 0)
+        for row, count in (("  ordinary answers lost meanwhile", beside["lost"]), ("  ordinary answers wrong meanwhile", beside["bad"])):
+            self.suite.observe(row, "nearhop", count, kept=count == 0)
 
 
 def run(arguments, folder):

@@ -19,7 +19,7 @@ def run(arguments, folder):
     example = f"{arguments.examples}/reuse"
     check(process.program(example), f"{example} is not there: `cargo build --release -p nearhop-edge-cache --example reuse`")
     entries = FEW if arguments.small else ENTRIES
-    out = subprocess.run(["taskset", "-c", process.SERVER_CORE, example, str(entries)], capture_output=True, text=True, check=False, timeout=LIMIT_S,
+    out = subprocess.run([example, str(entries)], capture_output=True, text=True, check=False, timeout=LIMIT_S,
                          cwd=folder)
     check(out.returncode == 0, f"reuse failed:\n{out.stderr[-2000:]}")
     said = json.loads(out.stdout)
