@@ -29,16 +29,13 @@ check: ## format, lints, docs and licences
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	@scripts/deny.sh
 
-bench: ## measure the edge beside nginx, the caches, DNS beside gdnsd and knot, the decoder beside onnxruntime-genai
+bench: ## measure all suites beside their peers, into benches/results (SUITES="gateway dns")
 	@scripts/setup.sh test
+	@scripts/peers.sh
 	cargo build --release --locked
 	cargo build --release --locked -p nearhop-geo --example dns_load
 	cargo build --release --locked -p nearhop-edge-cache --example reuse
-	python3 benches/edge_vs_nginx.py
-	target/release/examples/reuse
-	python3 benches/dns_vs_peers.py
-	@.models/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps onnxruntime-genai==0.18.0
-	.models/venv/bin/python benches/decoder_vs_genai.py
+	python3 benches/run.py $(SUITES) --results benches/results
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test

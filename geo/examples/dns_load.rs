@@ -1,4 +1,4 @@
-//! Load for `benches/dns_vs_peers.py`: what it asks with, and the asking.
+//! Load for `benches/suites/dns.py`: what it asks with, and the asking.
 //!
 //! ```text
 //! dns_load prepare FOLDER                              a database of places, and networks in it

@@ -1,4 +1,4 @@
-//! The decoder alone, without queue and HTTP: one side of `benches/decoder_vs_genai.py`.
+//! The decoder alone, without queue and HTTP: one side of `benches/suites/inference.py`.
 //!
 //! Reads commands, a line each, and answers each with the seconds it took, as JSON:
 //! `prefill TOKENS`, `decode BATCH CONTEXT STEPS`, `tokens STEPS ID…` (greedy, with the gap of the

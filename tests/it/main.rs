@@ -7,6 +7,7 @@ mod support;
 
 mod admission;
 mod answers;
+mod benches;
 mod bodies;
 mod changes;
 mod chaos;

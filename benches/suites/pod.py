@@ -1,37 +1,38 @@
 """What the pod's prefix cache and scheduler are worth, over HTTP on one pod with nearhop-mini.
 
-    .models/venv/bin/python benches/pod.py --infilling HumanEval-SingleLineInfilling.jsonl[.gz]
-
 Three figures, each of two sides in one run:
 
 * first-token time with nine tenths of the prompt cached, over that of the same prompt cold;
-* a typing session: the pod's own compute time for a fill-in-the-middle request every few
-  characters, with the prefix cache and without it, each as the order of the model's layout says;
+* a typing session: the pod's own compute time for a fill-in-the-middle request every third
+  character of HumanEval's tasks, with the prefix cache and without it, each as the order of the model's layout says;
 * the gaps between the tokens of a running stream while 32 long prompts arrive, over those of the
   same stream alone, as its client sees them.
 
 For the first two the pod is pinned to core 0 and this client to core 1.
 """
 
-import argparse
-import gzip
 import http.client
 import json
 import multiprocessing
 import os
-import pathlib
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+import process
+from machine import ROOT
+from report import Suite
+
 MODEL = ROOT / "origin-inference/models/nearhop-mini"
+TASKS = ROOT / "tests/data/human-eval-infilling-200.jsonl"
+TASK_COUNT, FEW_TASKS, EVERY = 10, 1, 3
+GOALS = {"first token": 0.15, "typing": 0.7, "longest": 3.0}
 
 
 class Pod:
-    def __init__(self, cores: str, **settings: object) -> None:
+    def __init__(self, binary: str, cores: str, **settings: object) -> None:
         config = {
             "log": {"level": "error"},
             "origin": {
@@ -44,9 +45,9 @@ class Pod:
         self.scratch = tempfile.NamedTemporaryFile("w", suffix=".yaml")
         json.dump(config, self.scratch)
         self.scratch.flush()
-        binary = ROOT / "target/release/nearhop"
         command = [binary, "origin", "--ready-json", "--lifeline", "-c", self.scratch.name]
-        environment = {**os.environ, "ORT_DYLIB_PATH": str(ROOT / ".ort/libonnxruntime.so")}
+        library = os.environ.get("ORT_DYLIB_PATH", str(ROOT / ".ort/libonnxruntime.so"))
+        environment = {**os.environ, "ORT_DYLIB_PATH": library}
         self.process = subprocess.Popen(
             ["taskset", "-c", cores, *command],
             stdin=subprocess.PIPE,
@@ -54,7 +55,8 @@ class Pod:
             text=True,
             env=environment,
         )
-        ready = json.loads(self.process.stdout.readline())
+        ready = json.loads(self.process.stdout.readline() or "{}")
+        process.check("listen" in ready, "the pod does not start: its last words are above")
         self.listen, self.admin = ready["listen"], ready["admin"]
 
     def stop(self) -> None:
@@ -106,8 +108,8 @@ def code(seed: int, lines: int) -> str:
     return "".join(f"    value_{seed}_{at} = compute({at}, {seed * at % 97})\n" for at in range(lines))
 
 
-def first_token(pairs: int) -> None:
-    pod = Pod("0")
+def first_token(suite: Suite, binary: str, pairs: int) -> None:
+    pod = Pod(binary, process.SERVER_CORE)
     cold, cached, share = [], [], []
     for turn in range(pairs + 2):
         # About 900 tokens, of which the last tenth changes.
@@ -123,25 +125,22 @@ def first_token(pairs: int) -> None:
             cached.append(times[1])
             share.append(usage["prompt_tokens_details"]["cached_tokens"] / usage["prompt_tokens"])
     pod.stop()
-    ratio = statistics.median(b / a for a, b in zip(cold, cached))
-    print(
-        f"| first token, {statistics.median(share):.0%} of {usage['prompt_tokens']} tokens cached | "
-        f"{statistics.median(cached) * 1e3:.1f} ms | {statistics.median(cold) * 1e3:.1f} ms cold "
-        f"| {ratio:.2f} |"
-    )
+    row = f"first token, {statistics.median(share):.0%} of {usage['prompt_tokens']} tokens cached"
+    in_ms = [[second * 1e3 for second in side] for side in (cached, cold)]
+    suite.compare(row, "cold", "ms", *in_ms, goal=GOALS["first token"])
 
 
-def typing(data: pathlib.Path, tasks: int, every: int) -> None:
-    opened = gzip.open if data.suffix == ".gz" else open
-    with opened(data, "rt") as lines:
-        chosen = [json.loads(line) for line in lines][:: max(1, 1000 // tasks)][:tasks]
-    with_cache, without = Pod("0"), Pod("0", prefix_cache="0B")
+def typing(suite: Suite, binary: str, count: int) -> None:
+    tasks = [json.loads(line) for line in TASKS.read_text().splitlines()]
+    chosen = tasks[:: len(tasks) // count][:count]
+    cores = process.SERVER_CORE
+    with_cache, without = Pod(binary, cores), Pod(binary, cores, prefix_cache="0B")
     for pod in (with_cache, without):
         pod.before = pod.computing()
     requests = 0
     for task in chosen:
         solution = task["canonical_solution"]
-        for typed in range(1, len(solution) + 1, every):
+        for typed in range(1, len(solution) + 1, EVERY):
             body = {
                 "prompt": task["prompt"] + solution[:typed],
                 "suffix": task["suffix"],
@@ -157,10 +156,8 @@ def typing(data: pathlib.Path, tasks: int, every: int) -> None:
         if name == "with":
             hits = seen["vllm:prefix_cache_hits_total"] / seen["vllm:prefix_cache_queries_total"]
         pod.stop()
-    print(
-        f"| typing, {requests} requests, {hits:.0%} of prompt tokens cached | {took['with']:.2f} s of steps "
-        f"| {took['without']:.2f} s without the cache | {took['with'] / took['without']:.2f} |"
-    )
+    row = f"typing, {requests} requests, {hits:.0%} of tokens cached"
+    suite.compare(row, "without cache", "s of steps", [took["with"]], [took["without"]], goal=GOALS["typing"])
 
 
 def ask_all(listen: str, turn: int) -> None:
@@ -181,10 +178,10 @@ def ask_all(listen: str, turn: int) -> None:
         each.join()
 
 
-def gap(pairs: int) -> None:
+def gap(suite: Suite, binary: str, pairs: int, cores: set[int]) -> None:
     # As the system likes: reading 32 prompts on the engine's own core is another question.
-    os.sched_setaffinity(0, {0, 1})
-    pod = Pod("0,1", queue=64)
+    os.sched_setaffinity(0, cores)
+    pod = Pod(binary, ",".join(map(str, cores)), queue=64)
 
     def gaps(noise: bool, turn: int) -> list[float]:
         times, asking = [], None
@@ -208,27 +205,18 @@ def gap(pairs: int) -> None:
                     values.append(gap_s[min(int(len(gap_s) * share), len(gap_s) - 1)])
     pod.stop()
     for name, (quiet, busy) in seen.items():
-        ratio = statistics.median(b / a for a, b in zip(quiet, busy))
-        print(
-            f"| {name} gap of a stream while 32 prompts arrive | {statistics.median(busy) * 1e3:.2f} ms "
-            f"| {statistics.median(quiet) * 1e3:.2f} ms alone | {ratio:.2f} |"
-        )
+        in_ms = [[second * 1e3 for second in side] for side in (busy, quiet)]
+        suite.compare(f"{name} gap of a stream beside 32 prompts", "alone", "ms", *in_ms, goal=GOALS.get(name))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--infilling", type=pathlib.Path, help="HumanEval infilling, .jsonl or .jsonl.gz")
-    parser.add_argument("--tasks", type=int, default=10)
-    parser.add_argument("--every", type=int, default=3, help="characters between two requests")
-    given = parser.parse_args()
-    os.sched_setaffinity(0, {1})
-    print("| figure | ours | against | ratio |\n|---|---|---|---|")
-    first_token(given.pairs)
-    if given.infilling:
-        typing(given.infilling, given.tasks, given.every)
-    gap(given.pairs)
-
-
-if __name__ == "__main__":
-    main()
+def run(arguments, _folder) -> dict:
+    suite = Suite("pod", arguments)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {int(process.LOAD_CORE)})
+    try:
+        first_token(suite, arguments.binary, arguments.pairs)
+        typing(suite, arguments.binary, FEW_TASKS if arguments.small else TASK_COUNT)
+        gap(suite, arguments.binary, arguments.pairs, cores)
+    finally:
+        os.sched_setaffinity(0, cores)
+    return suite.result
