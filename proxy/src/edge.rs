@@ -39,7 +39,10 @@ use tokio::{
 
 use crate::{
     auditor::{self, Auditor},
-    background::X,
+    background::{
+        close_idle, count_tasks, fetch_keys, keep_warm, reload, serve_admin, serve_l2,
+        share_limits, size_gate, watch_files,
+    },
     buffer::Room,
     client::Side,
     export::Exporter,
