@@ -48,9 +48,10 @@ class Suite:
 
     def compare(self, row, peer, unit, ours, theirs, goal=None, ratio=figures.PAIRS, **more):
         found = figures.compare(ours, theirs, ratio)
-        found = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
-        self.result["rows"].append({"row": row, "peer": peer, "unit": unit, **found, "goal": goal,
-                                    "verdict": figures.verdict(found["low"], found["high"], goal), **more})
+        verdict = figures.verdict(found["low"], found["high"], goal)
+        # JSON has no infinity: a ratio to nothing, as of an added latency that is lost in noise, is null.
+        found = {name: None if value == float("inf") else round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+        self.result["rows"].append({"row": row, "peer": peer, "unit": unit, **found, "goal": goal, "verdict": verdict, **more})
         say(f"    {line(self.result['rows'][-1])}")
 
     def observe(self, row, server, value, unit=None, kept=None, goal=None):
@@ -63,13 +64,17 @@ class Suite:
 
 def line(row, width=38):
     return (f"{row['row']:{width}} {row['peer']:16} {number(row['ours']):>10} {number(row['theirs']):>10} {row['unit']:12} "
-            f"{row['ratio']:8.3f}  {row['low']:.3f} to {row['high']:.3f}   {goal(row)}").rstrip()
+            f"{ratio(row['ratio']):>8}  {ratio(row['low'])} to {ratio(row['high'])}   {goal(row)}").rstrip()
+
+
+def ratio(value, digits=3):
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def goal(row):
     if row["goal"] is None:
         return ""
-    stretch = f", stretch {row['stretch']} {figures.verdict(row['low'], row['high'], row['stretch'])}" if "stretch" in row else ""
+    stretch = f", stretch {row['stretch']} {figures.verdict(row['low'], row['high'], row['stretch'])}" if "stretch" in row and row["high"] is not None else ""
     return f"goal {row['goal']} {row['verdict']}{stretch}"
 
 
@@ -123,9 +128,9 @@ def markdown(result):
     if compared:
         print("| row | beside | ours | theirs | | ratio (95 %) | goal |\n|---|---|---|---|---|---|---|")
         for row in compared:
-            digits = 2 if row["ratio"] >= 0.1 else 3
+            digits = 3 if row["ratio"] is not None and row["ratio"] < 0.1 else 2
             print(f"| {row['row']} | {row['peer']} | {number(row['ours'])} | {number(row['theirs'])} | {row['unit']} "
-                  f"| **{row['ratio']:.{digits}f}** ({row['low']:.{digits}f} to {row['high']:.{digits}f}) | {goal(row).removeprefix('goal ')} |")
+                  f"| **{ratio(row['ratio'], digits)}** ({ratio(row['low'], digits)} to {ratio(row['high'], digits)}) | {goal(row).removeprefix('goal ')} |")
         print()
     observed = [row for row in result["rows"] if "server" in row]
     if observed:
@@ -144,7 +149,7 @@ def cell(row):
 
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

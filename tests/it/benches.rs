@@ -72,7 +72,7 @@ fn the_gateway_and_its_behaviour_are_measured() {
         let rows = gateway["rows"].as_array().unwrap();
         let found = rows.iter().find(|found| found["row"] == row && found["peer"] == peer);
         let found = found.unwrap_or_else(|| panic!("no {row} beside {peer}: {gateway}"));
-        assert!(found["ours"].is_number() && found["ratio"].is_number(), "{found}");
+        assert!(found["ours"].is_number() && found["theirs"].is_number(), "{found}");
     }
     let about_us = observed(gateway, "nearhop");
     for start in ["streams without a stall", "resident after start", "resident, 50 idle streams"] {
