@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 
-from edge_vs_nginx import KEY, KEY_SECRET, ask, check, free_port, wait_for
+from peers import KEY, KEY_SECRET
+from process import check, free_port, wait_for
+from upstream import ask
 
 GOAL_STREAMS, GOAL_MIB = 10_000, 400
 # Beside the streams': listeners, checks, files.
