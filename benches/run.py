@@ -23,6 +23,7 @@ SUITES = {
     "dns": "the DNS server beside others: CPU an answer",
     "reuse": "a look-up in a full cache, an entry's memory, the shared cache over loopback",
     "inference": "the pod's decoder beside onnxruntime-genai",
+    "load": "the load generator itself, beside wrk",
     "pod": "a pod over HTTP: its prefix cache, and a stream beside 32 prompts",
 }
 

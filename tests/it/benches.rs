@@ -53,13 +53,14 @@ fn the_gateway_and_its_behaviour_are_measured() {
     }
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("results.json");
-    let arguments =
-        ["gateway", "behaviour", "--small", "--binary", BINARY, "--json", json.to_str().unwrap()];
+    let suites = ["gateway", "behaviour", "load"];
+    let given = ["--small", "--binary", BINARY, "--json", json.to_str().unwrap()];
+    let arguments: Vec<&str> = suites.into_iter().chain(given).collect();
     let output = run(&arguments);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{said}");
     let suites: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-    let (gateway, behaviour) = (&suites[0], &suites[1]);
+    let (gateway, behaviour, load) = (&suites[0], &suites[1], &suites[2]);
 
     for suite in [gateway, behaviour] {
         assert!(suite["peers"]["nginx"].is_string(), "{suite}");
@@ -79,6 +80,11 @@ fn the_gateway_and_its_behaviour_are_measured() {
         let found = about_us.iter().find(|(row, _)| row.starts_with(start));
         assert!(found.is_some_and(|(_, row)| row["value"].is_number()), "{start}: {gateway}");
     }
+
+    let rows = load["rows"].as_array().unwrap();
+    let beside_wrk: Vec<&Value> = rows.iter().filter(|row| row["peer"] == "wrk").collect();
+    assert_eq!(beside_wrk.len(), 4, "{load}");
+    assert!(beside_wrk.iter().all(|row| row["ours"].as_f64().unwrap() > 0.0), "{load}");
 
     let about_us = observed(behaviour, "nearhop");
     let value = |name: &str| {
