@@ -24,7 +24,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}. Check the path given with -c")]
+    #[error("cannot read {path}: {source}. Check the path")]
     Unreadable {
         /// As the user wrote it.
         path: String,

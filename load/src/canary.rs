@@ -1,7 +1,7 @@
 //! Purges that were acknowledged, looked after: something is asked for so that it is cached, purged
 //! by the hash of its file, and asked for again. What then comes from a cache was not purged.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nearhop_admin::{Question, Trust, fetch};
 use nearhop_conf::{RequestKind, Target};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     crowd::Ask,
     exchange::{Client, Heard},
-    places::Places,
+    places::{Places, host_of},
     record::Outcome,
 };
 
@@ -44,7 +44,11 @@ pub(crate) async fn round(
     places: &Places,
     region: usize,
 ) -> Option<bool> {
-    ask_and_purge(client, target, &places.of(region), region).await
+    // What DNS says now may lead to another region's edge, of which nothing is purged here.
+    let own = host_of(&target.regions[region].url)
+        .and_then(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, port)));
+    let addresses = own.map_or_else(|| places.of(region), |own| Arc::from([own]));
+    ask_and_purge(client, target, &addresses, region).await
 }
 
 /// The first key of which the tenant is known, and that tenant.

@@ -74,10 +74,12 @@ pub(crate) struct Crowd {
     /// Files that were opened lately: whose key, which file, which place.
     open: VecDeque<(usize, u64, usize)>,
     random: Rng,
+    /// Of this run: files of an earlier one, with the same seed, are others.
+    nonce: u64,
 }
 
 impl Crowd {
-    pub(crate) fn new(profile: &LoadProfile, target: &Target, seed: u64) -> Self {
+    pub(crate) fn new(profile: &LoadProfile, target: &Target, seed: u64, nonce: u64) -> Self {
         let places: Arc<[Place]> = corpus::places().into();
         let mut profile = profile.clone();
         if matches!(profile.arrivals, nearhop_conf::Arrivals::Trace(_)) {
@@ -95,6 +97,7 @@ impl Crowd {
             profile,
             open: VecDeque::new(),
             random: Rng::with_seed(seed),
+            nonce,
         }
     }
 
@@ -118,7 +121,7 @@ impl Crowd {
             Begun::Typed => {
                 let cuts = cuts(&place.line);
                 let (mut at, mut asks) = (start.at, Vec::with_capacity(cuts.len()));
-                let line = self.random.u64(..);
+                let line = self.random.u64(..) ^ self.nonce;
                 for (number, cut) in (0..).zip(cuts) {
                     let prompt = format!("# {file:016x}\n{}{}", place.before, &place.line[..cut]);
                     let streamed = self.random.f64() < self.profile.streamed;
@@ -175,7 +178,8 @@ impl Crowd {
             return self.open[self.random.usize(..self.open.len())];
         }
         let key = if self.keys.is_empty() { 0 } else { pick(&mut self.random, &self.keys) };
-        let opened = (key, self.random.u64(..), self.random.usize(..self.places.len()));
+        let file = self.random.u64(..) ^ self.nonce;
+        let opened = (key, file, self.random.usize(..self.places.len()));
         if self.open.len() == OPEN_FILES {
             self.open.pop_front();
         }
@@ -246,7 +250,7 @@ mod tests {
     fn crowd(change: impl FnOnce(&mut LoadProfile)) -> Crowd {
         let mut profile = Scenario::baseline().profile;
         change(&mut profile);
-        Crowd::new(&profile, &target(), 3)
+        Crowd::new(&profile, &target(), 3, 0)
     }
 
     fn asked(crowd: &mut Crowd, starts: usize) -> Vec<Ask> {
@@ -324,8 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_asks_the_same() {
-        let all = || asked(&mut crowd(|_| {}), 50).iter().map(body).collect::<Vec<_>>();
-        assert_eq!(all(), all());
+    fn the_same_seed_asks_the_same_of_other_files_in_another_run() {
+        let all = |nonce| {
+            let mut crowd = Crowd { nonce, ..crowd(|_| {}) };
+            asked(&mut crowd, 50)
+        };
+        let bodies = |nonce| all(nonce).iter().map(body).collect::<Vec<_>>();
+        let moments = |nonce| all(nonce).iter().map(|ask| (ask.at, ask.kind)).collect::<Vec<_>>();
+        assert_eq!(bodies(0), bodies(0));
+        assert_eq!(moments(0), moments(1));
+        assert!(bodies(0).iter().zip(bodies(1)).all(|(one, other)| *one != other));
     }
 }

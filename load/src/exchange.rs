@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::{
     connections::{Connections, Sender},
     crowd::Ask,
+    pulse::Pulse,
     record::{Outcome, Source, UNNAMED, source},
 };
 
@@ -30,6 +32,8 @@ pub(crate) struct Heard {
     pub(crate) outcome: Outcome,
     /// 0 before there is an answer.
     pub(crate) status: u16,
+    /// Why there is none; empty where there is one.
+    pub(crate) why: String,
     pub(crate) first: Option<Instant>,
     last: Option<Instant>,
     pub(crate) gaps: Vec<Duration>,
@@ -44,6 +48,7 @@ impl Heard {
         Self {
             outcome: Outcome::Unreachable,
             status: 0,
+            why: String::new(),
             first: None,
             last: None,
             gaps: Vec::new(),
@@ -88,6 +93,8 @@ impl Heard {
 /// Who asks: what all requests of a worker share.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// What was heard of the target, of all clients.
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) connections: Rc<Connections>,
     /// `Bearer …`, by the index of a key.
     pub(crate) credentials: Vec<header::HeaderValue>,
@@ -98,7 +105,7 @@ pub(crate) struct Client {
 impl Client {
     /// # Errors
     /// A key that cannot be sent, a certificate that cannot be read.
-    pub(crate) fn new(target: &Target) -> Result<Self, String> {
+    pub(crate) fn new(target: &Target, pulse: &Arc<Pulse>) -> Result<Self, String> {
         let bearer = |key: &LoadKey| {
             let value = header::HeaderValue::from_str(&format!("Bearer {}", key.key.reveal()));
             let mut value = value.map_err(|error| format!("target.keys: {error}"))?;
@@ -108,6 +115,7 @@ impl Client {
         let authority =
             |url: &str| url.split_once("://").map_or(url, |(_, authority)| authority).to_owned();
         Ok(Self {
+            pulse: Arc::clone(pulse),
             connections: Connections::new(target)?,
             credentials: target.keys.iter().map(bearer).collect::<Result<_, String>>()?,
             hosts: target.regions.iter().map(|region| authority(&region.url)).collect(),
@@ -117,30 +125,44 @@ impl Client {
     /// Asks, and writes down what is heard.
     pub(crate) async fn exchange(&self, ask: &Ask, addresses: &[SocketAddr], heard: &mut Heard) {
         for address in addresses {
-            let answer = self.answer(ask, *address).await;
-            if let Some((answer, sender)) = answer {
-                if self.read(answer, ask.streamed, heard).await {
-                    self.connections.keep(ask.region, *address, sender);
+            match self.answer(ask, *address).await {
+                Ok((answer, sender)) => {
+                    if self.read(answer, ask.streamed, heard).await {
+                        self.connections.keep(ask.region, *address, sender);
+                    }
+                    return;
                 }
-                return;
+                // The next address may take a connection; a question that was sent is not repeated.
+                Err(Unanswered { why, sent }) => {
+                    heard.why = why;
+                    if sent {
+                        break;
+                    }
+                }
             }
         }
         heard.outcome = Outcome::Unreachable;
     }
 
-    /// The head of an answer. A kept connection may have been closed meanwhile, unnoticed: then the
-    /// request goes out once more, on a new one, as every HTTP client does (RFC 9110, section 9.2.2).
+    /// The head of an answer. Where nothing was sent, because a kept connection was closed meanwhile,
+    /// the request goes out on another. What was sent is never repeated: it is a POST (RFC 9110,
+    /// section 9.2.2), and its failure is what is measured.
     async fn answer(
         &self,
         ask: &Ask,
         address: SocketAddr,
-    ) -> Option<(http::Response<Incoming>, Sender)> {
+    ) -> Result<(http::Response<Incoming>, Sender), Unanswered> {
+        let unsent = |why| Unanswered { why, sent: false };
         loop {
-            let (mut sender, new) = self.connections.open(ask.region, address).await.ok()?;
-            match sender.send(self.request(ask)?).await {
-                Ok(answer) => return Some((answer, sender)),
-                Err(_) if new => return None,
-                Err(_) => {}
+            let opened = self.connections.open(ask.region, address).await;
+            let (mut sender, new) = opened.map_err(unsent)?;
+            let request = self.request(ask).ok_or_else(|| unsent("no request".to_owned()))?;
+            match sender.send(request).await {
+                Ok(answer) => return Ok((answer, sender)),
+                Err(error) if error.is_canceled() && !new => {}
+                Err(error) => {
+                    return Err(Unanswered { why: format!("{address}: {error}"), sent: true });
+                }
             }
         }
     }
@@ -173,6 +195,7 @@ impl Client {
         streamed: bool,
         heard: &mut Heard,
     ) -> bool {
+        self.pulse.beat();
         heard.head(answer.headers());
         let status = answer.status();
         heard.status = status.as_u16();
@@ -192,7 +215,7 @@ impl Client {
         // Until it has ended, it is broken.
         heard.outcome = Outcome::BrokenOff;
         if streamed && events {
-            return stream(body, heard).await;
+            return stream(body, &self.pulse, heard).await;
         }
         let Some(text) = whole(body).await else { return false };
         heard.content(clock::now());
@@ -205,6 +228,12 @@ impl Client {
         };
         true
     }
+}
+
+/// There is no answer, and whether the question was sent.
+struct Unanswered {
+    why: String,
+    sent: bool,
 }
 
 /// A whole body; nothing where it broke off or is too large.
@@ -222,13 +251,14 @@ async fn whole(mut body: Incoming) -> Option<Vec<u8>> {
 }
 
 /// Reads events to the terminator, and what is behind it. Whether the body ended well.
-async fn stream(mut body: Incoming, heard: &mut Heard) -> bool {
+async fn stream(mut body: Incoming, pulse: &Pulse, heard: &mut Heard) -> bool {
     let mut reader = SseReader::new(ANSWER_BYTES_MAX);
     let mut ended = false;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };
         let Ok(data) = frame.into_data() else { continue };
         reader.push(&data);
+        pulse.beat();
         let now = clock::now();
         loop {
             match reader.next_event() {

@@ -18,10 +18,10 @@ impl Latencies {
         Self(made.expect("1 us to 1 h at 3 digits is a range that can be had"))
     }
 
-    /// Of two digits: small, where there are thousands of them.
+    /// Of one digit: small, where there are thousands of them.
     pub(crate) fn coarse() -> Self {
-        let made = Histogram::new_with_bounds(1, LONGEST_MICROS, 2);
-        Self(made.expect("1 us to 1 h at 2 digits is a range that can be had"))
+        let made = Histogram::new_with_bounds(1, LONGEST_MICROS, 1);
+        Self(made.expect("1 us to 1 h at 1 digit is a range that can be had"))
     }
 
     pub(crate) fn add(&mut self, duration: Duration) {

@@ -25,6 +25,7 @@ mod exchange;
 mod latency;
 mod places;
 mod progress;
+mod pulse;
 mod record;
 mod report;
 mod run;
@@ -42,6 +43,6 @@ pub use latency::Summary;
 pub use report::{
     Ended, Event, Generator, KindReport, Overall, Report, SecondReport, SourceReport,
 };
-pub use run::{LoadError, Options, run};
+pub use run::{LoadError, Options, check, run};
 pub use trace::TraceError;
 pub use verdict::{Judged, Part, Row, Verdict};

@@ -27,16 +27,19 @@ pub(crate) enum Outcome {
     Unreachable,
     /// No whole answer within the client's patience.
     TimedOut,
-    /// An answer that began and did not end: the connection broke, or an event said so.
+    /// An answer that began and did not end: the connection broke, an event said so, or nothing more
+    /// came in time.
     BrokenOff,
     /// Bytes that are no answer.
     Garbled,
+    /// Still in progress when the run was ended.
+    Unfinished,
     /// Not sent: too many were in progress, so the generator itself was the limit.
     NotSent,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Answered,
         Self::Degraded,
         Self::Superseded,
@@ -49,6 +52,7 @@ impl Outcome {
         Self::TimedOut,
         Self::BrokenOff,
         Self::Garbled,
+        Self::Unfinished,
         Self::NotSent,
     ];
 
@@ -66,13 +70,14 @@ impl Outcome {
             Self::TimedOut => "timed_out",
             Self::BrokenOff => "broken_off",
             Self::Garbled => "garbled",
+            Self::Unfinished => "unfinished",
             Self::NotSent => "not_sent",
         }
     }
 
     /// Whether the request counts: who types on does not want an answer any more.
     pub(crate) const fn counts(self) -> bool {
-        !matches!(self, Self::Superseded | Self::GivenUp | Self::NotSent)
+        !matches!(self, Self::Superseded | Self::GivenUp | Self::Unfinished | Self::NotSent)
     }
 
     /// Whether the client got no answer, of those that count. `Degraded` is one: it says what it is,

@@ -193,6 +193,8 @@ pub struct Event {
     pub what: String,
     /// What was said of it.
     pub said: String,
+    /// Whether it was not done.
+    pub failed: bool,
 }
 
 /// Requests that were due in one second.
@@ -226,9 +228,16 @@ impl Report {
         mut events: Vec<Event>,
     ) -> Self {
         let Made { scenario, planned, options, .. } = made;
-        let rows = verdict::rows(&planned.bounds, tally, measured);
+        let mut rows = verdict::rows(&planned.bounds, tally, measured);
+        if made.ended != Ended::Finished {
+            // Figures of a part of the time are shown, and not judged.
+            rows.iter_mut().for_each(|row| row.verdict = Verdict::NotMeasured);
+        }
         let criteria = verdict::criteria(&planned.criteria, tally, measured);
-        let generator = generator(tally, options.workers);
+        let mut generator = generator(tally, options.workers);
+        if generator.complaint.is_none() && made.ended == Ended::Finished {
+            generator.complaint = undone(planned, &events, tally);
+        }
         events.sort_by(|one, other| one.at_s.total_cmp(&other.at_s));
         let regions = made.target.regions.iter();
         let ways = regions.map(|region| (region.name.clone(), region.url.clone())).collect();
@@ -335,6 +344,19 @@ fn generator(tally: &Tally, workers: usize) -> Generator {
         _ => None,
     };
     Generator { workers, lag, not_sent, complaint }
+}
+
+/// What of the scenario did not happen.
+fn undone(planned: &Scenario, events: &[Event], tally: &Tally) -> Option<String> {
+    if tally.all.outcomes.sum(Outcome::counts) == 0 {
+        return Some("no request was waited for to its end: there is nothing to judge".to_owned());
+    }
+    let happened =
+        |name: &str| events.iter().filter(|event| event.what == name && !event.failed).count();
+    let asked = |name: &str| planned.chaos.iter().filter(|event| event.action == name).count();
+    let missing = planned.chaos.iter().find(|event| happened(&event.action) < asked(&event.action));
+    missing
+        .map(|event| format!("{} did not happen as it was planned: see the events", event.action))
 }
 
 fn overall(made: &Made<'_>, rows: &[Row], criteria: &[Judged], generator: &Generator) -> Overall {

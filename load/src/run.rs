@@ -29,20 +29,19 @@ use crate::{
     exchange::{Client, Heard},
     places::Places,
     progress::Progress,
+    pulse::Pulse,
     record::{Outcome, Record},
     report::{Ended, Event, Made, Report},
     schedule::{Rate, Starts},
     tally::{Tally, share},
     trace::Trace,
     verdict::Measured,
-    watch::{Role, Watch},
+    watch::Watch,
     worker::Work,
 };
 
 /// Records that wait to be counted, of all workers.
 const RECORDS_MAX: usize = 1 << 16;
-/// A target of which nothing was heard for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After the load: for the ladder to be left, which takes a minute of good times.
 const COOLING: Duration = Duration::from_secs(150);
 const SHOWN_EVERY: Duration = Duration::from_secs(2);
@@ -90,6 +89,19 @@ fn scaled(scenario: &Scenario, options: &Options) -> Scenario {
     scaled
 }
 
+/// Says what of a scenario cannot be run against a target, without asking it anything.
+///
+/// # Errors
+/// [`LoadError::Unfit`].
+pub fn check(scenario: &Scenario, target: &Target) -> Result<(), LoadError> {
+    chaos::check(&scenario.chaos, target).map_err(LoadError::Unfit)?;
+    if let Arrivals::Trace(path) = &scenario.profile.arrivals {
+        open(path)?;
+    }
+    Client::new(target, &Arc::new(Pulse::new())).map_err(LoadError::Unfit)?;
+    Ok(())
+}
+
 /// Runs a scenario; `stop` ends it early, with a report of what there is.
 ///
 /// # Errors
@@ -100,15 +112,16 @@ pub async fn run(
     options: &Options,
     stop: &Arc<AtomicBool>,
 ) -> Result<Report, LoadError> {
+    check(scenario, target)?;
     let planned = scaled(scenario, options);
-    chaos::check(&planned.chaos, target).map_err(LoadError::Unfit)?;
     let trace = match &planned.profile.arrivals {
         Arrivals::Trace(path) => Some(open(path)?),
         Arrivals::Poisson | Arrivals::Even => None,
     };
     let found = Places::find(target).await.map_err(LoadError::Unreachable)?;
     let (places, ttls) = (Arc::new(found.0), found.1);
-    let client = Rc::new(Client::new(target).map_err(LoadError::Unfit)?);
+    let client = Client::new(target, &Arc::new(Pulse::new())).map_err(LoadError::Unfit)?;
+    let client = Rc::new(client);
     preflight(&client, target, &places).await?;
 
     let mut watch = Watch::new(target);
@@ -117,7 +130,9 @@ pub async fn run(
     let began_unix = clock::since_epoch();
     let began = clock::now();
     let (records, received) = mpsc::channel(RECORDS_MAX);
-    let workers = send(&planned, options, (target, &places, trace), (began, stop), &records)?;
+    let pulse = Arc::new(Pulse::new());
+    let workers =
+        send(&planned, options, (target, &places, trace), (began, stop, &pulse), &records)?;
     drop(records);
     let (told, mut events) = mpsc::unbounded_channel();
     let beside = Beside { began, target: Arc::clone(target), places: Arc::clone(&places), told };
@@ -126,15 +141,19 @@ pub async fn run(
     let rate = planned.profile.rate() * options.scale;
     let progress = Progress::new(&planned, rate, options.progress);
     let watching = spawn_local(watch.keep(after(began, planned.duration), seen));
-    let (tally, silent) = count(received, &planned, (began, stop), progress).await;
+    let (tally, silent) = count(received, &planned, (began, stop, &pulse), progress).await;
     purging.abort();
     for task in tasks {
         task.abort();
     }
     for worker in workers {
         let joined = tokio::task::spawn_blocking(move || worker.join()).await;
-        if let Ok(Ok(Err(error))) = joined {
-            return Err(LoadError::System(error));
+        match joined.map_err(std::io::Error::from)? {
+            Ok(ended) => ended?,
+            Err(_panic) => {
+                let what = "a thread that sends has panicked; its words are above";
+                return Err(LoadError::System(std::io::Error::other(what)));
+            }
         }
     }
     let took = clock::now().saturating_duration_since(began);
@@ -147,7 +166,7 @@ pub async fn run(
             delay: None,
         };
         let done = chaos::perform(&undo, target).await;
-        beside.tell("undo", done.unwrap_or_else(|error| format!("failed: {error}")));
+        beside.tell("undo", done);
     }
     let after = match planned.criteria.contains(&Criterion::GracefulDegradation) && silent.is_none()
     {
@@ -191,7 +210,7 @@ async fn preflight(client: &Client, target: &Target, places: &Places) -> Result<
         }
         match heard.outcome {
             Outcome::Unreachable => {
-                return Err(LoadError::Unreachable(format!("{at} takes no connection")));
+                return Err(LoadError::Unreachable(format!("{at} does not answer: {}", heard.why)));
             }
             Outcome::Refused => {
                 let what = format!(
@@ -228,14 +247,15 @@ fn send(
     planned: &Scenario,
     options: &Options,
     (target, places, trace): (&Arc<Target>, &Arc<Places>, Option<Arc<Trace>>),
-    (began, stop): (Instant, &Arc<AtomicBool>),
+    (began, stop, pulse): (Instant, &Arc<AtomicBool>, &Arc<Pulse>),
     records: &mpsc::Sender<Record>,
 ) -> Result<Vec<Worker>, LoadError> {
     let parts = options.workers.max(1);
+    let nonce = fastrand::u64(..);
     let mut workers = Vec::new();
     for part in 0..parts {
         let seed = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(part as u64);
-        let crowd = Crowd::new(&planned.profile, target, seed);
+        let crowd = Crowd::new(&planned.profile, target, seed, nonce);
         let rate = Rate {
             height: crowd.starts(planned.profile.rate() * options.scale),
             spike_factor: planned.profile.spike_factor,
@@ -250,6 +270,7 @@ fn send(
             began,
             duration: planned.duration,
             patience: planned.profile.timeout,
+            pulse: Arc::clone(pulse),
             stop: Arc::clone(stop),
             records: records.clone(),
         };
@@ -268,9 +289,11 @@ struct Beside {
 }
 
 impl Beside {
-    fn tell(&self, what: &str, said: String) {
+    fn tell(&self, what: &str, said: Result<String, String>) {
         let at_s = clock::now().saturating_duration_since(self.began).as_secs_f64();
-        let _ = self.told.send(Event { at_s, what: what.to_owned(), said });
+        let failed = said.is_err();
+        let said = said.unwrap_or_else(|error| format!("FAILED: {error}"));
+        let _ = self.told.send(Event { at_s, what: what.to_owned(), said, failed });
     }
 
     /// Keeps the ways to regions, and lets fail what is to fail.
@@ -279,7 +302,7 @@ impl Beside {
         for (region, ttl) in ttls.into_iter().enumerate() {
             let beside = self.clone();
             tasks.push(spawn_local(async move {
-                let tell = |said| beside.tell("way", said);
+                let tell = |said| beside.tell("way", Ok(said));
                 beside.places.keep(&beside.target, region, ttl, tell).await;
             }));
         }
@@ -288,7 +311,7 @@ impl Beside {
             for event in events {
                 sleep(after(beside.began, event.at).saturating_duration_since(clock::now())).await;
                 let said = chaos::perform(&event, &beside.target).await;
-                beside.tell(&event.action, said.unwrap_or_else(|error| format!("failed: {error}")));
+                beside.tell(&event.action, said);
             }
         }));
         tasks
@@ -336,38 +359,31 @@ impl Clone for Beside {
 async fn count(
     mut received: mpsc::Receiver<Record>,
     planned: &Scenario,
-    (began, stop): (Instant, &Arc<AtomicBool>),
+    (began, stop, pulse): (Instant, &Arc<AtomicBool>, &Pulse),
     mut progress: Progress,
 ) -> (Tally, Option<String>) {
     let mut tally = Tally::new();
     let mut looks = interval(SHOWN_EVERY);
     let mut lot = Vec::new();
-    let mut heard = began;
     let end = after(began, planned.duration);
+    let mut gone = None;
     loop {
         tokio::select! {
             _ = looks.tick() => {
                 let now = clock::now();
                 progress.show(now.saturating_duration_since(began), &tally);
-                let silence = now.saturating_duration_since(heard);
-                if silence > SILENCE_MAX && now < end {
+                if let Some(silence) = pulse.silent().filter(|_| now < end && gone.is_none()) {
+                    // The workers end, and write down what was in progress.
                     stop.store(true, Ordering::Relaxed);
-                    let what = format!("nothing was answered for {} s", silence.as_secs());
-                    return (tally, Some(what));
+                    gone = Some(format!("nothing was heard for {} s", silence.as_secs()));
                 }
             }
             count = received.recv_many(&mut lot, 1024) => {
                 if count == 0 {
                     progress.end();
-                    return (tally, None);
+                    return (tally, gone);
                 }
-                for record in lot.drain(..) {
-                    let alive = !matches!(record.outcome, Outcome::Unreachable | Outcome::TimedOut | Outcome::NotSent | Outcome::GivenUp);
-                    if alive {
-                        heard = clock::now();
-                    }
-                    tally.add(&record);
-                }
+                lot.drain(..).for_each(|record: Record| tally.add(&record));
             }
         }
     }
@@ -378,14 +394,17 @@ async fn cool(client: &Client, target: &Target, places: &Places, stop: &AtomicBo
     let until = after(clock::now(), COOLING);
     let mut clear = 0;
     loop {
-        let mut highest = None;
+        let mut levels = Vec::new();
         for region in 0..target.regions.len() {
             let mut heard = Heard::nothing();
             let (probe, addresses) = (probe(target, region), places.of(region));
             let asked = client.exchange(&probe, &addresses, &mut heard);
             let _ = timeout(PREFLIGHT, asked).await;
-            highest = highest.max(heard.level.map(|(_, level)| level));
+            levels.push(heard.level.map(|(_, level)| level));
         }
+        // A region that does not answer is not known to be well.
+        let known: Option<Vec<u8>> = levels.into_iter().collect();
+        let highest = known.and_then(|levels| levels.into_iter().max());
         clear = if highest == Some(0) { clear + 1 } else { 0 };
         if clear >= 3 || clock::now() >= until || stop.load(Ordering::Relaxed) {
             return highest;
@@ -411,13 +430,17 @@ fn costs(tally: &Tally, watch: &Watch) -> Costs {
         tally.sources.iter().filter(|((_, one), _)| holds(one)).map(|(_, (count, _))| *count).sum()
     };
     let generated = of(&|one| matches!(one, "origin" | "region" | "unnamed"));
-    #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]
-    let each = |seconds: Option<f64>, count: u64| {
-        seconds.filter(|_| count > 0).map(|seconds| seconds / count as f64)
+    let each = |seconds: Option<f64>, count: f64| {
+        seconds.filter(|_| count > 0.0).map(|seconds| seconds / count)
     };
+    let generated = share(generated, of(&|_| true));
+    let [edges, pods] = watch.used();
+    #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]
+    let sent = sent as f64;
     Costs {
-        edge_cpu_s: each(watch.cpu_seconds(Role::Edge), sent),
-        pod_cpu_s: each(watch.cpu_seconds(Role::Pod), generated),
-        generated: share(generated, of(&|_| true)),
+        edge_cpu_s: each(edges, sent),
+        // What was given up was generated in part, and is in it.
+        pod_cpu_s: each(pods, sent * generated.unwrap_or(0.0)),
+        generated,
     }
 }

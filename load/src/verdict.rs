@@ -86,8 +86,20 @@ pub(crate) fn rows(bounds: &Bounds, tally: &Tally, measured: &Measured) -> Vec<R
         share(tally.all.outcomes.of(Outcome::Degraded), tally.all.outcomes.sum(Outcome::counts));
     let beside = format!("beside it {:.3} % degraded answers", degraded.unwrap_or(0.0) * 100.0);
     vec![
-        under("P50 latency", first(0.5), "ms", millis(bounds.p50_latency), "due to first token"),
-        under("P99 latency", first(0.99), "ms", millis(bounds.p99_latency), "due to first token"),
+        under(
+            "P50 latency",
+            first(0.5),
+            "ms",
+            millis(bounds.p50_latency),
+            "from due to first token",
+        ),
+        under(
+            "P99 latency",
+            first(0.99),
+            "ms",
+            millis(bounds.p99_latency),
+            "from due to first token",
+        ),
         under(
             "error rate",
             percent(tally.all.error_rate()),
@@ -107,33 +119,32 @@ pub(crate) fn rows(bounds: &Bounds, tally: &Tally, measured: &Measured) -> Vec<R
     ]
 }
 
-/// Answers a second at the height, beside what was due: a service that answers what it is asked
-/// keeps up. Whether it can carry what the capacity table says only shows where that is asked.
+/// Answers a second at the height, beside the questions that were due in the same seconds: a service
+/// that answers what it is asked keeps up. What the user did not wait for is in neither. Whether it
+/// can carry what the capacity table says only shows where that is asked.
 fn throughput(bounds: &Bounds, tally: &Tally, measured: &Measured) -> Row {
     let seconds = &tally.seconds;
-    // The last second is not a whole one, and what comes after it is the waiting.
-    let height = seconds.get(seconds.len() / 10..seconds.len().saturating_sub(1)).unwrap_or(&[]);
-    let height: Vec<_> = height.iter().filter(|second| second.outcomes.sum(|_| true) > 0).collect();
-    let answered: u64 = height
-        .iter()
-        .map(|second| second.outcomes.sum(|one| !one.is_error() && one != Outcome::NotSent))
-        .sum();
-    let value = share(answered, u64::try_from(height.len()).unwrap_or(0));
-    let wanted = measured.due_rate.min(bounds.throughput);
+    // Behind the last question nothing is due; it may lie in the middle of its second.
+    let asked = |second: &crate::tally::Second| second.outcomes.sum(|_| true) > 0;
+    let end = seconds.iter().rposition(asked).unwrap_or(0);
+    let height = seconds.get(seconds.len().min(end / 10)..end).unwrap_or(&[]);
+    let of = |holds: fn(Outcome) -> bool| -> u64 {
+        height.iter().map(|second| second.outcomes.sum(holds)).sum()
+    };
+    let length = u64::try_from(height.len()).unwrap_or(0);
+    let value = share(of(|one| matches!(one, Outcome::Answered | Outcome::Degraded)), length);
+    let due = share(of(Outcome::counts), length).unwrap_or(0.0);
+    let bound = due * (1.0 - bounds.error_rate);
     let verdict = match value {
-        None => Verdict::NotMeasured,
-        // The rate of arrivals by chance is a little under what is due every other time.
-        Some(value) if value >= wanted * (1.0 - bounds.error_rate) * 0.95 => Verdict::Met,
-        Some(_) => Verdict::Missed,
+        Some(value) if due > 0.0 => holds(value >= bound),
+        _ => Verdict::NotMeasured,
     };
+    let waited = format!("{due:.1} requests/s were due and waited for");
     let note = match measured.due_rate < bounds.throughput {
-        true => format!(
-            "{:.1} requests/s were due; {:.0} were not asked for: see the capacity model",
-            measured.due_rate, bounds.throughput
-        ),
-        false => format!("{:.1} requests/s were due", measured.due_rate),
+        true => format!("{waited}; for {:.0} see the capacity model", bounds.throughput),
+        false => waited,
     };
-    Row { metric: "throughput", value, unit: "requests/s", bound: wanted, verdict, note }
+    Row { metric: "throughput", value, unit: "requests/s", bound, verdict, note }
 }
 
 /// One part of a criterion.
@@ -182,27 +193,39 @@ const fn holds(holds: bool) -> Verdict {
 
 /// Fewer requests of a kind say nothing.
 const ENOUGH: u64 = 50;
-/// Shares of requests differ by chance.
-const SHARE_TOLERANCE: f64 = 0.02;
+/// Where fewer requests suffer than this share, there is nothing to be shed.
+const SUFFERING: f64 = 0.01;
 
-/// Of a more urgent kind no smaller share is answered than of a less urgent one.
+/// Of a more urgent kind no smaller share is answered than of a less urgent one, but by chance.
 fn order(tally: &Tally) -> Part {
-    let shares: Vec<(RequestKind, f64)> = RequestKind::ALL
+    let shares: Vec<(RequestKind, f64, f64)> = RequestKind::ALL
         .into_iter()
         .filter_map(|kind| {
             let (counted, answered) = tally.useful(kind);
-            (counted >= ENOUGH).then(|| Some((kind, share(answered, counted)?)))?
+            let share = share(answered, counted).filter(|_| counted >= ENOUGH)?;
+            #[expect(clippy::cast_precision_loss, reason = "requests are far fewer than 2^52")]
+            let chance = (share * (1.0 - share) / counted as f64).sqrt();
+            Some((kind, share, chance))
         })
         .collect();
-    let kept = shares.windows(2).all(|pair| pair[0].1 >= pair[1].1 - SHARE_TOLERANCE);
+    let outcomes = &tally.all.outcomes;
+    let suffer = outcomes.sum(|one| one.is_error() || one == Outcome::Degraded);
+    let suffering = share(suffer, outcomes.sum(Outcome::counts)).unwrap_or(0.0);
+    let kept = shares.windows(2).all(|pair| {
+        let (urgent, other) = (pair[0], pair[1]);
+        urgent.1 >= other.1 - 2.0 * (urgent.2.powi(2) + other.2.powi(2)).sqrt() - SUFFERING
+    });
     let figures: Vec<String> = shares
         .iter()
-        .map(|(kind, share)| format!("{} {:.1} %", kind.name(), share * 100.0))
+        .map(|(kind, share, _)| format!("{} {:.1} %", kind.name(), share * 100.0))
         .collect();
     Part {
         what: "the more urgent a kind, the larger the share answered",
         figures: figures.join(", "),
-        verdict: if shares.len() < 2 { Verdict::NotMeasured } else { holds(kept) },
+        verdict: match shares.len() {
+            0 | 1 => Verdict::NotMeasured,
+            _ => holds(suffering < SUFFERING || kept),
+        },
     }
 }
 
@@ -219,7 +242,7 @@ fn no_collapse(tally: &Tally) -> Part {
         .collect();
     let best = rates.iter().copied().fold(0.0, f64::max);
     let (verdict, figures) = match rates.last() {
-        Some(last) if rates.len() == 3 && answered.iter().sum::<u64>() >= ENOUGH => (
+        Some(last) if rates.len() == 3 && answered.iter().sum::<u64>() >= 2 * ENOUGH => (
             holds(*last >= best * 0.8),
             format!("{last:.1} answers/s in the last third, {best:.1} in the best"),
         ),
@@ -296,7 +319,7 @@ mod tests {
     fn measured() -> Measured {
         let purges = Purges { acknowledged: 3, lost: 0, inconclusive: 1 };
         Measured {
-            due_rate: 2.0,
+            due_rate: 4.0,
             cpu: Some(0.3),
             gpu: None,
             tokens: Some(1e6),
@@ -305,11 +328,12 @@ mod tests {
         }
     }
 
-    /// Two requests a second for a minute, of which these fail.
+    /// Four requests a second for a minute, of which these fail.
     fn tally(fails: impl Fn(u64, RequestKind) -> Option<Outcome>) -> Tally {
         let mut tally = Tally::new();
         for second in 0..60 {
-            for kind in [RequestKind::Inline, RequestKind::Chat] {
+            use RequestKind::{Chat, Inline};
+            for kind in [Inline, Chat, Inline, Chat] {
                 let outcome = fails(second, kind).unwrap_or(Outcome::Answered);
                 let mut record = record(kind, second, outcome);
                 record.retry_after = true;
@@ -340,7 +364,7 @@ mod tests {
                 ("GPU use", Verdict::NotMeasured),
             ]
         );
-        assert!(rows[3].note.contains("50000 were not asked for"), "{}", rows[3].note);
+        assert!(rows[3].note.contains("for 50000 see the capacity model"), "{}", rows[3].note);
         let failing = tally(|second, _| second.is_multiple_of(2).then_some(Outcome::Failed));
         let rows = self::rows(&Bounds::named("baseline"), &failing, &measured());
         assert_eq!((rows[2].verdict, rows[3].verdict), (Verdict::Missed, Verdict::Missed));

@@ -63,6 +63,8 @@ impl Page {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Seen {
     last: Option<Page>,
+    /// Whether it was there at the last look.
+    present: bool,
     cpu_seconds: f64,
     tokens: f64,
     /// How often it was there, and was not.
@@ -75,6 +77,7 @@ struct Seen {
 impl Seen {
     /// A page that starts anew is that of another process, whose numbers begin at nothing.
     fn look(&mut self, page: Option<Page>) {
+        self.present = page.is_some();
         let Some(page) = page else {
             self.missed += 1;
             return;
@@ -107,6 +110,8 @@ pub(crate) struct Watch {
     first: Option<Instant>,
     /// The share of all processors that was used while there was load.
     use_: Option<f64>,
+    /// Processor seconds of edges and of pods while there was load.
+    used: [Option<f64>; 2],
 }
 
 impl Watch {
@@ -120,7 +125,13 @@ impl Watch {
             listeners.extend(of(Role::Pod, &region.pods));
             listeners.extend(of(Role::Gpu, &region.gpus));
         }
-        Self { listeners, one_machine: target.control.is_some(), first: None, use_: None }
+        Self {
+            listeners,
+            one_machine: target.control.is_some(),
+            first: None,
+            use_: None,
+            used: [None; 2],
+        }
     }
 
     /// Looks at all once.
@@ -162,8 +173,8 @@ impl Watch {
     }
 
     fn load_ends(&mut self) {
-        let used = [Role::Edge, Role::Pod].map(|role| self.cpu_seconds(role));
-        let used = used.iter().flatten().copied().reduce(|one, other| one + other);
+        self.used = [Role::Edge, Role::Pod].map(|role| self.cpu_seconds(role));
+        let used = self.used.iter().flatten().copied().reduce(|one, other| one + other);
         let looked = self.first.map(|first| clock::now().saturating_duration_since(first));
         self.use_ = used
             .zip(self.cores())
@@ -176,14 +187,21 @@ impl Watch {
         self.use_
     }
 
-    /// Processor seconds of a role; nothing where no listener said so.
-    pub(crate) fn cpu_seconds(&self, role: Role) -> Option<f64> {
-        let all: Vec<f64> = self
-            .of(role)
-            .filter(|seen| seen.last.as_ref().is_some_and(|page| page.cpu_seconds.is_some()))
-            .map(|seen| seen.cpu_seconds)
-            .collect();
-        (!all.is_empty()).then(|| all.iter().sum())
+    /// Processor seconds of the edges, and of the pods, while there was load.
+    pub(crate) const fn used(&self) -> [Option<f64>; 2] {
+        self.used
+    }
+
+    /// Processor seconds of a role; nothing where a listener did not say so, or was missed so often
+    /// that its part is not known.
+    fn cpu_seconds(&self, role: Role) -> Option<f64> {
+        let all: Vec<&Seen> = self.of(role).collect();
+        let says = |seen: &&Seen| {
+            let known = seen.last.as_ref().is_some_and(|page| page.cpu_seconds.is_some());
+            known && seen.missed * 10 <= seen.looks + seen.missed
+        };
+        (!all.is_empty() && all.iter().all(says))
+            .then(|| all.iter().map(|seen| seen.cpu_seconds).sum())
     }
 
     /// Processors that edges and pods may use: a machine's are counted once.
@@ -210,7 +228,9 @@ impl Watch {
     /// Tokens that the edges counted; nothing where one of them was never there, or is not now.
     pub(crate) fn tokens(&self) -> Option<f64> {
         let edges: Vec<&Seen> = self.of(Role::Edge).collect();
-        let whole = |seen: &&Seen| seen.last.as_ref().is_some_and(|page| page.tokens.is_some());
+        let whole = |seen: &&Seen| {
+            seen.present && seen.last.as_ref().is_some_and(|page| page.tokens.is_some())
+        };
         (!edges.is_empty() && edges.iter().all(whole))
             .then(|| edges.iter().map(|seen| seen.tokens).sum())
     }

@@ -27,6 +27,7 @@ use crate::{
     crowd::{Ask, Crowd},
     exchange::{Client, Heard},
     places::Places,
+    pulse::Pulse,
     record::{Outcome, Record},
     schedule::Starts,
 };
@@ -47,6 +48,7 @@ pub(crate) struct Work {
     pub(crate) began: Instant,
     pub(crate) duration: Duration,
     pub(crate) patience: Duration,
+    pub(crate) pulse: Arc<Pulse>,
     /// Set where nothing more is to be sent.
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) records: mpsc::Sender<Record>,
@@ -88,7 +90,8 @@ impl Work {
     async fn send(mut self) -> io::Result<()> {
         let alarm = Alarm::new()?;
         let sender = Rc::new(Sending {
-            client: Client::new(&self.target).map_err(io::Error::other)?,
+            client: Client::new(&self.target, &self.pulse).map_err(io::Error::other)?,
+            ending: watch::channel(false).0,
             in_progress: Cell::new(0),
             lines: RefCell::default(),
             places: self.places,
@@ -125,11 +128,23 @@ impl Work {
                     next = self.starts.next();
                 }
                 None => {
-                    if let Some(Reverse(Due(ask))) = later.pop() {
+                    let Some(Reverse(Due(ask))) = later.pop() else { continue };
+                    // Who is that far behind its own schedule does not make up for it.
+                    let late = clock::now() > after(self.began, self.duration + LAST_ANSWERS);
+                    if late || sender.in_progress.get() >= IN_PROGRESS_MAX {
+                        let record = sender.record(&ask, Heard::not_sent(), clock::now());
+                        // Nobody listens where the run was ended.
+                        let _ = sender.records.send(record).await;
+                    } else {
                         sender.start(ask);
                     }
                 }
             }
+        }
+        // What is to fail near the end finds somebody who asks.
+        let end = after(self.began, self.duration);
+        while clock::now() < end && !self.stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let mut stopped: Option<Instant> = None;
         while sender.in_progress.get() > 0 {
@@ -137,7 +152,7 @@ impl Work {
             if self.stop.load(Ordering::Relaxed) {
                 let now = clock::now();
                 if now.saturating_duration_since(*stopped.get_or_insert(now)) > LAST_ANSWERS {
-                    break;
+                    sender.ending.send_replace(true);
                 }
             }
         }
@@ -148,6 +163,8 @@ impl Work {
 /// What requests in progress share.
 struct Sending {
     client: Client,
+    /// Set when nothing more is waited for.
+    ending: watch::Sender<bool>,
     in_progress: Cell<usize>,
     /// Lines that are being typed, with the number of their newest question.
     lines: RefCell<HashMap<u64, watch::Sender<u32>>>,
@@ -157,23 +174,36 @@ struct Sending {
     records: mpsc::Sender<Record>,
 }
 
+/// A place of those that are in progress; free again however its request ends.
+struct InProgress(Rc<Sending>);
+
+impl InProgress {
+    fn take(sending: &Rc<Sending>) -> Self {
+        sending.in_progress.set(sending.in_progress.get() + 1);
+        Self(Rc::clone(sending))
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.in_progress.set(self.0.in_progress.get() - 1);
+    }
+}
+
 impl Sending {
     fn start(self: &Rc<Self>, ask: Ask) {
         let sent = clock::now();
-        if self.in_progress.get() >= IN_PROGRESS_MAX {
-            // Where even the records are late, it is not counted; the run is worth nothing anyhow.
-            let _ = self.records.try_send(self.record(&ask, Heard::not_sent(), sent));
-            return;
-        }
         let newer = ask.typed.map(|(line, number)| self.newest(line, number));
-        self.in_progress.set(self.in_progress.get() + 1);
+        let place = InProgress::take(self);
+        self.client.pulse.asked();
         let sending = Rc::clone(self);
         drop(spawn_local(async move {
             let heard = sending.wait(&ask, sent, newer).await;
+            sending.client.pulse.ended(heard.status > 0);
             let record = sending.record(&ask, heard, sent);
             // Nobody listens where the run was ended.
             let _ = sending.records.send(record).await;
-            sending.in_progress.set(sending.in_progress.get() - 1);
+            drop(place);
         }));
     }
 
@@ -201,6 +231,7 @@ impl Sending {
             // Nobody types on.
             std::future::pending::<()>().await;
         };
+        let mut ending = self.ending.subscribe();
         let until = after(sent, self.patience).into();
         let ended = tokio::select! {
             ended = timeout_at(until, self.client.exchange(ask, &addresses, &mut heard)) => ended.ok(),
@@ -208,9 +239,14 @@ impl Sending {
                 heard.outcome = Outcome::GivenUp;
                 return heard;
             }
+            _ = ending.wait_for(|ending| *ending) => {
+                heard.outcome = Outcome::Unfinished;
+                return heard;
+            }
         };
         if ended.is_none() {
-            heard.outcome = Outcome::TimedOut;
+            let began = heard.first.is_some();
+            heard.outcome = if began { Outcome::BrokenOff } else { Outcome::TimedOut };
         }
         heard
     }
@@ -221,7 +257,9 @@ impl Sending {
             |moment: Instant| moment.saturating_duration_since(self.began).saturating_sub(ask.at);
         let first = match heard.outcome {
             // At least so long.
-            Outcome::GivenUp | Outcome::Superseded => Some(heard.first.unwrap_or(now)),
+            Outcome::GivenUp | Outcome::Superseded | Outcome::TimedOut => {
+                Some(heard.first.unwrap_or(now))
+            }
             Outcome::Answered | Outcome::Degraded => heard.first,
             _ => None,
         };

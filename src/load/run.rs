@@ -80,13 +80,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let known: Vec<&str> = plan.scenarios.iter().map(|one| one.name.as_str()).collect();
         bail!("--scenario: no such one in the file. It has {}", known.join(", "));
     }
+    let named = named(args, plan.target.as_ref())?;
+    for scenario in scenarios.iter().filter(|_| !args.emulate) {
+        if let Some(target) = &named {
+            nearhop_load::check(scenario, target)?;
+        }
+    }
     if args.dry_run {
         scenarios.iter().for_each(|scenario| print_line(&planned(scenario, &options)));
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        let (target, regions) = target(args, plan.target.as_ref()).await?;
+        let (target, regions) = match named {
+            Some(target) => (target, None),
+            None if args.emulate => {
+                let (regions, target) = Regions::start().await?;
+                (target, Some(regions))
+            }
+            None => bail!(
+                "nobody to ask: name --target FILE, --url URL or --emulate, or write `target:` into the file"
+            ),
+        };
         let done = run_all(args, &scenarios, &Arc::new(target), &options).await;
         if let Some(regions) = regions {
             regions.stop().await;
@@ -123,7 +138,7 @@ async fn run_all(
             Overall::Fail => {
                 failed.push(format!("{}: {}", report.scenario, report.missed().join(", ")))
             }
-            Overall::Invalid => failed.push(format!("{}: no verdict", report.scenario)),
+            Overall::Invalid => failed.push(format!("{}: there is no verdict", report.scenario)),
             Overall::Pass | Overall::MetAtScale | Overall::Incomplete => {}
         }
         if stop.load(Ordering::Relaxed) {
@@ -132,7 +147,7 @@ async fn run_all(
     }
     match failed.is_empty() {
         true => Ok(()),
-        false => bail!("missed: {}", failed.join("; ")),
+        false => bail!("not met: {}", failed.join("; ")),
     }
 }
 
@@ -180,33 +195,29 @@ fn planned(scenario: &Scenario, options: &Options) -> String {
     )
 }
 
-/// Whom to ask, and the regions that were started for it.
-async fn target(args: &Args, beside: Option<&Target>) -> anyhow::Result<(Target, Option<Regions>)> {
+/// Whom to ask, where that is said.
+fn named(args: &Args, beside: Option<&Target>) -> anyhow::Result<Option<Target>> {
     if args.emulate {
-        let (regions, target) = Regions::start().await?;
-        return Ok((target, Some(regions)));
+        return Ok(None);
     }
     if let Some(path) = &args.target {
         let text = source::read(path)?;
-        return Ok((Target::read(&text, &path.display().to_string(), &process_env)?, None));
+        return Ok(Some(Target::read(&text, &path.display().to_string(), &process_env)?));
     }
     if let Some(url) = &args.url {
         let key: Vec<_> = args.key_file.iter().map(|path| json!({ "key_file": path })).collect();
         let said = json!({
             "model": args.model, "keys": key, "regions": [{"name": "target", "url": url}],
         });
-        return Ok((Target::read(&said.to_string(), "--url", &process_env)?, None));
+        return Ok(Some(Target::read(&said.to_string(), "--url", &process_env)?));
     }
-    let target = beside.cloned().context(
-        "nobody to ask: name --target FILE, --url URL or --emulate, or write `target:` into the file",
-    )?;
-    Ok((target, None))
+    Ok(beside.cloned())
 }
 
 fn write(folder: &Path, report: &Report) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(report)?;
     for (extension, text) in [("json", json + "\n"), ("html", report.html())] {
-        let path = folder.join(&report.scenario).with_extension(extension);
+        let path = folder.join(format!("{}.{extension}", report.scenario));
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("nearhop load: wrote {}", path.display());
     }

@@ -51,10 +51,6 @@ impl Bounds {
         self.throughput = read.or("throughput", Rate(self.throughput)).0;
         self.cpu = read.or("cpu_utilization", Share(self.cpu)).0;
         self.gpu = read.or("gpu_utilization", Share(self.gpu)).0;
-        if self.p99_latency < self.p50_latency {
-            let fix = "No 99th percentile is under the median: raise it, or lower p50_latency";
-            read.problem("p99_latency", "is under p50_latency", fix);
-        }
     }
 }
 
@@ -93,6 +89,10 @@ pub(super) fn read(scenario: &mut Section<'_>, base: Bounds) -> (Bounds, Vec<Cri
         }
         bounds.read(&mut read);
         read.finish();
+    }
+    if bounds.p99_latency < bounds.p50_latency {
+        let fix = "No 99th percentile is under the median: raise p99_latency, or lower p50_latency";
+        scenario.problem("bounds", "have a p99_latency under p50_latency", fix);
     }
     (bounds, criteria)
 }

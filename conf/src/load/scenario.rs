@@ -85,7 +85,7 @@ pub struct ChaosEvent {
 
 /// No service of this kind was ever asked more.
 const RATE_MAX: f64 = 10_000_000.0;
-const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS_MAX: usize = 256;
 
 impl Scenario {
@@ -126,10 +126,15 @@ impl LoadProfile {
 
 pub(super) fn read(mut section: Section<'_>, base: &Scenario) -> Scenario {
     let name: String = section.required("name").unwrap_or_default();
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !name.chars().all(fine) || name.starts_with('.') {
+        let fix = "Its report is a file of that name: use letters, digits, -, _ and .";
+        section.problem("name", "cannot name a file", fix);
+    }
     let description = section.or("description", String::new());
     let duration = section.or("duration", base.duration);
     if duration > DURATION_MAX {
-        section.problem("duration", "is over a week", "Write at most 168h");
+        section.problem("duration", "is over a day", "Write at most 24h");
     }
     let profile = read_profile(section.section("profile"), &base.profile);
     let column = match name.as_str() {

@@ -129,7 +129,7 @@ fn mistakes_name_the_field_and_the_fix() {
         ("scenarios: [{name: a}]\nshorten: 0.5".to_owned(), "shorten", "under 1"),
         ("scenarios: [{name: a, duration: 1m, chaos_events: [{time: 1m, action: x}]}]".to_owned(), "scenarios[0].chaos_events[0].time", "after the end"),
         ("scenarios: [{name: a, success_criteria: [{graceful: true}]}]".to_owned(), "scenarios[0].success_criteria[0].graceful", "Known here"),
-        ("scenarios: [{name: a, bounds: {p99_latency: 1ms}}]".to_owned(), "scenarios[0].bounds.p99_latency", "under p50_latency"),
+        ("scenarios: [{name: a, bounds: {p99_latency: 1ms}}]".to_owned(), "scenarios[0].bounds", "under p50_latency"),
         ("scenarios: [{name: a}]\ntarget: {model: m, regions: [{name: x, url: 'http://h/v1'}]}".to_owned(), "target.regions[0].url", "without a path"),
         ("scenarios: [{name: a}]\ntarget: {model: m, regions: []}".to_owned(), "target.regions", "has no region"),
         ("scenarios: [{name: a}]\ntarget: {model: m, regions: [{name: x, url: 'http://h'}], dns: {name: c.example.com, servers: ['1.2.3.4:53']}}".to_owned(), "target.regions", "clients"),
@@ -137,6 +137,11 @@ fn mistakes_name_the_field_and_the_fix() {
     ] {
         check_mistake(&text, path, what);
     }
+    let one_by_one = one(
+        "scenarios: [{name: a, success_criteria: [{p50_latency: <350ms}, {p99_latency: <900ms}]}]",
+    );
+    assert_eq!(one_by_one.bounds.p99_latency, Duration::from_millis(900));
+    check_mistake("scenarios: [{name: ../a}]", "scenarios[0].name", "cannot name a file");
     assert!(matches!(plan("scenarios: ["), Err(ConfigError::NotYaml { .. })));
     check_mistake("[]", "", "is not a mapping");
 }

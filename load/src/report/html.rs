@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Report,
+    Ended, Report,
     plot::{Line, Plot, escaped},
     text::number,
 };
@@ -31,6 +31,9 @@ impl Report {
                 self.scale, self.scenario_rate, self.shortened
             );
         }
+        if self.ended != Ended::Finished {
+            let _ = write!(out, "<p class=\"banner\">Ended early, after {:.0} s</p>", self.took_s);
+        }
         if let Some(complaint) = &self.generator.complaint {
             let _ = write!(out, "<p class=\"banner\">Not valid: {}</p>", escaped(complaint));
         }
@@ -50,8 +53,9 @@ impl Report {
             let class = if class == "notmeasured" { "not_measured" } else { &class };
             let _ = write!(
                 out,
-                "<tr><td>{}<td>{value} {unit}<td>{} {unit}<td class=\"{class}\">{}<td class=\"left\">{}",
+                "<tr><td>{}<td>{value} {unit}<td>{} {} {unit}<td class=\"{class}\">{}<td class=\"left\">{}",
                 row.metric,
+                if row.metric == "throughput" { "≥" } else { "&lt;" },
                 number(row.bound),
                 row.verdict,
                 escaped(&row.note),

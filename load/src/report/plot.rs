@@ -144,7 +144,7 @@ impl Plot<'_> {
             let place = left + 12.0 + f64::from(number) * 120.0;
             let _ = write!(
                 out,
-                "<text x=\"{place:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
+                "<text x=\"{place:.1}\" y=\"{:.1}\" style=\"fill:{colour}\">{}</text>",
                 top + 12.0,
                 escaped(line.name)
             );

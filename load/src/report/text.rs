@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Ended, KindReport, Report};
-use crate::{capacity::Need, latency::Summary};
+use crate::{capacity::Need, latency::Summary, verdict::Verdict};
 
 impl Report {
     /// The report in words and tables.
@@ -15,7 +15,16 @@ impl Report {
         self.kinds_and_sources(&mut out);
         self.criteria_and_events(&mut out);
         self.needs(&mut out);
-        let _ = writeln!(out, "\n{}: {}", self.scenario, self.overall.words());
+        let rows = self.rows.iter().filter(|row| row.verdict == Verdict::NotMeasured);
+        let asked = self.criteria.iter().filter(|one| one.asked);
+        let criteria = asked.filter(|one| one.verdict == Verdict::NotMeasured);
+        let unknown: Vec<&str> =
+            rows.map(|row| row.metric).chain(criteria.map(|one| one.criterion)).collect();
+        let unknown = match unknown.is_empty() {
+            true => String::new(),
+            false => format!(" (not measured: {})", unknown.join(", ")),
+        };
+        let _ = writeln!(out, "\n{}: {}{unknown}", self.scenario, self.overall.words());
         out
     }
 
@@ -30,6 +39,15 @@ impl Report {
             self.planned_s,
             self.arrivals,
             self.seed
+        );
+        let target: Vec<String> =
+            self.target.iter().map(|(name, url)| format!("{name} {url}")).collect();
+        let _ = writeln!(
+            out,
+            "nearhop {} against {}, begun {} s after 1970",
+            self.version,
+            target.join(", "),
+            self.began_unix_s
         );
         if !self.is_whole() {
             let _ = writeln!(
@@ -56,10 +74,9 @@ impl Report {
         let _ =
             writeln!(out, "\n{:14} {:>14} {:>18}   {:12} note", "", "measured", "bound", "verdict");
         for row in &self.rows {
-            let value = row.value.map_or_else(
-                || "not measured".to_owned(),
-                |value| format!("{} {}", number(value), row.unit),
-            );
+            let value = row
+                .value
+                .map_or_else(|| "-".to_owned(), |value| format!("{} {}", number(value), row.unit));
             let sign = if row.metric == "throughput" { "≥" } else { "<" };
             let bound = format!("{sign} {} {}", number(row.bound), row.unit);
             let _ = writeln!(
@@ -148,6 +165,13 @@ impl Report {
             cost(self.costs.pod_cpu_s, 1e3),
             cost(self.costs.generated, 100.0)
         );
+        if self.due_rate < 100.0 {
+            let _ = writeln!(
+                out,
+                "  Most of that is what the processes do anyway: at {:.0} requests/s a request's own cost does not show",
+                self.due_rate
+            );
+        }
         for need in &self.capacity {
             let Need { rate, planned_use, .. } = need;
             let cores = |cores: Option<f64>| {

@@ -129,9 +129,10 @@ impl Checker {
         let checker = Arc::clone(self);
         tokio::spawn(async move {
             let deadline = checker.deadline.max(FAR_DEADLINE);
+            // Removed however the check ends, or that region were never checked again.
+            let _checking = Checking(&checker, upstream.address);
             // How it ended is told to the upstreams.
             let _ = checker.check_one(&upstream, deadline).await;
-            checker.far().remove(&upstream.address);
         });
     }
 
@@ -155,6 +156,15 @@ impl Checker {
                 Error::e_explain(ErrorType::Custom("check failed"), reason)
             }
         }
+    }
+}
+
+/// Another region's edge that is being checked.
+struct Checking<'a>(&'a Checker, SocketAddr);
+
+impl Drop for Checking<'_> {
+    fn drop(&mut self) {
+        self.0.far().remove(&self.1);
     }
 }
 
