@@ -62,8 +62,8 @@ async fn an_edge_under_mixed_load_with_failing_pods_does_not_grow_and_forgets_ev
     let pods = [(); 3].map(|()| FakePod::start(WELL));
     pods.iter().for_each(|pod| pod.set_slots(32));
     let addresses = pods.each_ref().map(|pod| pod.address);
-    // Full within the first minutes, so that what grows after them is a leak.
-    let edge = Edge::start(&addresses, |edge| edge["l1"] = json!({"bytes": "8MiB"}));
+    // Full within two minutes, so that what grows after five is a leak.
+    let edge = Edge::start(&addresses, |edge| edge["l1"] = json!({"bytes": "2MiB"}));
     let folder = tempfile::tempdir().unwrap();
     let plan = json!({
         "scenarios": [{
