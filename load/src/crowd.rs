@@ -122,13 +122,15 @@ impl Crowd {
                 let cuts = cuts(&place.line);
                 let (mut at, mut asks) = (start.at, Vec::with_capacity(cuts.len()));
                 let line = self.random.u64(..) ^ self.nonce;
+                // As long as an editor is open.
+                let user = self.random.u64(..self.profile.users);
                 for (number, cut) in (0..).zip(cuts) {
                     let prompt = format!("# {file:016x}\n{}{}", place.before, &place.line[..cut]);
                     let streamed = self.random.f64() < self.profile.streamed;
                     let mut body = self.body(RequestKind::Inline, streamed, None);
                     body["prompt"] = prompt.into();
                     body["nearhop"] = json!({
-                        "session": format!("{line:016x}"), "document": format!("{file:016x}.py"),
+                        "session": format!("user-{user}"), "document": format!("{file:016x}.py"),
                     });
                     asks.push(of(at, RequestKind::Inline, body, streamed, Some((line, number))));
                     at += KEYSTROKES.mul_f64(0.5 + self.random.f64());
