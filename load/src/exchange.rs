@@ -269,8 +269,13 @@ async fn stream(mut body: Incoming, pulse: &Pulse, heard: &mut Heard) -> bool {
                     ended = true;
                 }
                 Ok(Some(event)) => match serde_json::from_slice::<Piece<'_>>(&event) {
-                    // The stream says that it breaks off.
-                    Ok(piece) if piece.error.is_some() => return false,
+                    // The stream says that it breaks off; without any content, that there is none.
+                    Ok(piece) if piece.error.is_some() => {
+                        if heard.first.is_none() {
+                            heard.outcome = Outcome::Failed;
+                        }
+                        return false;
+                    }
                     Ok(piece) => {
                         if piece.choices.iter().any(PieceChoice::says_something) {
                             heard.content(now);
