@@ -137,8 +137,14 @@ async fn check_forgotten(edge: &Edge, outcomes: &Value) {
     assert!(log.lines().count() > 100, "requests are logged");
     let metrics = get(&edge.admin, "/metrics", &[]).await.unwrap();
     let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
-    for secret in ["nh-dev", "from typing", "def ", "numbers", "return total", "You help with code"]
-    {
+    for secret in [
+        "nh-dev",
+        "from typing",
+        "has_close_elements",
+        "numbers: List",
+        "return total",
+        "You help with code",
+    ] {
         assert!(!log.contains(secret) && !metrics.contains(secret), "{secret}");
     }
 }
