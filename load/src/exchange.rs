@@ -195,7 +195,7 @@ impl Client {
         streamed: bool,
         heard: &mut Heard,
     ) -> bool {
-        self.pulse.beat();
+        self.pulse.beat(clock::now());
         heard.head(answer.headers());
         let status = answer.status();
         heard.status = status.as_u16();
@@ -258,8 +258,8 @@ async fn stream(mut body: Incoming, pulse: &Pulse, heard: &mut Heard) -> bool {
         let Ok(frame) = frame else { return false };
         let Ok(data) = frame.into_data() else { continue };
         reader.push(&data);
-        pulse.beat();
         let now = clock::now();
+        pulse.beat(now);
         loop {
             match reader.next_event() {
                 Ok(None) => break,

@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nearhop_admin::clock;
-
 /// A target of which nothing was heard for so long, though it was asked, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// So many failures without a word between them are no chance.
@@ -29,9 +27,9 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(began: Instant) -> Self {
         Self {
-            began: clock::now(),
+            began,
             heard: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             outstanding: AtomicU64::new(0),
@@ -39,21 +37,21 @@ impl Pulse {
         }
     }
 
-    fn now(&self) -> u64 {
-        let since = clock::now().saturating_duration_since(self.began);
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Something came.
-    pub(crate) fn beat(&self) {
-        self.heard.store(self.now(), Ordering::Relaxed);
+    pub(crate) fn beat(&self, now: Instant) {
+        self.heard.store(self.millis(now), Ordering::Relaxed);
         self.failed.store(0, Ordering::Relaxed);
     }
 
     /// A question is asked.
-    pub(crate) fn asked(&self) {
+    pub(crate) fn asked(&self, now: Instant) {
         if self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.waiting_since.store(self.now(), Ordering::Relaxed);
+            self.waiting_since.store(self.millis(now), Ordering::Relaxed);
         }
     }
 
@@ -66,12 +64,42 @@ impl Pulse {
     }
 
     /// How long nothing was heard, where that is too long.
-    pub(crate) fn silent(&self) -> Option<Duration> {
+    pub(crate) fn silent(&self, now: Instant) -> Option<Duration> {
         let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-        let now = self.now();
+        let now = self.millis(now);
         let since = |moment: u64| Duration::from_millis(now.saturating_sub(moment));
         let silence = since(of(&self.heard));
         let waits = of(&self.outstanding) > 0 && since(of(&self.waiting_since)) > SILENCE_MAX;
         (silence > SILENCE_MAX && (waits || of(&self.failed) >= FAILURES)).then_some(silence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearhop_admin::clock;
+
+    use super::*;
+
+    #[test]
+    fn only_a_target_that_was_asked_and_says_nothing_is_gone() {
+        let began = clock::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let pulse = Pulse::new(began);
+        assert_eq!(pulse.silent(at(60)), None, "nobody asked");
+        // A stream that goes on for long.
+        pulse.asked(at(60));
+        pulse.beat(at(69));
+        assert_eq!(pulse.silent(at(75)), None);
+        assert_eq!(pulse.silent(at(80)), Some(Duration::from_secs(11)), "it stands still");
+        pulse.ended(true);
+        assert_eq!(pulse.silent(at(99)), None, "it has ended");
+        // Refused connections end at once: three of them without a word between.
+        for failed in 1..=3 {
+            pulse.asked(at(100));
+            pulse.ended(false);
+            assert_eq!(pulse.silent(at(101)).is_some(), failed == 3);
+        }
+        pulse.beat(at(102));
+        assert_eq!(pulse.silent(at(103)), None);
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
     Garbled,
     /// Still in progress when the run was ended.
     Unfinished,
-    /// Not sent: too many were in progress, so the generator itself was the limit.
+    /// Not sent: too many were in progress, or it was too late: the generator itself was the limit.
     NotSent,
 }
 

@@ -98,7 +98,7 @@ pub fn check(scenario: &Scenario, target: &Target) -> Result<(), LoadError> {
     if let Arrivals::Trace(path) = &scenario.profile.arrivals {
         open(path)?;
     }
-    Client::new(target, &Arc::new(Pulse::new())).map_err(LoadError::Unfit)?;
+    Client::new(target, &Arc::new(Pulse::new(clock::now()))).map_err(LoadError::Unfit)?;
     Ok(())
 }
 
@@ -120,7 +120,8 @@ pub async fn run(
     };
     let found = Places::find(target).await.map_err(LoadError::Unreachable)?;
     let (places, ttls) = (Arc::new(found.0), found.1);
-    let client = Client::new(target, &Arc::new(Pulse::new())).map_err(LoadError::Unfit)?;
+    let client =
+        Client::new(target, &Arc::new(Pulse::new(clock::now()))).map_err(LoadError::Unfit)?;
     let client = Rc::new(client);
     preflight(&client, target, &places).await?;
 
@@ -130,7 +131,7 @@ pub async fn run(
     let began_unix = clock::since_epoch();
     let began = clock::now();
     let (records, received) = mpsc::channel(RECORDS_MAX);
-    let pulse = Arc::new(Pulse::new());
+    let pulse = Arc::new(Pulse::new(clock::now()));
     let workers =
         send(&planned, options, (target, &places, trace), (began, stop, &pulse), &records)?;
     drop(records);
@@ -281,6 +282,7 @@ fn send(
 }
 
 /// What goes on beside the load.
+#[derive(Clone)]
 struct Beside {
     began: Instant,
     target: Arc<Target>,
@@ -344,18 +346,8 @@ impl Beside {
     }
 }
 
-impl Clone for Beside {
-    fn clone(&self) -> Self {
-        Self {
-            began: self.began,
-            target: Arc::clone(&self.target),
-            places: Arc::clone(&self.places),
-            told: self.told.clone(),
-        }
-    }
-}
-
-/// Counts what workers write down until the last has ended. Says why it ended before its time, where the target fell silent.
+/// Counts what workers write down until the last has ended. Says why it ended before its time, where
+/// the target fell silent.
 async fn count(
     mut received: mpsc::Receiver<Record>,
     planned: &Scenario,
@@ -372,7 +364,7 @@ async fn count(
             _ = looks.tick() => {
                 let now = clock::now();
                 progress.show(now.saturating_duration_since(began), &tally);
-                if let Some(silence) = pulse.silent().filter(|_| now < end && gone.is_none()) {
+                if let Some(silence) = pulse.silent(now).filter(|_| now < end && gone.is_none()) {
                     // The workers end, and write down what was in progress.
                     stop.store(true, Ordering::Relaxed);
                     gone = Some(format!("nothing was heard for {} s", silence.as_secs()));

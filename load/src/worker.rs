@@ -34,7 +34,7 @@ use crate::{
 
 /// In progress at once, of one worker: sockets and memory have an end.
 pub(crate) const IN_PROGRESS_MAX: usize = 8192;
-/// A run that is ended early waits no longer for answers; what is still in progress is not counted.
+/// A run that is ended early waits no longer for answers, and one that is late sends no longer.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Requests that are due at the same moment are sent in such lots; between them answers are read.
 const LOT: usize = 16;
@@ -195,7 +195,7 @@ impl Sending {
         let sent = clock::now();
         let newer = ask.typed.map(|(line, number)| self.newest(line, number));
         let place = InProgress::take(self);
-        self.client.pulse.asked();
+        self.client.pulse.asked(sent);
         let sending = Rc::clone(self);
         drop(spawn_local(async move {
             let heard = sending.wait(&ask, sent, newer).await;
