@@ -26,6 +26,9 @@ use crate::{
 /// An answer, or one event of it, is not larger.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
+/// Kept connections that turn out to be closed, one after the other, before a request is given up.
+const UNSENT_MAX: usize = 64;
+
 /// What is known of a request while it goes on; a client that gives up keeps what there is.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
@@ -153,13 +156,16 @@ impl Client {
         address: SocketAddr,
     ) -> Result<(http::Response<Incoming>, Sender), Unanswered> {
         let unsent = |why| Unanswered { why, sent: false };
+        let mut unsent_before = 0;
         loop {
             let opened = self.connections.open(ask.region, address).await;
             let (mut sender, new) = opened.map_err(unsent)?;
             let request = self.request(ask).ok_or_else(|| unsent("no request".to_owned()))?;
             match sender.send(request).await {
                 Ok(answer) => return Ok((answer, sender)),
-                Err(error) if error.is_canceled() && !new => {}
+                Err(error) if error.is_canceled() && !new && unsent_before < UNSENT_MAX => {
+                    unsent_before += 1;
+                }
                 Err(error) => {
                     return Err(Unanswered { why: format!("{address}: {error}"), sent: true });
                 }
