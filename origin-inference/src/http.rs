@@ -22,8 +22,8 @@ use axum::{
 use http_body_util::LengthLimitError;
 use nearhop_admin::{Check, Metrics, api_error, clock};
 use nearhop_wire::{
-    ApiError, CompletionRequest, Endpoint, ErrorKind, Head, Kind, PREFIX_CACHE_PURGE_PATH,
-    PodReport, Sampling,
+    ApiError, CompletionRequest, EmbedderReport, Endpoint, ErrorKind, Head, Kind, ModelReport,
+    PREFIX_CACHE_PURGE_PATH, PodReport, Sampling,
 };
 use prometheus::{Histogram, IntCounterVec};
 use tokio::{
@@ -477,10 +477,16 @@ async fn readyz(State(app): State<App>) -> Response {
     let reports = |of: &[(&Arc<Served>, bool)]| {
         of.iter().map(|(served, active)| table.report(served, *active)).collect()
     };
+    let embedders = table.all().filter(|(_, active)| *active).filter_map(|(served, active)| {
+        let Runner::Embed(embedder) = &served.runner else { return None };
+        let ModelReport { name, revision, aliases, .. } = table.report(served, active);
+        Some(EmbedderReport { name, revision, aliases, dimensions: embedder.dimensions })
+    });
     let report = PodReport {
         models: reports(&active),
         kept: reports(&kept),
         slots: active.iter().map(|(served, _)| served.slots).sum(),
+        embedders: embedders.collect(),
     };
     Json(report).into_response()
 }

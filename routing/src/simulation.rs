@@ -30,7 +30,7 @@ const fn seconds(count: u64) -> Duration {
 /// Serves `models`, each a name and a revision.
 fn report(models: &[(&str, &str)], slots: usize) -> Arc<PodReport> {
     let models = models.iter().map(|(name, revision)| model(name, revision)).collect();
-    Arc::new(PodReport { models, kept: Vec::new(), slots })
+    Arc::new(PodReport { models, kept: Vec::new(), slots, embedders: Vec::new() })
 }
 
 fn spec(class: Class, number: usize) -> Spec {

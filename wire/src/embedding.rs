@@ -1,7 +1,7 @@
 //! OpenAI's `/v1/embeddings`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{ApiError, Fields};
 
@@ -86,6 +86,43 @@ impl EmbeddingRequest {
     }
 }
 
+/// The body of a request for the vectors of `texts`, which are told as base64; what is over the
+/// model's limit is cut where `truncate` says so, and else refused.
+#[must_use]
+pub fn embedding_body(model: &str, texts: &[&str], truncate: bool) -> Vec<u8> {
+    let body = serde_json::json!({
+        "model": model, "input": texts, "encoding_format": "base64", "truncate": truncate,
+    });
+    body.to_string().into_bytes()
+}
+
+/// The vectors of an answer to [`embedding_body`], in the order of its texts, of which there were
+/// `count`; `None` where it is no such answer. Values may be anything.
+#[must_use]
+pub fn embedding_vectors(body: &[u8], count: usize) -> Option<Vec<Vec<f32>>> {
+    #[derive(Deserialize)]
+    struct Body {
+        data: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        index: usize,
+        embedding: String,
+    }
+    let mut data = serde_json::from_slice::<Body>(body).ok()?.data;
+    data.sort_by_key(|item| item.index);
+    let in_order = data.iter().enumerate().all(|(at, item)| item.index == at);
+    if data.len() != count || !in_order {
+        return None;
+    }
+    let vectors = data.iter().map(|item| {
+        let bytes = BASE64_STANDARD.decode(&item.embedding).ok()?;
+        let values = bytes.as_chunks::<4>();
+        values.1.is_empty().then(|| values.0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+    });
+    vectors.collect()
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     object: &'static str,
@@ -132,6 +169,28 @@ mod tests {
         assert_eq!(several.input, ["a", "b"]);
         assert!(several.base64 && several.model.is_none());
         assert_eq!(several.dimensions, Some(384));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read_again() {
+        let asked = EmbeddingRequest::parse(&embedding_body("m@1", &["a", "b"], true)).unwrap();
+        assert_eq!(
+            (&asked.input[..], asked.truncate),
+            (&["a".to_owned(), "b".to_owned()][..], true)
+        );
+        let vectors = vec![vec![0.5, -1.0], vec![f32::NAN, 0.0]];
+        let body = asked.body("m", &vectors, 4);
+        let read = embedding_vectors(&body, 2).unwrap();
+        assert_eq!(read[0], vectors[0]);
+        assert!(read[1][0].is_nan());
+        assert_eq!(embedding_vectors(&body, 3), None);
+        for wrong in [
+            r#"{}"#,
+            r#"{"data":[{"index":1,"embedding":""}]}"#,
+            r#"{"data":[{"index":0,"embedding":"AAA="}]}"#,
+        ] {
+            assert_eq!(embedding_vectors(wrong.as_bytes(), 1), None, "{wrong}");
+        }
     }
 
     #[test]

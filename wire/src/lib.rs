@@ -22,10 +22,10 @@ pub use answer::{
     Answer, Choice, Chunk, ChunkChoice, Delta, Endpoint, EventWriter, Finish, Head, TokenLogprob,
     Usage, tabby_health,
 };
-pub use embedding::EmbeddingRequest;
+pub use embedding::{EmbeddingRequest, embedding_body, embedding_vectors};
 pub use error::{ApiError, ErrorKind};
 pub use fields::Fields;
-pub use report::{ModelReport, PREFIX_CACHE_PURGE_PATH, PodReport};
+pub use report::{EmbedderReport, ModelReport, PREFIX_CACHE_PURGE_PATH, PodReport};
 pub use request::{
     CompletionRequest, ContextFile, Declared, Input, Kind, Message, Penalties, Receiver, Resume,
     Sampling, forward_body,

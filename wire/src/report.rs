@@ -17,6 +17,31 @@ pub struct PodReport {
     /// Sequences that it computes together; 0 where it does not say.
     #[serde(default)]
     pub slots: usize,
+    /// Models that make vectors of texts; no completion is sent to them.
+    #[serde(default)]
+    pub embedders: Vec<EmbedderReport>,
+}
+
+/// One embedder on one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbedderReport {
+    /// The name that requests use.
+    pub name: String,
+    /// The weights. Vectors of two revisions are never compared.
+    pub revision: String,
+    /// Other names that requests may use.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Values of a vector.
+    pub dimensions: usize,
+}
+
+impl EmbedderReport {
+    /// `name@revision`: what a request names that wants these weights and no others.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("{}@{}", self.name, self.revision)
+    }
 }
 
 /// One model on one pod.

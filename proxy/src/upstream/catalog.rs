@@ -87,6 +87,7 @@ impl Catalog {
                 .map(|(_, report)| (**report).clone())
                 .collect(),
             slots,
+            embedders: Vec::new(),
         }
     }
 }
@@ -125,7 +126,12 @@ mod tests {
             aliases: Vec::new(),
             suffix_first: false,
         });
-        Arc::new(PodReport { models: models.collect(), kept: Vec::new(), slots: 8 })
+        Arc::new(PodReport {
+            models: models.collect(),
+            kept: Vec::new(),
+            slots: 8,
+            embedders: Vec::new(),
+        })
     }
 
     fn check(near: &[Arc<PodReport>], far: &[Arc<PodReport>], expected: &[(&str, &str)]) {

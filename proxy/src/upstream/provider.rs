@@ -135,7 +135,7 @@ impl Provider {
             aliases: Vec::new(),
             suffix_first: false,
         });
-        PodReport { models: models.collect(), kept: Vec::new(), slots: 0 }
+        PodReport { models: models.collect(), kept: Vec::new(), slots: 0, embedders: Vec::new() }
     }
 
     pub(super) fn peer(&self, address: SocketAddr) -> Result<HttpPeer, TlsError> {

@@ -19,7 +19,8 @@ fn model(name: &str, revision: &str) -> ModelReport {
 
 /// Serves `models`, and keeps `kept` for those who name the revision.
 fn report(models: &[ModelReport], kept: &[ModelReport]) -> Offers {
-    let report = PodReport { models: models.to_vec(), kept: kept.to_vec(), slots: 8 };
+    let report =
+        PodReport { models: models.to_vec(), kept: kept.to_vec(), slots: 8, embedders: Vec::new() };
     Offers::Report(Arc::new(report))
 }
 
