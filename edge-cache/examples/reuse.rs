@@ -50,7 +50,7 @@ fn request(n: usize, typed: &str) -> CompletionRequest {
 }
 
 fn question(request: &CompletionRequest) -> Question {
-    let asker = Asker { tenant: "bench", key: "bench" };
+    let asker = Asker { tenant: "bench", key: "bench", user: None };
     Question::of(request, asker, &model(), &Namer::default())
 }
 

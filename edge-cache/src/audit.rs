@@ -4,7 +4,10 @@
 //! Models are not perfectly repeatable, so that even exact repetitions differ sometimes: each rule
 //! is held against that, and is off where it is worse, for certain, by more than its limit.
 
-use crate::fit::Rule;
+use crate::{
+    fit::Rule,
+    wilson::{BETWEEN_95, wilson},
+};
 
 /// How one rule has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -15,8 +18,6 @@ pub struct Tally {
     pub differing: u64,
 }
 
-/// 95 % of a normal distribution lie within so many standard deviations.
-const Z: f64 = 1.96;
 /// Before so many comparisons nothing is certain.
 const COMPARED_MIN: u64 = 50;
 /// Older comparisons count half when there are so many, so that a rule is judged by what it does now.
@@ -33,20 +34,10 @@ impl Tally {
         self.differing += u64::from(differs);
     }
 
-    /// Within what the share of differing answers lies, with a confidence of 95 % (Wilson 1927,
-    /// "Probable Inference, the Law of Succession, and Statistical Inference").
+    /// Within what the share of differing answers lies, with a confidence of 95 %.
     #[must_use]
     pub fn bounds(self) -> (f64, f64) {
-        if self.compared == 0 {
-            return (0.0, 1.0);
-        }
-        let n = self.compared as f64;
-        let share = self.differing as f64 / n;
-        let square = Z * Z;
-        let middle = share + square / (2.0 * n);
-        let spread = Z * (share * (1.0 - share) / n + square / (4.0 * n * n)).sqrt();
-        let scale = 1.0 + square / n;
-        (((middle - spread) / scale).max(0.0), ((middle + spread) / scale).min(1.0))
+        wilson(self.differing, self.compared, BETWEEN_95)
     }
 }
 

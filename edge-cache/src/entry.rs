@@ -189,6 +189,12 @@ impl Entry {
         size_of::<Self>() + 2 * ALLOCATION + texts + more
     }
 
+    /// Whether it was cut off at a limit.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.finish == Finish::Length
+    }
+
     /// Its first choice.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -199,6 +205,12 @@ impl Entry {
     #[must_use]
     pub const fn tags(&self) -> &Tags {
         &self.born.tags
+    }
+
+    /// When it was stored, as Unix time.
+    #[must_use]
+    pub const fn stored(&self) -> Duration {
+        self.born.stored
     }
 
     /// The log of purges as it was when this was asked for.

@@ -1,11 +1,13 @@
 //! Completions that were generated before: which may be kept, where they are found, and for whom
 //! and how long they may be served.
 //!
-//! Reuse is never a guess here. A [`Question`] names everything that could change the answer, led
+//! Reuse of code is never a guess. A [`Question`] names everything that could change the answer, led
 //! by the tenant, so that serving across tenants is impossible by construction; [`Rule`]s say when
 //! an earlier answer is this one's. Deciding is pure; [`memory`] holds the entries.
 //!
-//! Absent on purpose: Pingora, clocks and embeddings.
+//! Conversations are looked up by meaning too, where that has proved itself: [`semantic`].
+//!
+//! Absent on purpose: Pingora, clocks and the embedder.
 
 pub mod admission;
 pub mod audit;
@@ -19,11 +21,13 @@ mod normal;
 mod pack;
 mod question;
 mod seal;
+pub mod semantic;
 pub mod snapshot;
 mod tags;
 #[cfg(test)]
 mod testing;
 mod validity;
+mod wilson;
 mod words;
 
 pub use admission::{Skip, Verdict};

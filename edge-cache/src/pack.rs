@@ -3,7 +3,7 @@
 use crate::entry::Entry;
 
 /// Changes whenever an entry's fields do: what older or newer code wrote is then no entry.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 /// Shorter ones are not worth the compressor's header.
 const COMPRESS_MIN: usize = 128;
 /// No entry is longer than an answer can be.

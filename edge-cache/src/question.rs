@@ -31,6 +31,8 @@ pub struct Asker<'a> {
     pub tenant: &'a str,
     /// The API key's name, or its subject's.
     pub key: &'a str,
+    /// Who uses it, where that is known.
+    pub user: Option<&'a str>,
 }
 
 /// A request as far as reuse goes, less its text.
@@ -185,7 +187,7 @@ impl Question {
             suffix: of_pieces([around.suffix.as_bytes()]),
             is_code,
             circle,
-            tags: Tags::of(asker.tenant, declared, model, namer),
+            tags: Tags::of(asker, declared, model, namer),
             conversation: matches!(request.input, Input::Chat(_)),
             single: sampling.n == 1,
         }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use nearhop_wire::{Declared, ModelReport};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::{digest::Digest, question::Asker};
 
 /// Makes names of tags: 64 bits, keyed where the shared cache is, so that nobody who reads it can
 /// try names.
@@ -56,24 +56,30 @@ pub struct Tags {
     pub session: u64,
     /// The declared digest of the current file.
     pub file: u64,
+    /// The API key that asked.
+    pub key: u64,
+    /// Whose that is, where it says.
+    pub user: u64,
 }
 
 impl Tags {
     pub(crate) fn of(
-        tenant: &str,
+        asker: Asker<'_>,
         declared: &Declared,
         model: &ModelReport,
         namer: &Namer,
     ) -> Self {
-        let own = |kind, value: &Option<String>| {
-            value.as_deref().map_or(0, |value| namer.name(kind, &[tenant, value]))
-        };
+        let tenant = asker.tenant;
+        let own =
+            |kind, value: Option<&str>| value.map_or(0, |value| namer.name(kind, &[tenant, value]));
         Self {
             tenant: namer.name("tenant", &[tenant]),
             model: namer.name("model", &[&model.fingerprint()]),
-            repo: own("repo", &declared.repo),
-            session: own("session", &declared.session),
-            file: own("file", &declared.file_hash),
+            repo: own("repo", declared.repo.as_deref()),
+            session: own("session", declared.session.as_deref()),
+            file: own("file", declared.file_hash.as_deref()),
+            key: own("key", Some(asker.key)),
+            user: own("user", asker.user),
         }
     }
 }
@@ -93,11 +99,15 @@ pub enum Purge {
     Session(u64),
     /// What was asked for while a tenant's file was in that state.
     File(u64),
+    /// What was asked for with an API key of a tenant.
+    Key(u64),
+    /// What was asked for by a user of a tenant.
+    User(u64),
 }
 
 impl Purge {
-    /// What a tenant, or everybody, is asked to purge by, in words: `repo`, `session`, `file_hash`
-    /// or `model` with its value; all of it without.
+    /// What a tenant, or everybody, is asked to purge by, in words: `repo`, `session`, `file_hash`,
+    /// `key`, `user` or `model` with its value; all of it without.
     ///
     /// # Errors
     /// Where only a tenant could have such a tag.
@@ -116,6 +126,8 @@ impl Purge {
             (Some((TagKind::Repo, value)), _) => Self::Repo(of("repo", value)?),
             (Some((TagKind::Session, value)), _) => Self::Session(of("session", value)?),
             (Some((TagKind::FileHash, value)), _) => Self::File(of("file", value)?),
+            (Some((TagKind::Key, value)), _) => Self::Key(of("key", value)?),
+            (Some((TagKind::User, value)), _) => Self::User(of("user", value)?),
         })
     }
 }
@@ -132,6 +144,10 @@ pub enum TagKind {
     Session,
     /// The declared digest of a file.
     FileHash,
+    /// The name of an API key.
+    Key,
+    /// Who uses a key.
+    User,
 }
 
 /// The tag belongs to a tenant, and none was named.
@@ -200,7 +216,7 @@ impl Purges {
         if self.records.is_empty() {
             return false;
         }
-        let Tags { tenant, model, repo, session, file } = *tags;
+        let Tags { tenant, model, repo, session, file, key, user } = *tags;
         let possible = [
             Purge::All,
             Purge::Tenant(tenant),
@@ -208,6 +224,8 @@ impl Purges {
             Purge::Repo(repo),
             Purge::Session(session),
             Purge::File(file),
+            Purge::Key(key),
+            Purge::User(user),
         ];
         possible.iter().any(|purge| self.records.get(purge).is_some_and(|(at, _)| asked < *at))
     }

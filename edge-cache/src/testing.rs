@@ -10,7 +10,7 @@ pub(crate) fn ask(prefix: &str, suffix: &str) -> CompletionRequest {
 }
 
 pub(crate) fn tenant(tenant: &str) -> Asker<'_> {
-    Asker { tenant, key: "k" }
+    Asker { tenant, key: "k", user: None }
 }
 
 pub(crate) fn model(revision: &str) -> ModelReport {

@@ -8,7 +8,7 @@ use std::{
 use quick_cache::sync::Cache;
 
 use crate::{
-    entry::Entry,
+    entry::{Born, Entry},
     tags::{Generation, Purge, Purges, Tags},
 };
 
@@ -84,7 +84,11 @@ impl Validity {
     /// What may be done with an entry now.
     #[must_use]
     pub fn judge(&self, entry: &Entry, now: Duration) -> Standing {
-        let born = &entry.born;
+        self.standing(&entry.born, self.ttl, now)
+    }
+
+    /// What may be done with what was made then, and is fresh for `ttl`.
+    pub(crate) fn standing(&self, born: &Born, ttl: Duration, now: Duration) -> Standing {
         if self.purges().cover(&born.tags, born.generation) {
             return Standing::Gone;
         }
@@ -95,7 +99,7 @@ impl Validity {
             }
         }
         let age = now.saturating_sub(born.stored);
-        match self.ttl.checked_sub(age) {
+        match ttl.checked_sub(age) {
             Some(left) if !left.is_zero() => Standing::Fresh(left),
             _ => Standing::Stale(age),
         }

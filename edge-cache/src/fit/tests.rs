@@ -8,7 +8,7 @@ use crate::{
 };
 
 fn question<'a>(request: &'a CompletionRequest, key: &str) -> (Question, Around<'a>) {
-    let asker = Asker { tenant: "t", key };
+    let asker = Asker { tenant: "t", key, user: None };
     let question = Question::of(request, asker, &model("1"), &Namer::default());
     (question, Around::of(request))
 }

@@ -1,0 +1,17 @@
+//! Why there is no engine.
+
+use std::io;
+
+/// Why there is no engine, or why it does not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something is not installed.
+    #[error("{0} is not here: `make setup`")]
+    Missing(&'static str),
+    /// The machine.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A program ended with an error, or answered with one.
+    #[error("{0}")]
+    Said(String),
+}
