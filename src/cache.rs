@@ -20,6 +20,8 @@ enum Command {
     Stats(Asked),
     /// Drop a tenant's answers, or those with a tag; its pods drop the prompts
     Purge(PurgeArgs),
+    /// Begin the proof of a route of the semantic cache anew
+    Prove(ProveArgs),
 }
 
 #[derive(clap::Args)]
@@ -38,14 +40,20 @@ struct PurgeArgs {
     #[arg(long)]
     tenant: Option<String>,
     /// Those of a declared repository
-    #[arg(long, requires = "tenant", conflicts_with_all = ["session", "file_hash", "model"])]
+    #[arg(long, requires = "tenant", conflicts_with_all = ["session", "file_hash", "key", "user", "model"])]
     repo: Option<String>,
     /// Those of a declared session
-    #[arg(long, requires = "tenant", conflicts_with_all = ["file_hash", "model"])]
+    #[arg(long, requires = "tenant", conflicts_with_all = ["file_hash", "key", "user", "model"])]
     session: Option<String>,
     /// Those asked for while a file had this declared digest
-    #[arg(long, requires = "tenant", conflicts_with = "model")]
+    #[arg(long, requires = "tenant", conflicts_with_all = ["key", "user", "model"])]
     file_hash: Option<String>,
+    /// Those asked for with an API key, by its name
+    #[arg(long, requires = "tenant", conflicts_with_all = ["user", "model"])]
+    key: Option<String>,
+    /// Those that a user asked for, with any key
+    #[arg(long, requires = "tenant", conflicts_with = "model")]
+    user: Option<String>,
     /// Those of these weights, of everybody
     #[arg(long, value_name = "NAME@REVISION", conflicts_with = "tenant")]
     model: Option<String>,
@@ -56,12 +64,25 @@ struct PurgeArgs {
     asked: Asked,
 }
 
+#[derive(clap::Args)]
+struct ProveArgs {
+    /// Whose requests
+    #[arg(long)]
+    tenant: String,
+    /// For which model, by its name or NAME@REVISION
+    #[arg(long)]
+    model: String,
+    #[command(flatten)]
+    asked: Asked,
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Stats(asked) => {
             let said = Operator::of_edge(asked.config.as_deref())?.ask_json("/cache", None)?;
             show(&said, asked.json, stats)
         }
+        Command::Prove(args) => prove(args),
         Command::Purge(args) => {
             let operator = Operator::of_edge(args.asked.config.as_deref())?;
             let said = operator.ask_json("/cache/purge", Some(&wanted(args)))?;
@@ -73,6 +94,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+fn prove(args: &ProveArgs) -> anyhow::Result<()> {
+    let operator = Operator::of_edge(args.asked.config.as_deref())?;
+    let asked = json!({ "tenant": args.tenant, "model": args.model });
+    let said = operator.ask_json("/cache/prove", Some(&asked))?;
+    if said["routes"] == 0 {
+        anyhow::bail!("nothing was compared yet for {} and {}", args.tenant, args.model);
+    }
+    show(&said, args.asked.json, |said| format!("{} routes prove themselves anew", said["routes"]))
 }
 
 fn show(said: &Value, json: bool, words: fn(&Value) -> String) -> anyhow::Result<()> {
@@ -89,6 +120,8 @@ fn wanted(args: &PurgeArgs) -> Value {
         ("repo", &args.repo),
         ("session", &args.session),
         ("file_hash", &args.file_hash),
+        ("key", &args.key),
+        ("user", &args.user),
         ("model", &args.model),
     ];
     let mut wanted: Map<String, Value> = named
@@ -129,6 +162,7 @@ fn stats(said: &Value) -> String {
         let address = shard["address"].as_str().unwrap_or_default();
         let _ = writeln!(words, "L2 {address}: {} slots, {state}", shard["slots"]);
     }
+    words += &semantic(&said["l3"]);
     if said["l2"]["purges_pending"].as_u64() > Some(0) {
         let _ = writeln!(words, "L2: {} purges wait for Redis", said["l2"]["purges_pending"]);
     }
@@ -138,8 +172,49 @@ fn stats(said: &Value) -> String {
     words
 }
 
+/// A line for what the semantic cache holds, and one for each of its routes.
+fn semantic(l3: &Value) -> String {
+    if l3.is_null() {
+        return String::new();
+    }
+    let percent = |value: &Value| format!("{:.1} %", 100.0 * value.as_f64().unwrap_or(1.0));
+    let mut words = format!(
+        "L3: {} bytes, {} answers; {} served by the same question, {} by one alike, {} generated all the same\n",
+        l3["bytes"], l3["entries"], l3["exact"], l3["similar"], l3["explored"],
+    );
+    for route in l3["routes"].as_array().into_iter().flatten() {
+        let text = |name: &str| route[name].as_str().unwrap_or_default();
+        let _ = writeln!(
+            words,
+            "L3 {} {}: {}, {}; {} of {} judged wrong, at most {} (limit {}, after {})",
+            text("tenant"),
+            text("model"),
+            text("mode"),
+            text("stage"),
+            route["recent_wrong"],
+            route["recent"],
+            percent(&route["bound"]),
+            percent(&l3["limit"]),
+            l3["needs"],
+        );
+    }
+    words
+}
+
 fn purged(said: &Value) -> String {
     let mut words = format!("{} entries dropped from L1\n", said["l1_entries"]);
+    if said["l3_entries"].as_u64() > Some(0) {
+        let _ = writeln!(words, "{} from the semantic cache", said["l3_entries"]);
+    }
+    match (said["region"]["state"].as_str(), said["region"]["why"].as_str()) {
+        (None, _) => {}
+        (Some("done"), _) => words += "and from the region's\n",
+        (Some(_), why) => {
+            let why = why.unwrap_or("its points do not say of what they are");
+            let _ =
+                writeln!(words, "in the region's it is never served again, and still there: {why}");
+        }
+    }
     match said["cluster"]["state"].as_str() {
         None => {}
         Some("done") if said["cluster"]["replicas"] == 0 => {

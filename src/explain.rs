@@ -63,9 +63,12 @@ struct CacheArgs {
     /// The name of its API key
     #[arg(long, default_value = "dev")]
     key: String,
-    /// Where it is sent
-    #[arg(long, default_value = "/v1/completions")]
-    path: String,
+    /// Who uses that key, where it is one person's
+    #[arg(long)]
+    user: Option<String>,
+    /// Where it is sent; without, /v1/chat/completions where it has messages, else /v1/completions
+    #[arg(long)]
+    path: Option<String>,
     /// The edge's configuration; a running `nearhop dev` is asked where not given
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -212,8 +215,12 @@ fn route_words(said: &Value) -> String {
 /// What an edge's cache would do with a request.
 fn cache(args: &CacheArgs) -> anyhow::Result<()> {
     let request = read_request(&args.request)?;
-    let CacheArgs { tenant, key, path, .. } = args;
-    let asked = json!({ "tenant": tenant, "key": key, "path": path, "request": request });
+    let CacheArgs { tenant, key, user, path, .. } = args;
+    let own =
+        if request.get("messages").is_some() { "/v1/chat/completions" } else { "/v1/completions" };
+    let path = path.as_deref().unwrap_or(own);
+    let asked =
+        json!({ "tenant": tenant, "key": key, "user": user, "path": path, "request": request });
     tell((args.config.as_deref(), args.json), ("/cache/explain", &asked), cache_words)
 }
 
@@ -228,6 +235,45 @@ fn cache_words(said: &Value) -> String {
     }
     if entries.is_empty() {
         words += "nothing was stored at this cursor's line or the lines above it\n";
+    }
+    words + &alike(&said["l3"])
+}
+
+/// What was asked alike.
+fn alike(l3: &Value) -> String {
+    if l3.is_null() {
+        return String::new();
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut words = format!("asked alike: {}\n", text(&l3["verdict"]));
+    if let Some(route) = l3.get("route") {
+        let bound = 100.0 * route["bound"].as_f64().unwrap_or(1.0);
+        let limit = 100.0 * route["limit"].as_f64().unwrap_or(0.0);
+        let _ = writeln!(
+            words,
+            "  the route is {}: {} of {} judged wrong, at most {bound:.1} % (limit {limit:.1} %)",
+            text(&route["stage"]),
+            route["wrong"],
+            route["judged"],
+        );
+    }
+    for one in l3["neighbours"].as_array().into_iter().flatten() {
+        let similarity = one["similarity"].as_f64().unwrap_or(0.0);
+        let lacks: Vec<String> = one["lacks"].as_array().into_iter().flatten().map(&text).collect();
+        let because = match one["veto"].as_str() {
+            None => "no word speaks against it".to_owned(),
+            Some(veto) => format!(
+                "{veto}: it lacks [{}], and has {} words more",
+                lacks.join(", "),
+                one["has_more"]
+            ),
+        };
+        let (compared, wrong) = (&one["evidence"]["compared"], &one["evidence"]["wrong"]);
+        let _ = writeln!(
+            words,
+            "  {similarity:.3} {}: {because}; compared {compared} times, wrong {wrong}",
+            text(&one["age"])
+        );
     }
     words
 }

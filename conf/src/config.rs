@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     Access, Affinity, Breaker, ByteSize, Dns, Ejection, Events, ExternalProvider, Health, Hedge,
-    L2, Ladder, Pod, PodSource, Region, Retries,
+    L2, L3, Ladder, Pod, PodSource, Region, Retries,
 };
 
 /// A whole configuration file: the roles it describes and what they share.
@@ -182,6 +182,8 @@ pub struct Edge {
     pub l1: L1,
     /// The shared completion cache, where there is one.
     pub l2: Option<L2>,
+    /// The semantic cache of conversations, where there is one.
+    pub l3: Option<L3>,
     /// What may be answered without a model.
     pub reuse: Reuse,
     /// A pod of the edge's own, in a process beside it.

@@ -161,6 +161,42 @@ impl Default for L1 {
 /// No answer is kept for longer than purges are remembered, which is a day more.
 pub(crate) const KEPT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The spec's threshold: less alike is another question.
+pub(crate) const L3_FLOOR: f64 = 0.95;
+
+/// With the veto 1.5 % of what is as alike as this was wrong, of a public collection of questions.
+pub(crate) const L3_SURE: f64 = 0.97;
+
+/// One wrong answer in fifty is what a reader of a chat puts up with.
+pub(crate) const L3_WRONG: f64 = 0.02;
+
+/// Of 300 judged answers two may be wrong, and the bound holds.
+pub(crate) const L3_JUDGED: usize = 300;
+
+/// Enough to see a model drift within some hundred answers.
+pub(crate) const L3_EXPLORE: f64 = 0.05;
+
+/// 60 % of the spec's 256 MB of a pod.
+pub(crate) const L3_BYTES: ByteSize = ByteSize::mib(152);
+
+/// Two kilobytes each are a quarter of what there is.
+pub(crate) const L3_TENANT_ENTRIES: usize = 20_000;
+
+/// More questions than anybody asks within the time that answers are kept.
+pub(crate) const L3_USER_ENTRIES: usize = 2_000;
+
+/// Two a minute, the whole hour.
+pub(crate) const L3_USER_WRITES: usize = 120;
+
+/// What was true yesterday may be asked again.
+pub(crate) const L3_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The spec's latency of this tier.
+pub(crate) const L3_PATIENCE: Duration = Duration::from_millis(30);
+
+/// Answers of one model to questions that mean the same are more alike than this, mostly.
+pub(crate) const L3_ANSWERS: f64 = 0.9;
+
 impl Default for Reuse {
     fn default() -> Self {
         Self { rules: ReuseRule::ALL.to_vec(), audit: Audit::default() }

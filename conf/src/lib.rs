@@ -20,6 +20,7 @@ mod events;
 mod fuzz;
 mod health;
 mod l2;
+mod l3;
 mod load;
 mod loaded;
 mod pods;
@@ -45,6 +46,7 @@ pub use events::Events;
 pub use health::{Health, Spill, VantagePoint};
 pub use ipnet::IpNet;
 pub use l2::{L2, L2Tls};
+pub use l3::{L3, L3Judge, L3Mode, L3Regional, L3Route, L3Scope};
 pub use load::{
     Arrivals, Bounds, ChaosEvent, Criterion, LoadKey, LoadPlan, LoadProfile, Scenario, Target,
     TargetDns, TargetRegion,

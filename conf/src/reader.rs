@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::{
-    Algorithm, AllDown, ByteSize, ConfigError, LogFormat, Problem, Protocol, Provider, RequestKind,
-    ReuseRule, Scope, Secret, TlsVersion,
+    Algorithm, AllDown, ByteSize, ConfigError, L3Mode, L3Scope, LogFormat, Problem, Protocol,
+    Provider, RequestKind, ReuseRule, Scope, Secret, TlsVersion,
     shape::{Form, Shape, Shapes},
     source::Env,
     units,
@@ -246,6 +246,12 @@ words! {
     ReuseRule: "exact, type_ahead, window or normalised", {
         "exact" => Self::Exact, "type_ahead" => Self::TypeAhead, "window" => Self::Window,
         "normalised" => Self::Normalised,
+    }
+    L3Mode: "off, shadow or serve", {
+        "off" => Self::Off, "shadow" => Self::Shadow, "serve" => Self::Serve,
+    }
+    L3Scope: "key, user or tenant", {
+        "key" => Self::Key, "user" => Self::User, "tenant" => Self::Tenant,
     }
     RequestKind: "inline, fim, chat or agent", {
         "inline" => Self::Inline, "fim" => Self::Fim, "chat" => Self::Chat, "agent" => Self::Agent,

@@ -58,6 +58,7 @@ use crate::{
     phase::{Shared, places, route::Regions, warm_up},
     reload::{Reloader, SetLevel},
     rules::Rules,
+    semantic::{self, Lesson, Semantic, SemanticError},
     service_times::ServiceTimes,
     signals::{Heard, Signals},
     upstream::{exchange::Exchanges, links::Links, pool::Upstreams, probe},
@@ -85,6 +86,9 @@ pub enum EdgeError {
     /// The shared cache cannot be spoken to as it is configured.
     #[error("edge.l2: {0}")]
     L2(#[from] ClusterError),
+    /// Conversations cannot be looked up as it is configured.
+    #[error(transparent)]
+    Semantic(#[from] SemanticError),
     /// The file of the accounts cannot be used.
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -138,6 +142,7 @@ pub struct Edge {
     operations: Arc<Runtime>,
     l2_writes: Option<mpsc::Receiver<l2::Write>>,
     audits: mpsc::Receiver<auditor::Job>,
+    lessons: Option<mpsc::Receiver<Lesson>>,
     share_limits: bool,
     finding: Finding,
     webhook: nearhop_conf::Events,
@@ -224,6 +229,14 @@ impl Edge {
         let (l2, l2_writes) =
             edge.l2.as_ref().map(|l2| open_l2(l2, &validity)).transpose()?.unzip();
         drop(entered);
+        let exchanges = Arc::new(Exchanges::new(&edge.upstream));
+        let (l3, lessons) = edge
+            .l3
+            .as_ref()
+            .map(|l3| Semantic::new(l3, &validity, (&upstreams, &exchanges), &edge_metrics))
+            .transpose()?
+            .unzip();
+        let l3_bytes = edge.l3.as_ref().map_or(0, |l3| l3.bytes.0);
         let namer = edge
             .l2
             .as_ref()
@@ -237,8 +250,9 @@ impl Edge {
             gate: Gate::new(places(None, edge.limits.requests), edge.limits.requests / 4),
             service_times: ServiceTimes::default(),
             buffered: Arc::new(Room::new(edge_metrics.buffered.clone())),
-            l1: Memory::new(edge.l1.bytes.0, Arc::clone(&validity)),
+            l1: Memory::new(edge.l1.bytes.0 - l3_bytes, Arc::clone(&validity)),
             l2,
+            l3,
             l2_start_after: edge.l2.as_ref().map_or(Duration::ZERO, |l2| l2.start_after),
             validity,
             namer,
@@ -255,7 +269,7 @@ impl Edge {
                 .then(|| Regions::new(&config.regions, &config.region))
                 .flatten(),
             events: events.clone(),
-            exchanges: Arc::new(Exchanges::new(&edge.upstream)),
+            exchanges,
             metrics: edge_metrics.clone(),
             started: now,
             started_unix: clock::since_epoch().as_secs(),
@@ -275,6 +289,9 @@ impl Edge {
         });
         if taker.taken() > 0 {
             tracing::info!(entries = taker.taken(), "the old process had these cached");
+        }
+        if let Some(semantic) = &shared.l3 {
+            semantic.load();
         }
         let (draining, drained) = watch::channel(false);
         let answering = Arc::clone(&upstreams);
@@ -319,6 +336,7 @@ impl Edge {
             operations: Arc::new(operations),
             l2_writes,
             audits,
+            lessons,
             share_limits,
             finding,
             webhook: edge_events,
@@ -409,6 +427,10 @@ impl Edge {
         }
         // With the requests: it talks to pods as they do.
         tokio::spawn(auditor::run(Arc::clone(&self.shared), self.audits));
+        let keeping = self.lessons.map(|lessons| {
+            tokio::spawn(semantic::learn(Arc::clone(&self.shared), lessons));
+            operations.spawn(semantic::keep(Arc::clone(&self.shared), closing.subscribe()))
+        });
         operations.spawn(size_gate(Arc::clone(&self.shared)));
         operations.spawn(fetch_keys(Arc::clone(&self.shared)));
         operations.spawn(close_idle(Arc::clone(&self.shared)));
@@ -471,6 +493,10 @@ impl Edge {
             () = signals.stop() => tracing::warn!("stopped at once"),
         }
         closing.send_replace(true);
+        if let Some(keeping) = keeping {
+            // It writes a last time.
+            let _ = timeout(LAST_SNAPSHOT, keeping).await;
+        }
         Ok(())
     }
 
@@ -500,6 +526,9 @@ fn ladder(edge: &nearhop_conf::Edge) -> LadderSettings {
     let nearhop_conf::Ladder { slow, window, samples, hold } = edge.ladder;
     LadderSettings { slow, window, samples, hold }
 }
+
+/// What is cached is written within that, or the next process begins with less.
+const LAST_SNAPSHOT: Duration = Duration::from_secs(5);
 
 /// Connections of other edges; a region has a few of them, each with one or two.
 const PEER_CONNECTIONS: usize = 256;
@@ -564,6 +593,10 @@ async fn hand_over(
         .collect();
     let successor = successor.clone();
     tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
+    if let Some(semantic) = &shared.l3 {
+        // The successor reads it when it starts.
+        semantic.save();
+    }
     let (remembered, now) = (Arc::clone(shared), clock::since_epoch());
     let remember: Remember = Box::new(move |send| {
         let names = (&*remembered.validity, &remembered.namer);

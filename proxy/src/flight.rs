@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join};
@@ -18,7 +18,7 @@ use nearhop_routing::Class;
 use nearhop_wire::{Answer, Delta, Head as AnswerHead, Kind};
 use tokio::{sync::Notify, task::AbortHandle};
 
-use crate::{event::Event, reject::Reject, upstream::outcome::Outcome};
+use crate::{event::Event, reject::Reject, semantic::How, upstream::outcome::Outcome};
 
 /// How a flight ended.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub(crate) enum Origin {
     Upstream(Class, String),
     /// The shared cache, by a rule.
     L2(Rule),
+    /// The semantic tier, and for how long that is fresh.
+    L3(How, Duration),
 }
 
 /// Under which terms something is generated.

@@ -1,7 +1,9 @@
 //! Every metric of the edge.
 
 use nearhop_admin::{Metrics, latency_buckets};
-use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 
 /// The edge's metrics. Labels take few values, all of them ours: never a prompt, key or path.
 #[derive(Debug, Clone)]
@@ -28,6 +30,14 @@ pub(crate) struct EdgeMetrics {
     pub(crate) audits: IntCounterVec,
     pub(crate) audit_bound: GaugeVec,
     pub(crate) rule_serves: IntGaugeVec,
+    pub(crate) l3_judged: IntCounterVec,
+    pub(crate) l3_bound: GaugeVec,
+    pub(crate) l3_limit: Gauge,
+    pub(crate) l3_serves: IntGaugeVec,
+    pub(crate) l3_bytes: IntGauge,
+    pub(crate) l3_entries: IntGauge,
+    pub(crate) embeddings: IntCounterVec,
+    pub(crate) embedding_seconds: Histogram,
     pub(crate) l1_bytes: IntGauge,
     pub(crate) l1_places: IntGauge,
     pub(crate) attempts: IntCounterVec,
@@ -149,6 +159,37 @@ impl EdgeMetrics {
                 "nearhop_reuse_rule_serves",
                 "Whether a rule of reuse may serve.",
                 &["rule"],
+            ),
+            l3_judged: metrics.counters(
+                "nearhop_l3_judged_total",
+                "Answers that the semantic cache would have served, or did not for want of evidence, by what the model said.",
+                &["tenant", "model", "result"],
+            ),
+            l3_bound: metrics.real_gauges(
+                "nearhop_l3_wrong_bound",
+                "The most, with a confidence of 95 %, of what the semantic cache serves that is wrong.",
+                &["tenant", "model"],
+            ),
+            l3_limit: metrics.real_gauge(
+                "nearhop_l3_wrong_limit",
+                "The most that may be; over twice that a route goes off.",
+            ),
+            l3_serves: metrics.gauges(
+                "nearhop_l3_serves",
+                "Whether a route of the semantic cache serves.",
+                &["tenant", "model"],
+            ),
+            l3_bytes: metrics.gauge("nearhop_l3_bytes", "Bytes held by the semantic cache."),
+            l3_entries: metrics.gauge("nearhop_l3_entries", "Answers held by the semantic cache."),
+            embeddings: metrics.counters(
+                "nearhop_embeddings_total",
+                "Vectors of questions and answers that were asked for, by result.",
+                &["result"],
+            ),
+            embedding_seconds: metrics.histogram(
+                "nearhop_embedding_seconds",
+                "From asking for a vector to having it, or to giving up.",
+                latency_buckets(),
             ),
             l1_bytes: metrics.gauge("nearhop_l1_bytes", "Bytes held by the in-process cache."),
             l1_places: metrics.gauge(

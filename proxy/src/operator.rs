@@ -24,7 +24,7 @@ pub(crate) fn routes(
     local: Option<Arc<Local>>,
 ) -> Router {
     let (stats, purged, explained) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
-    let accounts = Arc::clone(shared);
+    let (accounts, proved) = (Arc::clone(shared), Arc::clone(shared));
     let (shown, reloaded, level) =
         (Arc::clone(reloader), Arc::clone(reloader), Arc::clone(reloader));
     let local = move || async move { Json(local.map(|local| local.describe())) };
@@ -35,7 +35,11 @@ pub(crate) fn routes(
         .route("/cache/purge", post(move |body: String| cache::purge(purged, body)))
         .route(
             "/cache/explain",
-            post(move |body: String| async move { cache::explain(&explained, &body) }),
+            post(move |body: String| async move { cache::explain(&explained, &body).await }),
+        )
+        .route(
+            "/cache/prove",
+            post(move |body: String| async move { cache::prove(&proved, &body) }),
         )
         .route("/usage", get(move || async move { Json(usage(&accounts)) }))
         .route("/config", get(move || async move { Json(shown.describe()) }))

@@ -67,6 +67,7 @@ use crate::{
     metrics::EdgeMetrics,
     reject::Reject,
     rules::Rules,
+    semantic::Semantic,
     service_times::ServiceTimes,
     upstream::{exchange::Exchanges, pool::Upstreams},
 };
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) l2: Option<Arc<l2::Shared>>,
     /// After how long without its answer a pod is asked as well.
     pub(crate) l2_start_after: Duration,
+    /// Conversations that were answered before in other words, where that is looked for.
+    pub(crate) l3: Option<Semantic>,
     /// How long what is stored may be served.
     pub(crate) validity: Arc<Validity>,
     /// Names of what is stored, to purge it by.
@@ -259,9 +262,9 @@ async fn answer(
             Lookup::Hit(hit) => {
                 // A hit uses no tokens, and is a request like any other.
                 record.reserve(admitted, 0)?;
-                let source = Source::of_l1(hit.rule());
-                if let [choice] = &hit.answer().choices[..] {
-                    let served = (hit.rule(), choice.text.as_str(), choice.finish);
+                let source = hit.source();
+                if let (Some(rule), [choice]) = (hit.rule(), &hit.answer().choices[..]) {
+                    let served = (rule, choice.text.as_str(), choice.finish);
                     let asked = (admitted, record.live, &record.trace);
                     shared.auditor.served(asked, served, fastrand::f64());
                 }

@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use crate::phase::Shared;
+use crate::{
+    phase::Shared,
+    semantic::{self, Semantic},
+};
 
 /// What an operator asks to purge: a tenant, what has one tag, or with `everything` all there is.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -19,6 +22,8 @@ pub(crate) struct Wanted {
     repo: Option<String>,
     session: Option<String>,
     file_hash: Option<String>,
+    key: Option<String>,
+    user: Option<String>,
     model: Option<String>,
     #[serde(default)]
     everything: bool,
@@ -37,19 +42,23 @@ impl Wanted {
             (TagKind::Repo, &self.repo),
             (TagKind::Session, &self.session),
             (TagKind::FileHash, &self.file_hash),
+            (TagKind::Key, &self.key),
+            (TagKind::User, &self.user),
             (TagKind::Model, &self.model),
         ];
         let mut tags = tags.iter().filter_map(|(kind, value)| Some((*kind, value.as_deref()?)));
         let tag = tags.next();
         if tags.next().is_some() {
-            return Err("name one of repo, session, file_hash and model; several are several \
+            return Err(
+                "name one of repo, session, file_hash, key, user and model; several are several \
                         purges"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let tenant = self.tenant.as_deref();
         match (tenant.is_none() && tag.is_none(), self.everything) {
             (true, false) => {
-                return Err("name a tenant, or a tenant with a repo, session or file_hash, or a \
+                return Err("name a tenant, or a tenant with a repo, session, file_hash, key or user, or a \
                             model as name@revision; {\"everything\": true} purges all there is"
                     .to_owned());
             }
@@ -99,20 +108,34 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
     };
     let dropped = sweep(shared).await;
     let pods = tell_pods(shared, &wanted.for_pods()).await;
-    tracing::info!(?purge, dropped, "purged");
-    Ok(json!({ "l1_entries": dropped, "cluster": cluster, "pods": pods }))
+    let region = semantic::purge_region(shared, &purge).await;
+    tracing::info!(?purge, dropped.l1, dropped.l3, "purged");
+    Ok(json!({
+        "l1_entries": dropped.l1, "l3_entries": dropped.l3, "cluster": cluster, "region": region,
+        "pods": pods,
+    }))
 }
 
 const PENDING: &str =
     "Redis does not answer; what is there is dropped, and other edges learn of it, when it does";
 const TOO_MANY: &str = "Redis does not answer, and too many purges wait for it already";
 
+/// Entries that were dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    pub(crate) l1: usize,
+    pub(crate) l3: usize,
+}
+
 /// Drops what was purged from this process. A sweep looks at every entry: not on a thread that
 /// answers.
-pub(crate) async fn sweep(shared: &Arc<Shared>) -> usize {
+pub(crate) async fn sweep(shared: &Arc<Shared>) -> Swept {
     let shared = Arc::clone(shared);
-    let swept = tokio::task::spawn_blocking(move || shared.l1.sweep(clock::since_epoch()));
-    swept.await.unwrap_or(0)
+    let swept = tokio::task::spawn_blocking(move || {
+        let semantic = shared.l3.as_ref().map_or(0, Semantic::sweep);
+        Swept { l1: shared.l1.sweep(clock::since_epoch()), l3: semantic }
+    });
+    swept.await.unwrap_or_default()
 }
 
 async fn tell_pods(shared: &Arc<Shared>, what: &Value) -> Map<String, Value> {

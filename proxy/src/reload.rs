@@ -223,6 +223,7 @@ fn edge_fixed(old: &Edge, new: &Edge, differs: &mut impl FnMut(&'static str, boo
     differs("edge.events", old.events != new.events);
     differs("edge.l1", old.l1 != new.l1);
     differs("edge.l2", old.l2 != new.l2);
+    differs("edge.l3", old.l3 != new.l3);
     differs("edge.reuse", old.reuse != new.reuse);
     differs("edge.local", old.local != new.local);
 }

@@ -7,10 +7,13 @@ use serde_json::Value;
 use super::{
     Admin, Audit, Certificate, Config, Cors, Deadlines, Edge, L1, Limits, LocalPod, Log, MutualTls,
     Origin, OriginModel, Peer, Probes, Reuse, Tls, TlsVersion, Traces, Upstream,
-    whole::{Around, check_answers, check_certificate, check_egress, check_peers, check_roles},
+    whole::{
+        Around, check_answers, check_certificate, check_egress, check_embedder, check_peers,
+        check_roles,
+    },
 };
 use crate::{
-    Access, Affinity, Breaker, ByteSize, ConfigError, Dns, Ejection, Events, Health, Hedge, L2,
+    Access, Affinity, Breaker, ByteSize, ConfigError, Dns, Ejection, Events, Health, Hedge, L2, L3,
     Ladder, Retries, defaults,
     dns::read_regions,
     pods,
@@ -99,6 +102,9 @@ impl Config {
         if let Some(Some(Edge { local: Some(local), .. })) = &edge {
             check_roles(root, local, origin.as_ref().and_then(Option::as_ref));
         }
+        if let Some(Some(edge @ Edge { l3: Some(l3), .. })) = &edge {
+            check_embedder(root, l3, edge);
+        }
         if let (Some(access), Some(Some(edge))) = (&access, &edge) {
             check_egress(root, access, edge, around);
         }
@@ -168,6 +174,7 @@ impl Edge {
         let probes = Probes::from_section(section.section("probes"));
         let l1 = L1::from_section(section.section("l1"));
         let l2 = section.has("l2").then(|| L2::from_section(section.section("l2")));
+        let l3 = section.has("l3").then(|| L3::from_section(section.section("l3")));
         let reuse = Reuse::from_section(section.section("reuse"));
         let local = section.has("local").then(|| LocalPod::from_section(section.section("local")));
         let pods = pods::listed(&mut section);
@@ -216,6 +223,7 @@ impl Edge {
             events,
             l1,
             l2: flatten(l2)?,
+            l3: flatten(l3)?,
             reuse,
             local: flatten(local)?,
         })

@@ -1,7 +1,7 @@
 //! What no single section of the file can know.
 
 use super::{Edge, LocalPod, Origin, Peer};
-use crate::{Access, Health, Region, reader::Section};
+use crate::{Access, Health, L3, Region, reader::Section};
 
 /// What an edge must know of the file around it.
 #[derive(Clone, Copy)]
@@ -69,6 +69,23 @@ pub(super) fn check_roles(root: &Section<'_>, local: &LocalPod, origin: Option<&
     };
     if let Err(error) = origin.for_roles(&local.roles) {
         root.problem("edge.local.roles", error.to_string(), "Give that alias to a model");
+    }
+}
+
+/// Questions are embedded beside the edge, and what is held is a part of its memory.
+pub(super) fn check_embedder(root: &Section<'_>, l3: &L3, edge: &Edge) {
+    let local = edge.local.as_ref();
+    if !local.is_some_and(|local| local.roles.contains(&l3.embedder)) {
+        let what = format!("`{}` is none of edge.local.roles", l3.embedder);
+        let fix = "Add `edge.local` with that role, and the embedder to `origin.models`";
+        root.problem("edge.l3.embedder", what, fix);
+    }
+    if l3.bytes >= edge.l1.bytes {
+        let what = format!(
+            "is not under edge.l1.bytes, {} MiB, of which it is a part",
+            edge.l1.bytes.0 >> 20
+        );
+        root.problem("edge.l3.bytes", what, "60 % of it leaves enough for completions");
     }
 }
 

@@ -20,7 +20,7 @@ fn question(request: &CompletionRequest) -> Question {
         aliases: Vec::new(),
         suffix_first: false,
     };
-    Question::of(request, Asker { tenant: "t", key: "k" }, &model, &Namer::default())
+    Question::of(request, Asker { tenant: "t", key: "k", user: None }, &model, &Namer::default())
 }
 
 fn asked(prompt: &str) -> Asked {

@@ -9,13 +9,14 @@ use axum::{
 };
 use nearhop_admin::{api_error, clock};
 use nearhop_edge_cache::{Around, Asked, Asker, Considered, Question, Rule, Standing};
-use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind};
+use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind, Kind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    phase::Shared,
+    phase::{Shared, lookup::REUSABLE},
     purge::{self, Wanted},
+    semantic,
 };
 
 fn refused(message: String) -> Response {
@@ -75,6 +76,7 @@ pub(super) fn stats(shared: &Shared) -> Value {
         },
         "rules": rules,
         "l2": l2(shared),
+        "l3": l3(shared),
         "generation": shared.validity.generation(),
     })
 }
@@ -84,6 +86,59 @@ fn audited(shared: &Shared, rule: Rule) -> Value {
     let tally = shared.auditor.tally(rule);
     let (least, most) = tally.bounds();
     json!({ "compared": tally.compared, "differing": tally.differing, "bounds": [least, most] })
+}
+
+/// What the semantic tier holds, and how its routes are.
+fn l3(shared: &Shared) -> Value {
+    let Some(semantic) = &shared.l3 else { return Value::Null };
+    let held = semantic.cache.held();
+    let count = |result: &str| shared.metrics.lookups.with_label_values(&["l3", result]).get();
+    let routes: Vec<Value> = semantic
+        .cache
+        .routes()
+        .iter()
+        .map(|route| {
+            let name = route.model.split('@').next().unwrap_or_default();
+            let ((judged, wrong), (recent, recent_wrong)) =
+                (route.trial.totals(), route.trial.recent());
+            json!({
+                "tenant": route.tenant, "model": route.model,
+                "mode": semantic::mode_name(semantic.mode(&route.tenant, name)),
+                "stage": route.trial.stage().name(),
+                "judged": judged, "wrong": wrong,
+                "recent": recent, "recent_wrong": recent_wrong,
+                "bound": route.trial.bound(),
+            })
+        })
+        .collect();
+    json!({
+        "bytes": held.bytes, "entries": held.entries, "partitions": held.partitions,
+        "exact": count("exact"), "similar": count("similar"), "explored": count("explored"),
+        "limit": semantic.settings.wrong, "needs": semantic.settings.judged,
+        "routes": routes,
+    })
+}
+
+/// A route of the semantic tier.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proved {
+    tenant: String,
+    model: String,
+}
+
+/// Begins the proof of a route anew.
+pub(super) fn prove(shared: &Shared, body: &str) -> Response {
+    let Proved { tenant, model } = match read(body) {
+        Ok(proved) => proved,
+        Err(message) => return refused(message),
+    };
+    let Some(semantic) = &shared.l3 else {
+        return refused("this edge has no semantic cache: edge.l3".to_owned());
+    };
+    let routes = semantic.cache.prove_again(&tenant, &model);
+    tracing::info!(tenant, model, routes, "the proof of a route begins anew");
+    Json(json!({ "routes": routes })).into_response()
 }
 
 /// How the shared cache is.
@@ -107,6 +162,7 @@ fn l2(shared: &Shared) -> Value {
 struct Explained {
     tenant: String,
     key: String,
+    user: Option<String>,
     #[serde(default = "completions")]
     path: String,
     request: Value,
@@ -117,8 +173,8 @@ fn completions() -> String {
 }
 
 /// What the cache would do with a request, and why.
-pub(super) fn explain(shared: &Shared, body: &str) -> Response {
-    let Explained { tenant, key, path, request } = match read(body) {
+pub(super) async fn explain(shared: &Shared, body: &str) -> Response {
+    let Explained { tenant, key, user, path, request } = match read(body) {
         Ok(explained) => explained,
         Err(message) => return refused(message),
     };
@@ -137,12 +193,18 @@ pub(super) fn explain(shared: &Shared, body: &str) -> Response {
         return refused("no pod serves its model".to_owned());
     };
     let mut verdict = crate::phase::lookup::reusable(&request, &model);
-    let asker = Asker { tenant: &tenant, key: &key };
+    let asker = Asker { tenant: &tenant, key: &key, user: user.as_deref() };
     let question = Question::of(&request, asker, &model, &shared.namer);
     let around = Around::of(&request);
     if let Err(skip) = Asked::of(&question, around) {
         verdict = skip.name();
     }
+    let l3 = match &shared.l3 {
+        Some(semantic) if verdict == REUSABLE && request.kind() == Kind::Chat => {
+            semantic::explain(semantic, &request, (asker, question.tags), &model).await
+        }
+        _ => Value::Null,
+    };
     let considered = shared.l1.explain((&question, around), clock::since_epoch());
     let allowed = shared.rules.allowed();
     let entries: Vec<Value> =
@@ -152,6 +214,7 @@ pub(super) fn explain(shared: &Shared, body: &str) -> Response {
         "verdict": verdict,
         "places": question.places(around).map(|place| place.to_string()).collect::<Vec<_>>(),
         "entries": entries,
+        "l3": l3,
     }))
     .into_response()
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use nearhop_admission::{Caller, Denied, Jwks, credential};
 use nearhop_conf::{Deadlines, Scope};
+use nearhop_edge_cache::Asker;
 use nearhop_geo::VOTES_PATH;
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, Kind, ModelReport};
 
@@ -53,6 +54,8 @@ pub(crate) struct Head {
     timeout: Option<Duration>,
     /// The editor's session, where a header says so.
     session: Option<String>,
+    /// How alike a question must be whose answer is taken.
+    pub(crate) similarity: Option<f32>,
 }
 
 impl Head {
@@ -67,6 +70,7 @@ impl Head {
             kind: None,
             timeout: None,
             session,
+            similarity: None,
         }
     }
 }
@@ -86,6 +90,14 @@ pub(crate) struct Admitted {
     pub(crate) model: Arc<ModelReport>,
     /// Where the client is.
     pub(crate) client: IpAddr,
+}
+
+impl Admitted {
+    /// Whose question it is, as the caches tell them apart.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        let Caller { tenant, key, user, .. } = &*self.head.caller;
+        Asker { tenant, key, user: user.as_deref() }
+    }
 }
 
 impl Admitted {
@@ -178,6 +190,7 @@ pub(crate) fn peer_target(
         kind: asked_kind(headers),
         timeout: asked_timeout(headers)?,
         session: None,
+        similarity: None,
     }))
 }
 
@@ -237,6 +250,7 @@ pub(crate) fn target(
         kind: asked_kind(headers),
         timeout: asked_timeout(headers)?,
         session: asked_session(headers)?,
+        similarity: asked_similarity(headers)?,
     }))
 }
 
@@ -279,6 +293,16 @@ fn asked_session(headers: &HeaderMap) -> Result<Option<String>, Reject> {
     session.map(|session| Some(session.to_owned())).ok_or_else(|| {
         let message = format!("x-nearhop-session must be 1 to {BYTES_MAX} visible characters");
         Reject::Invalid(ApiError::invalid("x-nearhop-session", message))
+    })
+}
+
+/// Over what the edge asks of itself; less is no error, and changes nothing.
+fn asked_similarity(headers: &HeaderMap) -> Result<Option<f32>, Reject> {
+    let Some(asked) = headers.get("x-nearhop-similarity") else { return Ok(None) };
+    let similarity = asked.to_str().ok().and_then(|text| text.parse::<f32>().ok());
+    similarity.filter(|value| (0.0..=1.0).contains(value)).map(Some).ok_or_else(|| {
+        let message = "x-nearhop-similarity must be a number from 0 to 1";
+        Reject::Invalid(ApiError::invalid("x-nearhop-similarity", message))
     })
 }
 

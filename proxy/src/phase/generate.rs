@@ -4,11 +4,14 @@
 //! It is a task of its own. When the last reader leaves, the task is dropped, and with it the
 //! connection to the pod, which stops.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Permit, Reservation, Served};
-use nearhop_edge_cache::{Around, Found, Need, Rule, l2};
+use nearhop_edge_cache::{Around, Found, Need, Rule, Standing, l2};
 use nearhop_wire::{Answer, Delta, Kind, Resume, Usage};
 use tokio::time::timeout;
 
@@ -29,6 +32,7 @@ use crate::{
     flight::{End, Flight, Origin},
     live::Live,
     reject::Reject,
+    semantic,
     trace::Trace,
     upstream::outcome::{Failed, Outcome},
 };
@@ -167,14 +171,40 @@ impl Job {
 
     /// The shared cache has it.
     fn found(&mut self, found: &Found) -> Result<(), End> {
-        let (admitted, flight) = (&self.admitted, &self.landing.flight);
+        let admitted = &self.admitted;
         let model = &admitted.model;
         let head = (admitted.request.endpoint, model.name.as_str(), model.fingerprint());
         let answer = found.entry.answer(found.fit.typed, head);
         self.ticket.keep(&self.landing.shared, &found.entry);
+        self.give_whole(answer, Origin::L2(found.fit.rule))
+    }
+
+    /// Something that means the same was answered before. Who asks the same as this request may be
+    /// told what it is told; not what its sender was told to another question.
+    async fn similar(&mut self) -> Option<Result<(), End>> {
+        let shared = Arc::clone(&self.landing.shared);
+        let (answered, how) = semantic::look(&shared, &self.admitted, &self.ticket).await?;
+        // From here on nobody joins.
+        self.landing.land();
+        let flight = &self.landing.flight;
+        if flight.readers() != 1 || flight.has_begun() {
+            return None;
+        }
+        let model = &self.admitted.model;
+        let head = (self.admitted.request.endpoint, model.name.as_str(), model.fingerprint());
+        let ttl = match answered.standing {
+            Standing::Fresh(left) => left,
+            Standing::Stale(_) | Standing::Gone => Duration::ZERO,
+        };
+        Some(self.give_whole(answered.entry.answer(0, head), Origin::L3(how, ttl)))
+    }
+
+    /// Gives the readers an answer that is there as a whole.
+    fn give_whole(&mut self, answer: Answer, origin: Origin) -> Result<(), End> {
+        let flight = &self.landing.flight;
         self.account.guess = 0;
         self.account.cached = Some(answer.usage);
-        flight.begin(answer.head.clone(), Origin::L2(found.fit.rule));
+        flight.begin(answer.head.clone(), origin);
         for (index, choice) in answer.choices.iter().enumerate() {
             let finish = Some(choice.finish);
             flight.push(Event::Delta(Delta {
@@ -194,6 +224,11 @@ impl Job {
     /// again elsewhere; afterwards it is gone on with from its tokens.
     async fn generate(&mut self) -> Result<(), End> {
         let shared = Arc::clone(&self.landing.shared);
+        if shared.l3.is_some()
+            && let Some(given) = Box::pin(self.similar()).await
+        {
+            return given;
+        }
         let (live, admitted) = (Arc::clone(&self.live), Arc::clone(&self.admitted));
         let entered = enter(&shared, &admitted).await?;
         let asked = (self.request_id.as_str(), &self.trace);
@@ -227,9 +262,10 @@ impl Job {
                     let upstream = generation.upstream().id;
                     generation.lost(&outcome);
                     if let Some(answer) = given.as_mut().and_then(|given| given.whole(&outcome)) {
+                        let answer = Arc::new(answer);
                         self.complete(&answer);
                         self.landing.land();
-                        self.landing.flight.end(End::Done(Arc::new(answer)));
+                        self.landing.flight.end(End::Done(answer));
                         return Ok(());
                     }
                     if self.landing.flight.lost() {
@@ -333,7 +369,7 @@ impl Job {
         Ok(())
     }
 
-    fn complete(&mut self, answer: &Answer) {
+    fn complete(&mut self, answer: &Arc<Answer>) {
         let shared = &self.landing.shared;
         let usage = answer.usage;
         self.account.usage = Some(usage);
@@ -341,6 +377,12 @@ impl Job {
         tokens.with_label_values(&["input"]).inc_by(usage.prompt_tokens as u64);
         tokens.with_label_values(&["output"]).inc_by(usage.completion_tokens as u64);
         self.ticket.store(shared, &self.admitted.model, answer);
+        if let (Some((tags, generation)), Some(asked)) =
+            (self.ticket.semantic(), self.ticket.asked())
+        {
+            let of = (&self.admitted, &self.live, &self.trace);
+            semantic::teach(shared, of, (asked, tags, generation), answer);
+        }
     }
 }
 

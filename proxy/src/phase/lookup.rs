@@ -8,16 +8,18 @@ use std::{
 use http::HeaderValue;
 use nearhop_admin::clock;
 use nearhop_edge_cache::{
-    Around, Asked, Asker, Entry, Found, Generation, Need, Place, Question, Rule, Skip, Standing,
+    Around, Asked, Entry, Found, Generation, Need, Place, Question, Rule, Skip, Standing, Tags,
     Verdict,
     admission::{self, Facts},
+    semantic::Answered,
 };
 use nearhop_wire::{Answer, CompletionRequest, ModelReport};
 
-use super::{Shared, admit::Admitted};
+use super::{Shared, admit::Admitted, record::Source};
 use crate::{
     flight::{Asking, Flight, Reader, Terms},
     flights::Boarded,
+    semantic::{self, How},
 };
 
 /// What there is for a request.
@@ -32,8 +34,16 @@ pub(crate) enum Lookup {
 
 /// A stored answer.
 pub(crate) struct Hit {
-    found: Found,
+    by: By,
+    standing: Standing,
     answer: Answer,
+}
+
+/// By what it was found.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Rule(Rule),
+    Semantic(How),
 }
 
 impl Hit {
@@ -41,21 +51,43 @@ impl Hit {
         let model = &admitted.model;
         let head = (admitted.request.endpoint, model.name.as_str(), model.fingerprint());
         let answer = found.entry.answer(found.fit.typed, head);
-        Self { found, answer }
+        Self { by: By::Rule(found.fit.rule), standing: found.standing, answer }
+    }
+
+    fn semantic((answered, how): (Answered, How), admitted: &Admitted) -> Self {
+        let model = &admitted.model;
+        let head = (admitted.request.endpoint, model.name.as_str(), model.fingerprint());
+        let answer = answered.entry.answer(0, head);
+        Self { by: By::Semantic(how), standing: answered.standing, answer }
     }
 
     pub(crate) fn answer(&self) -> &Answer {
         &self.answer
     }
 
-    pub(crate) fn rule(&self) -> Rule {
-        self.found.fit.rule
+    /// The rule of L1 or L2 that found it.
+    pub(crate) const fn rule(&self) -> Option<Rule> {
+        match self.by {
+            By::Rule(rule) => Some(rule),
+            By::Semantic(_) => None,
+        }
+    }
+
+    /// Where it comes from, while others could have answered.
+    pub(crate) const fn source(&self) -> Source {
+        match self.by {
+            By::Rule(rule) => Source::of_l1(rule),
+            By::Semantic(_) => Source::L3,
+        }
     }
 
     /// RFC 9211, section 2.
     pub(crate) fn cache_status(&self) -> HeaderValue {
-        let detail = self.rule().name();
-        let value = match self.found.standing {
+        let detail = match self.by {
+            By::Rule(rule) => rule.name().to_owned(),
+            By::Semantic(how) => l3_detail(how),
+        };
+        let value = match self.standing {
             Standing::Fresh(left) => {
                 format!("nearhop; hit; ttl={}; detail={detail}", left.as_secs())
             }
@@ -72,6 +104,16 @@ impl Hit {
 pub(crate) fn l2_status(rule: Rule) -> HeaderValue {
     let value = format!("nearhop; hit; detail=\"l2 {}\"", rule.name());
     HeaderValue::try_from(value).expect("plain ASCII")
+}
+
+/// RFC 9211, section 2, of what the semantic tier had.
+pub(crate) fn l3_status(how: How, ttl: Duration) -> HeaderValue {
+    let value = format!("nearhop; hit; ttl={}; detail={}", ttl.as_secs(), l3_detail(how));
+    HeaderValue::try_from(value).expect("plain ASCII")
+}
+
+fn l3_detail(how: How) -> String {
+    format!("\"l3 {}\"", how.name())
 }
 
 /// What happens to the answer that will be generated.
@@ -128,6 +170,22 @@ impl Ticket {
         Some(&stored.question)
     }
 
+    /// Whether an earlier answer was looked for, and none was there.
+    pub(crate) fn is_miss(&self) -> bool {
+        self.why == Why::Miss
+    }
+
+    /// What the semantic tier has to know of a request that may be reused: what its answer can be
+    /// purged by, and how far the log of purges had come.
+    pub(crate) fn semantic(&self) -> Option<(Tags, Generation)> {
+        self.place.as_ref().map(|stored| (stored.question.tags, stored.generation))
+    }
+
+    /// What is remembered of the request.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.place.as_ref().map(|stored| &stored.asked)
+    }
+
     /// Stores what the shared cache had.
     pub(crate) fn keep(&self, shared: &Shared, entry: &Arc<Entry>) {
         if shared.l1.put(self.places(), entry, clock::since_epoch()).is_ok() {
@@ -179,9 +237,8 @@ pub(crate) fn find(shared: &Shared, admitted: &Admitted) -> Lookup {
     if let Verdict::Bypass(skip) = verdict {
         return bypass(skip);
     }
-    let caller = &admitted.head.caller;
-    let asker = Asker { tenant: &caller.tenant, key: &caller.key };
-    let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
+    let question =
+        Question::of(&admitted.request, admitted.asker(), &admitted.model, &shared.namer);
     let around = Around::of(&admitted.request);
     shared.validity.heard_of(&question.tags, clock::since_epoch());
     let generation = shared.validity.generation();
@@ -250,6 +307,9 @@ fn judge(admitted: &Admitted) -> Verdict {
     })
 }
 
+/// What is said of a request that may be answered from the cache.
+pub(crate) const REUSABLE: &str = "reusable";
+
 /// Whether a request may be answered from the cache at all, or why not; what its sender's headers
 /// say is not known here.
 pub(crate) fn reusable(request: &CompletionRequest, model: &ModelReport) -> &'static str {
@@ -262,7 +322,7 @@ pub(crate) fn reusable(request: &CompletionRequest, model: &ModelReport) -> &'st
     });
     match verdict {
         Verdict::Bypass(skip) => skip.name(),
-        Verdict::StoreOnly | Verdict::Reuse => "reusable",
+        Verdict::StoreOnly | Verdict::Reuse => REUSABLE,
     }
 }
 
@@ -271,14 +331,13 @@ fn all_fields_known(request: &CompletionRequest) -> bool {
 }
 
 /// What may be served where nothing else answers: for code whatever the user types into, up to an
-/// age; for a conversation the same question, of any age.
+/// age; for a conversation the same question of any age, or one that means the same.
 pub(crate) async fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit> {
     if !matches!(judge(admitted), Verdict::Reuse) {
         return None;
     }
-    let caller = &admitted.head.caller;
-    let asker = Asker { tenant: &caller.tenant, key: &caller.key };
-    let question = Question::of(&admitted.request, asker, &admitted.model, &shared.namer);
+    let question =
+        Question::of(&admitted.request, admitted.asker(), &admitted.model, &shared.namer);
     let asking = (&question, Around::of(&admitted.request));
     let age = if admitted.kind.is_code() { STALE_CODE_MAX } else { Duration::MAX };
     let (need, now) = (Need::Anything(age), clock::since_epoch());
@@ -287,7 +346,13 @@ pub(crate) async fn fallback(shared: &Shared, admitted: &Admitted) -> Option<Hit
         (None, Some(l2)) => l2.find(asking, need, now).await.ok().flatten(),
         (None, None) => None,
     };
-    Some(Hit::new(found?, admitted))
+    match found {
+        Some(found) => Some(Hit::new(found, admitted)),
+        None => {
+            let similar = semantic::similar(shared, admitted, question.tags).await?;
+            Some(Hit::semantic(similar, admitted))
+        }
+    }
 }
 
 /// Code that is older than a day was asked for by somebody else, or of other files.

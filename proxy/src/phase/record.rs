@@ -39,6 +39,8 @@ pub(crate) enum Source {
     L1TypeAhead,
     /// The cache that edges share had it.
     L2,
+    /// A question that means the same was answered before.
+    L3,
     /// Another request's generation was shared.
     Joined,
     /// A pod of another region generated it.
@@ -80,6 +82,7 @@ impl Source {
             Self::L1 => "l1",
             Self::L1TypeAhead => "l1-typeahead",
             Self::L2 => "l2",
+            Self::L3 => "l3",
             Self::Joined => "joined",
             Self::Region => "region",
             Self::Secondary => "secondary",

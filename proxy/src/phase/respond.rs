@@ -327,6 +327,7 @@ fn generated_headers(
     let (source, status) = match (&origin, joined) {
         (_, Some(_)) => (Source::Joined, ticket.cache_status(joined)),
         (Some(Origin::L2(rule)), None) => (Source::L2, lookup::l2_status(*rule)),
+        (Some(Origin::L3(how, ttl)), None) => (Source::L3, lookup::l3_status(*how, *ttl)),
         (Some(Origin::Upstream(class, _)), None) => {
             (Source::of_class(*class), ticket.cache_status(None))
         }

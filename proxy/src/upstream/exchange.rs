@@ -33,6 +33,8 @@ use super::{
 const EVENT_BYTES_MAX: usize = 1 << 20;
 /// An error's body.
 const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Vectors of a few texts.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// When whoever refused without a time may be asked again.
 const SOON: Duration = Duration::from_secs(1);
 /// What one edge asks another.
@@ -183,6 +185,41 @@ impl Exchanges {
     pub(crate) async fn purge(&self, pod: &Upstream, what: &Value) -> Result<Bytes, String> {
         let body = Bytes::from(what.to_string());
         self.small(pod, (&Method::POST, PREFIX_CACHE_PURGE_PATH), Some(body)).await
+    }
+
+    /// The body of a 200 to a POST, over the connections that requests use, or in words why there is
+    /// none. The caller sets the deadline.
+    pub(crate) async fn post(
+        &self,
+        upstream: &Upstream,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<Bytes, String> {
+        let peer = upstream.peer.load_full().ok_or("it cannot be connected to")?;
+        let mut stale = 0;
+        let mut session = loop {
+            let mut headers = vec![host(upstream).map_err(|error| error.to_string())?];
+            headers.push((header::CONTENT_TYPE, JSON));
+            headers.push((header::CONTENT_LENGTH, HeaderValue::from(body.len())));
+            let asked = Asked { method: &Method::POST, path, headers };
+            let connected = self.connections.connect(upstream.class(), &peer).await;
+            let (connection, reused) = connected
+                .map_err(|error| connect_outcome(upstream.class(), &error).name().to_owned())?;
+            match connection.send(&asked, body).await {
+                Ok(session) => break session,
+                Err(_) if reused && stale < STALE_RETRIES => stale += 1,
+                Err(error) => return Err(error.to_string()),
+            }
+        };
+        let status = session.status();
+        let read = read_to_end(&mut session, ANSWER_BYTES_MAX).await;
+        if read.is_some() {
+            self.connections.release(session, &peer).await;
+        }
+        match (status, read) {
+            (Some(StatusCode::OK), Some(body)) => Ok(body),
+            (status, _) => Err(format!("it answered {status:?}")),
+        }
     }
 
     /// The body of a 200 to a small request, or in words why there is none.
