@@ -184,18 +184,26 @@ fn semantic(l3: &Value) -> String {
     );
     for route in l3["routes"].as_array().into_iter().flatten() {
         let text = |name: &str| route[name].as_str().unwrap_or_default();
+        let trial = |how: &str| {
+            let of = &route[how];
+            format!(
+                "{}, {} of {} wrong, at most {}",
+                of["stage"].as_str().unwrap_or_default(),
+                of["recent_wrong"],
+                of["recent"],
+                percent(&of["bound"]),
+            )
+        };
         let _ = writeln!(
             words,
-            "L3 {} {}: {}, {}; {} of {} judged wrong, at most {} (limit {}, after {})",
+            "L3 {} {} ({}; limit {}, after {}): the same question {}; alike {}",
             text("tenant"),
             text("model"),
             text("mode"),
-            text("stage"),
-            route["recent_wrong"],
-            route["recent"],
-            percent(&route["bound"]),
             percent(&l3["limit"]),
             l3["needs"],
+            trial("exact"),
+            trial("similar"),
         );
     }
     words

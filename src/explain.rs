@@ -246,15 +246,15 @@ fn alike(l3: &Value) -> String {
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut words = format!("asked alike: {}\n", text(&l3["verdict"]));
-    if let Some(route) = l3.get("route") {
-        let bound = 100.0 * route["bound"].as_f64().unwrap_or(1.0);
-        let limit = 100.0 * route["limit"].as_f64().unwrap_or(0.0);
+    let limit = 100.0 * l3["route"]["limit"].as_f64().unwrap_or(0.0);
+    for (how, name) in [("exact", "the same question"), ("similar", "alike")] {
+        let Some(trial) = l3["route"].get(how) else { continue };
+        let bound = 100.0 * trial["bound"].as_f64().unwrap_or(1.0);
+        let (wrong, judged) = (&trial["recent_wrong"], &trial["recent"]);
+        let stage = text(&trial["stage"]);
         let _ = writeln!(
             words,
-            "  the route is {}: {} of {} judged wrong, at most {bound:.1} % (limit {limit:.1} %)",
-            text(&route["stage"]),
-            route["wrong"],
-            route["judged"],
+            "  {name}: {stage}, {wrong} of {judged} judged wrong, at most {bound:.1} % (limit {limit:.1} %)"
         );
     }
     for one in l3["neighbours"].as_array().into_iter().flatten() {

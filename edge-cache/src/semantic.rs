@@ -34,7 +34,7 @@ mod verdict;
 mod veto;
 
 pub use arena::Arena;
-pub use cache::{Age, Answered, Cache, Held, Near, Route, Seen, Settings, Unkept};
+pub use cache::{Age, Answered, Cache, Held, How, Near, Route, Seen, Settings, Unkept};
 pub use evidence::Evidence;
 pub use question::Unsuited;
 pub use same::say_the_same;

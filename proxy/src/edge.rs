@@ -595,7 +595,7 @@ async fn hand_over(
     tracing::info!(binary = %successor.binary.display(), "handing over to a new process");
     if let Some(semantic) = &shared.l3 {
         // The successor reads it when it starts.
-        semantic.save();
+        semantic.retire(true);
     }
     let (remembered, now) = (Arc::clone(shared), clock::since_epoch());
     let remember: Remember = Box::new(move |send| {
@@ -606,6 +606,9 @@ async fn hand_over(
     let started = tokio::task::spawn_blocking(move || successor.start(listeners?, remember)).await;
     if !matches!(started, Ok(Ok(_))) {
         shared.handing_over.store(false, Ordering::Release);
+        if let Some(semantic) = &shared.l3 {
+            semantic.retire(false);
+        }
     }
     match started {
         Ok(Ok(pid)) => {

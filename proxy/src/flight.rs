@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join};
+use nearhop_edge_cache::{Asked, Rule, is_suggestion, may_join, semantic::How};
 use nearhop_routing::Class;
 use nearhop_wire::{Answer, Delta, Head as AnswerHead, Kind};
 use tokio::{sync::Notify, task::AbortHandle};
 
-use crate::{event::Event, reject::Reject, semantic::How, upstream::outcome::Outcome};
+use crate::{event::Event, reject::Reject, upstream::outcome::Outcome};
 
 /// How a flight ended.
 #[derive(Debug, Clone)]

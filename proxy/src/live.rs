@@ -2,7 +2,7 @@
 //! one it began with.
 
 use nearhop_admission::Directory;
-use nearhop_conf::{Config, Deadlines, Edge, IpNet, Limits};
+use nearhop_conf::{Config, Deadlines, Edge, IpNet, L3Route, Limits};
 
 use crate::cors::Origins;
 
@@ -19,6 +19,8 @@ pub(crate) struct Live {
     pub(crate) hedge: bool,
     /// What chats are told when nothing can answer.
     pub(crate) tips: Vec<String>,
+    /// Where conversations are looked up by what was asked alike, the first that fits.
+    pub(crate) l3_routes: Vec<L3Route>,
     /// Whether each request is a line of the log.
     pub(crate) access_log: bool,
 }
@@ -46,6 +48,7 @@ impl Live {
             cors: Origins::new(edge.cors.as_ref()),
             hedge: edge.hedge.enabled,
             tips: edge.tips.clone(),
+            l3_routes: edge.l3.as_ref().map_or_else(Vec::new, |l3| l3.routes.clone()),
             access_log: config.log.access,
         }
     }

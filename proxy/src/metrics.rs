@@ -163,12 +163,12 @@ impl EdgeMetrics {
             l3_judged: metrics.counters(
                 "nearhop_l3_judged_total",
                 "Answers that the semantic cache would have served, or did not for want of evidence, by what the model said.",
-                &["tenant", "model", "result"],
+                &["tenant", "model", "by", "result"],
             ),
             l3_bound: metrics.real_gauges(
                 "nearhop_l3_wrong_bound",
                 "The most, with a confidence of 95 %, of what the semantic cache serves that is wrong.",
-                &["tenant", "model"],
+                &["tenant", "model", "by"],
             ),
             l3_limit: metrics.real_gauge(
                 "nearhop_l3_wrong_limit",
@@ -177,7 +177,7 @@ impl EdgeMetrics {
             l3_serves: metrics.gauges(
                 "nearhop_l3_serves",
                 "Whether a route of the semantic cache serves.",
-                &["tenant", "model"],
+                &["tenant", "model", "by"],
             ),
             l3_bytes: metrics.gauge("nearhop_l3_bytes", "Bytes held by the semantic cache."),
             l3_entries: metrics.gauge("nearhop_l3_entries", "Answers held by the semantic cache."),

@@ -52,7 +52,7 @@ use tokio::sync::Semaphore;
 use self::{
     admit::{Admitted, Target},
     lookup::{Lookup, Ticket},
-    record::{Record, Source},
+    record::Record,
     respond::Next,
     route::Regions,
 };

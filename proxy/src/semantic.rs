@@ -16,15 +16,15 @@ mod keeping;
 mod lessons;
 mod region;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nearhop_admin::clock;
 use nearhop_conf::{L3, L3Mode, L3Scope};
 use nearhop_edge_cache::{
     Tags, Validity,
     semantic::{
-        Age, Answered, Cache, Demand, Models, NoSite, Policy, Refused, Room, Secrets, Settings,
-        Sharing, Site, Stage, Vector, Verdict,
+        Age, Answered, Cache, Demand, How, Models, NoSite, Policy, Refused, Room, Secrets,
+        Settings, Sharing, Site, Stage, Vector, Verdict,
     },
 };
 use nearhop_routing::Level;
@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 
 use self::{embedder::Embedder, region::Region};
 pub(crate) use self::{
-    explain::{explain, mode_name},
+    explain::{explain, mode_name, trial},
     keeping::keep,
     lessons::{Lesson, learn, teach},
     region::purge as purge_region,
@@ -51,6 +51,8 @@ pub(crate) struct Semantic {
     embedder: Embedder,
     region: Option<Region>,
     lessons: mpsc::Sender<Lesson>,
+    /// Held by who writes the snapshot; whether a new process writes it from now on.
+    retired: Mutex<bool>,
 }
 
 /// Why there is no semantic tier, though one is configured.
@@ -62,24 +64,6 @@ pub enum SemanticError {
     /// The region's tier cannot be spoken to as it is configured.
     #[error("edge.l3.regional: {0}")]
     Regional(String),
-}
-
-/// By what an answer was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// The same question, but for space and politeness.
-    Exact,
-    /// One that means the same.
-    Similar,
-}
-
-impl How {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Similar => "similar",
-        }
-    }
 }
 
 impl Semantic {
@@ -101,13 +85,14 @@ impl Semantic {
         let region = region.map_err(SemanticError::Regional)?;
         let (lessons, taught) = mpsc::channel(lessons::WAITING_MAX);
         metrics.l3_limit.set(settings.wrong);
-        Ok((Self { settings: settings.clone(), cache, embedder, region, lessons }, taught))
+        let settings = settings.clone();
+        let retired = Mutex::default();
+        Ok((Self { settings, cache, embedder, region, lessons, retired }, taught))
     }
 
-    /// What is done with a tenant's requests for a model.
-    pub(crate) fn mode(&self, tenant: &str, model: &str) -> L3Mode {
-        let route = self.settings.routes.iter().find(|route| route.is_of(tenant, model));
-        route.map_or(L3Mode::Off, |route| route.mode)
+    /// What is done with a request.
+    fn mode(&self, shared: &Shared, admitted: &Admitted) -> L3Mode {
+        mode(shared, &admitted.head.caller.tenant, &admitted.model.name)
     }
 
     /// Where a request belongs.
@@ -117,6 +102,13 @@ impl Semantic {
         let site = self.cache.site(&admitted.request, admitted.asker(), models, tags);
         site.map_err(NoPlace::NoSite)
     }
+}
+
+/// What is done with a tenant's requests for a model, as the configuration is now.
+pub(crate) fn mode(shared: &Shared, tenant: &str, model: &str) -> L3Mode {
+    let live = shared.live.load();
+    let route = live.l3_routes.iter().find(|route| route.is_of(tenant, model));
+    route.map_or(L3Mode::Off, |route| route.mode)
 }
 
 /// Why a request has no place in the tier.
@@ -170,19 +162,17 @@ pub(crate) async fn look(
 ) -> Option<(Answered, How)> {
     let semantic = shared.l3.as_ref()?;
     let (tags, _) = ticket.semantic().filter(|_| ticket.is_miss())?;
+    if admitted.kind != Kind::Chat || semantic.mode(shared, admitted) == L3Mode::Off {
+        return None;
+    }
     let found = semantic.find(shared, admitted, tags).await;
     let result = match &found {
         Ok((_, how)) => how.name(),
         Err(why) => why,
     };
-    if result != NOT_MEANT {
-        shared.metrics.lookups.with_label_values(&["l3", result]).inc();
-    }
+    shared.metrics.lookups.with_label_values(&["l3", result]).inc();
     found.ok()
 }
-
-/// What is not counted: the tier has nothing to do with it.
-const NOT_MEANT: &str = "";
 
 impl Semantic {
     async fn find(
@@ -191,26 +181,24 @@ impl Semantic {
         admitted: &Admitted,
         tags: Tags,
     ) -> Result<(Answered, How), &'static str> {
-        let tenant = &admitted.head.caller.tenant;
-        match self.mode(tenant, &admitted.model.name) {
-            _ if admitted.kind != Kind::Chat => return Err(NOT_MEANT),
-            L3Mode::Off => return Err(NOT_MEANT),
-            L3Mode::Shadow => return Err("shadow"),
-            L3Mode::Serve => {}
+        if self.mode(shared, admitted) == L3Mode::Shadow {
+            return Err("shadow");
         }
         if shared.level() >= Level::L1 {
             return Err("level");
         }
         let site = self.site(admitted, tags).map_err(NoPlace::name)?;
-        match self.cache.stage(&site) {
-            Stage::Proven => {}
-            stage @ (Stage::Proving | Stage::Off) => return Err(stage.name()),
+        let [exact, similar] = How::ALL.map(|how| self.cache.stage(&site, how));
+        if exact != Stage::Proven && similar != Stage::Proven {
+            return Err(exact.max(similar).name());
         }
         let policy = self.cache.settings().policy.raised(admitted.head.similarity);
         let now = clock::since_epoch();
         let found = match self.cache.exact(&site, Age::Fresh, now) {
-            Some(answered) => (answered, How::Exact),
-            None => {
+            // What serves questions that mean the same serves the same question.
+            Some(answered) if exact != Stage::Off => (answered, How::Exact),
+            _ if similar != Stage::Proven => return Err(similar.name()),
+            _ => {
                 let vector = self.embedder.question(&site.text).await?;
                 let answered = self.near(&site, &vector, policy).await?;
                 (answered, How::Similar)
@@ -243,17 +231,13 @@ impl Semantic {
     /// What may be said where nobody answers: the nearest of the partition that no word speaks
     /// against, of any age.
     async fn similar(&self, admitted: &Admitted, tags: Tags) -> Option<(Answered, How)> {
-        let tenant = &admitted.head.caller.tenant;
-        if self.mode(tenant, &admitted.model.name) != L3Mode::Serve || admitted.kind != Kind::Chat {
-            return None;
-        }
         let site = self.site(admitted, tags).ok()?;
-        if self.cache.stage(&site) == Stage::Off {
-            return None;
-        }
+        let is_off = |how| self.cache.stage(&site, how) == Stage::Off;
         let now = clock::since_epoch();
-        if let Some(answered) = self.cache.exact(&site, Age::Any, now) {
-            return Some((answered, How::Exact));
+        match self.cache.exact(&site, Age::Any, now) {
+            Some(answered) if !is_off(How::Exact) => return Some((answered, How::Exact)),
+            _ if is_off(How::Similar) => return None,
+            _ => {}
         }
         let vector = self.embedder.question(&site.text).await.ok()?;
         let policy = self.cache.settings().policy.raised(admitted.head.similarity);
@@ -271,6 +255,9 @@ pub(crate) async fn similar(
     tags: Tags,
 ) -> Option<(Answered, How)> {
     let semantic = shared.l3.as_ref()?;
+    if admitted.kind != Kind::Chat || semantic.mode(shared, admitted) != L3Mode::Serve {
+        return None;
+    }
     let found = semantic.similar(admitted, tags).await;
     let result = if found.is_some() { "fallback" } else { "fallback-miss" };
     shared.metrics.lookups.with_label_values(&["l3", result]).inc();

@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use nearhop_edge_cache::{
     Around, Asked, Asker, Entry, Namer, Question, Validity,
     semantic::{
-        Age, Cache, Demand, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage, Vector,
-        Verdict,
+        Age, Cache, Demand, How, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage,
+        Vector, Verdict,
     },
 };
 use nearhop_wire::{
@@ -43,7 +43,7 @@ fn stream(intents: &[Intent], seed: u64) -> Vec<Draw<'_>> {
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut order: Vec<usize> = (0..intents.len()).collect();
     dice.shuffle(&mut order);
-    let mut zipf = |dice: &mut fastrand::Rng, n: usize| {
+    let zipf = |dice: &mut fastrand::Rng, n: usize| {
         let total: f64 = (1..=n).map(|rank| 1.0 / rank as f64).sum();
         let mut left = dice.f64() * total;
         (1..n)
@@ -209,23 +209,24 @@ fn replay(draws: &[Draw<'_>], vectors: &HashMap<String, Vec<f32>>, explore: f64)
         // Ours.
         let vector = Vector::new(values, values.len()).unwrap();
         let policy = cache.settings().policy;
-        let proven = cache.stage(&site) == Stage::Proven;
         let (candidate, serves) = match cache.exact(&site, Age::Fresh, now) {
-            Some(found) => (Some((found.id, 1.0)), true),
+            Some(found) => (Some((found.id, 1.0)), Some(How::Exact)),
             None => {
                 let near = cache.near(&site, &vector, (policy, Age::Fresh), now);
-                (near.candidate(), matches!(near.verdict, Verdict::Serve(..)))
+                let serves = matches!(near.verdict, Verdict::Serve(..));
+                (near.candidate(), serves.then_some(How::Similar))
             }
         };
         let earlier = candidate.and_then(|(id, _)| cache.open(id, now));
         let right = earlier.as_ref().is_some_and(|earlier| earlier.entry.text() == draw.answer);
-        if serves {
+        let proven = serves.is_some_and(|how| cache.stage(&site, how) == Stage::Proven);
+        if serves.is_some() {
             figures.rules.count(right);
             if !repeated {
                 figures.more.count(right);
             }
         }
-        if serves && proven && dice.f64() >= explore {
+        if proven && dice.f64() >= explore {
             figures.ours.count(right);
             continue;
         }

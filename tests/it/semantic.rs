@@ -1,21 +1,38 @@
 //! The semantic cache, end to end: a real edge with its embedder, before a pod that answers as told.
 
-use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
 
 use crate::support::{
     client::LIMIT,
     eventually,
     fake_pod::Act,
-    process::{has_models, signal},
-    semantic::{Rig, body, source},
+    process::{Edge, alive, has_models, signal},
+    semantic::{Rig, body, commits, source},
 };
 
-const UNDO: &str = "How do I undo the last commit in git?";
-/// The same to a reader, and another text to every exact cache.
-const UNDO_TOO: &str = "how can i undo my last git commit";
-
 fn answer(question: &str) -> String {
-    format!("This is what there is to say about it: {}", question.to_lowercase().contains("commit"))
+    // What is asked of so many commits says so many.
+    let number = question.split_whitespace().find_map(|word| word.parse::<u32>().ok());
+    format!(
+        "Reset the branch by {} commits and keep the changes in the index.",
+        number.unwrap_or(1)
+    )
+}
+
+fn drifting() -> impl Fn(&str) -> String + Send + 'static {
+    let count = AtomicUsize::new(0);
+    move |_| {
+        format!(
+            "This is version {} of what there is to say.",
+            count.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+}
+
+fn stage(stats: &Value, how: &str) -> String {
+    stats["routes"][0][how]["stage"].as_str().unwrap_or("none").to_owned()
 }
 
 #[tokio::test]
@@ -24,33 +41,44 @@ async fn a_route_is_in_shadow_until_it_has_proved_itself_and_off_when_its_model_
         return;
     }
     let rig = Rig::start(answer, |_| {}).ready().await;
-    rig.teach("dev", UNDO).await;
-    let before = rig.ask("dev", UNDO_TOO, &[]).await;
+    rig.teach("dev", &commits(500)[0]).await;
+    let before = rig.ask("dev", &commits(500)[1], &[]).await;
     assert_eq!(source(&before), "origin", "nothing is proven yet");
     rig.prove("dev").await;
-    let served = rig.ask("dev", "please, how can i undo my last git commit", &[]).await;
+    rig.teach("dev", &commits(501)[0]).await;
+    let served = rig.ask("dev", &commits(501)[1], &[]).await;
     assert_eq!(source(&served), "l3", "{}", rig.stats().await);
-    assert_eq!(served.text(), served.text());
+    assert!(served.text().contains("by 501 commits"), "{}", served.text());
+    let status = served.header("cache-status");
     assert!(
-        served.header("cache-status").starts_with("nearhop; hit; ttl="),
-        "{}",
-        served.header("cache-status")
+        status.starts_with("nearhop; hit; ttl=") && status.contains("\"l3 similar\""),
+        "{status}"
     );
-    assert!(rig.edge.metric("nearhop_l3_serves").await == 1.0);
+    let streamed = json!({"model": "fake", "stream": true, "messages": [{"role": "user", "content": commits(501)[2]}]});
+    let streamed = rig.send("dev", &streamed, &[]).await;
+    assert_eq!(source(&streamed), "l3");
+    let events = String::from_utf8(streamed.body.to_vec()).unwrap();
+    assert!(events.contains("by 501 commits") && events.ends_with("data: [DONE]\n\n"), "{events}");
+    assert_eq!(
+        rig.edge.metric("nearhop_l3_serves{by=\"similar\",model=\"fake@1\",tenant=\"dev\"}").await,
+        1.0
+    );
+    let other = rig.ask("dev", &commits(502)[1], &[]).await;
+    assert_eq!(source(&other), "origin", "another number is another question");
+    assert!(other.text().contains("by 502 commits"));
 
     // From now on every answer is another.
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    rig.answers(move |_| {
-        format!("Version {} of it.", count.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-    });
-    for _ in 0..6 {
-        rig.teach("dev", "What does HTTP status code 418 stand for?").await;
+    rig.answers(drifting());
+    for n in 600..606 {
+        rig.teach("dev", &commits(n)[0]).await;
+        rig.teach("dev", &commits(n)[1]).await;
     }
     let stats = rig.stats().await;
-    assert_eq!(stats["routes"][0]["stage"], "off", "{stats}");
-    let after = rig.ask("dev", "please, how can i undo my last git commit!", &[]).await;
-    assert_eq!(source(&after), "origin");
-    assert_eq!(rig.edge.metric("nearhop_l3_serves").await, 0.0);
+    assert_eq!(stage(&stats, "similar"), "off", "{stats}");
+    let after = rig.ask("dev", &commits(501)[1], &[("cache-control", "max-age=0")]).await;
+    assert_ne!(source(&after), "l3");
+    let serves = "nearhop_l3_serves{by=\"similar\",model=\"fake@1\",tenant=\"dev\"}";
+    assert_eq!(rig.edge.metric(serves).await, 0.0);
     let events = rig.edge.admin("/events").await.to_string();
     assert!(events.contains("semantic_route") && events.contains("\"off\""), "{events}");
 
@@ -61,14 +89,235 @@ async fn a_route_is_in_shadow_until_it_has_proved_itself_and_off_when_its_model_
 }
 
 #[tokio::test]
-async fn a_route_in_shadow_is_judged_and_never_serves() {
+async fn a_route_in_shadow_is_judged_and_never_serves_until_the_file_says_so() {
     if !has_models() {
         return;
     }
-    let rig = Rig::start(answer, |l3| l3["routes"] = json!([{"mode": "shadow"}])).ready().await;
-    rig.teach("dev", UNDO).await;
+    let mut rig = Rig::start(answer, |l3| l3["routes"] = json!([{"mode": "shadow"}])).ready().await;
     rig.prove("dev").await;
-    let answer = rig.ask("dev", UNDO_TOO, &[]).await;
-    assert_eq!(source(&answer), "origin");
+    rig.teach("dev", &commits(501)[0]).await;
+    assert_eq!(source(&rig.ask("dev", &commits(501)[1], &[]).await), "origin");
     assert_eq!(rig.stats().await["routes"][0]["mode"], "shadow");
+    rig.edge.configure(|config| {
+        config["edge"]["l3"]["routes"] = json!([{"tenant": "dev", "mode": "serve"}])
+    });
+    eventually("the route serves", LIMIT, || async {
+        (rig.stats().await["routes"][0]["mode"] == "serve").then_some(())
+    })
+    .await;
+    assert_eq!(source(&rig.ask("dev", &commits(501)[2], &[]).await), "l3");
+    assert_eq!(rig.edge.admin("/config").await["needs_new_process"], json!([]));
+}
+
+#[tokio::test]
+async fn what_one_user_was_told_no_other_is_and_no_other_tenant() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    for key in ["anna-1", "ben", "other"] {
+        rig.prove(key).await;
+    }
+    rig.teach("anna-1", &commits(501)[0]).await;
+    for key in ["ben", "other", "dev"] {
+        let asked = rig.ask(key, &commits(501)[1], &[]).await;
+        assert_ne!(source(&asked), "l3", "{key}: {} {}", asked.text(), rig.stats().await);
+    }
+    let own = rig.ask("anna-2", &commits(501)[2], &[]).await;
+    assert_eq!(source(&own), "l3", "another key of the same user");
+}
+
+#[tokio::test]
+async fn a_client_may_want_it_closer_or_not_at_all() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.prove("dev").await;
+    rig.teach("dev", &commits(501)[0]).await;
+    let asked = |headers: &'static [(&'static str, &'static str)]| {
+        let rig = &rig;
+        async move { rig.ask("dev", &commits(501)[1], headers).await }
+    };
+    for wrong in [("x-nearhop-similarity", "near"), ("x-nearhop-similarity", "1.5")] {
+        let refused = rig.ask("dev", &commits(501)[1], &[wrong]).await;
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json()["error"]["param"]),
+            (400, &json!("x-nearhop-similarity"))
+        );
+    }
+    assert_eq!(source(&asked(&[("x-nearhop-similarity", "0.9999")]).await), "origin");
+    // Its answer is in L1 now: another way to say it.
+    let lower = rig.ask("dev", &commits(501)[2], &[("x-nearhop-similarity", "0.2")]).await;
+    assert_eq!(source(&lower), "l3", "it can only be raised, and less is no error");
+    let fresh =
+        rig.ask("dev", &format!("{}!", commits(501)[2]), &[("cache-control", "no-store")]).await;
+    assert_eq!(source(&fresh), "origin");
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_the_embedder_requests_are_answered() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |l3| l3["patience"] = json!("30ms")).ready().await;
+    rig.prove("dev").await;
+    let pid = || async { rig.edge.admin("/local").await["pid"].as_u64() };
+    let hung = pid().await.unwrap();
+    signal(hung, "STOP");
+    for n in 700..712 {
+        let answer = rig.ask("dev", &commits(n)[0], &[]).await;
+        assert_eq!((answer.status.as_u16(), source(&answer).as_str()), (200, "origin"));
+        assert!(answer.text().contains(&format!("by {n} commits")), "{}", answer.text());
+    }
+    let late =
+        rig.edge.metric("nearhop_cache_lookups_total{result=\"embedder-late\",tier=\"l3\"}").await;
+    let open =
+        rig.edge.metric("nearhop_cache_lookups_total{result=\"embedder-open\",tier=\"l3\"}").await;
+    assert!(late >= 5.0 && open >= 1.0, "{late} {open}");
+    signal(hung, "KILL");
+    let answer = rig.ask("dev", &commits(720)[0], &[]).await;
+    assert_eq!(answer.status, 200);
+    let again = eventually("another embedder is ready", LIMIT, || async {
+        let local = rig.edge.admin("/local").await;
+        (local["ready"] == true && local["pid"] != hung).then(|| local["pid"].as_u64().unwrap())
+    })
+    .await;
+    assert!(alive(again));
+    // The same question needs none.
+    rig.teach("dev", &commits(730)[0]).await;
+    signal(again, "STOP");
+    let same = rig
+        .ask("dev", &format!("Hello, {} please", commits(730)[0].trim_end_matches('?')), &[])
+        .await;
+    assert_eq!(source(&same), "l3", "{}", rig.stats().await);
+    signal(again, "CONT");
+}
+
+#[tokio::test]
+async fn when_nobody_answers_the_nearest_of_the_partition_does_and_says_so() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.teach("dev", &commits(501)[0]).await;
+    rig.pod.act(Act::Status(500, "no"));
+    let other = rig.ask("dev", &commits(502)[1], &[]).await;
+    assert_ne!(other.status, 200, "another question has no answer");
+    let similar = rig.ask("dev", &commits(501)[1], &[]).await;
+    assert_eq!((similar.status.as_u16(), source(&similar).as_str()), (200, "cache_fallback"));
+    assert!(similar.text().contains("by 501 commits"));
+    let elsewhere = rig.ask("ben", &commits(501)[1], &[]).await;
+    assert_ne!(elsewhere.status, 200);
+}
+
+#[tokio::test]
+async fn at_the_first_level_of_degradation_nothing_is_looked_up() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.prove("dev").await;
+    rig.teach("dev", &commits(501)[0]).await;
+    let forced = rig.edge.put("/ladder", r#"{"level": "L1"}"#).await;
+    assert_eq!(forced.status, 200, "{}", forced.text());
+    eventually("the level is L1", LIMIT, || async {
+        (rig.edge.metric("nearhop_level").await == 1.0).then_some(())
+    })
+    .await;
+    let asked = rig.ask("dev", &commits(501)[1], &[]).await;
+    assert_eq!(source(&asked), "origin");
+    assert_eq!(
+        rig.edge.metric("nearhop_cache_lookups_total{result=\"level\",tier=\"l3\"}").await,
+        1.0
+    );
+}
+
+#[tokio::test]
+async fn a_users_answers_are_dropped_by_name_and_do_not_come_back_with_the_next_process() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::with(answer, |config, folder| {
+        config["edge"]["l3"]["snapshot"] = json!(folder.join("l3.snapshot"));
+        config["edge"]["l3"]["secret"] = json!("0123456789abcdef0123456789abcdef");
+    })
+    .ready()
+    .await;
+    rig.prove("anna-1").await;
+    rig.teach("anna-1", &commits(501)[0]).await;
+    rig.teach("ben", &commits(501)[0]).await;
+    let entries = rig.stats().await["entries"].as_u64().unwrap();
+    let purged =
+        rig.edge.order("/cache/purge", &json!({"tenant": "dev", "user": "anna"})).await.json();
+    assert_eq!(purged["l3_entries"].as_u64().unwrap(), entries - 1, "{purged}");
+    assert_eq!(rig.stats().await["entries"], 1);
+    let (pod, answering) = (&rig.pod, &rig.edge);
+    let snapshot = answering.folder().join("l3.snapshot");
+    // A crash: nothing is written any more.
+    signal(answering.pid(), "KILL");
+    let next = Edge::with(&[pod.address], |config, _| {
+        rig.configure(config);
+        config["edge"]["l3"]["snapshot"] = json!(snapshot);
+        config["edge"]["l3"]["secret"] = json!("0123456789abcdef0123456789abcdef");
+    });
+    let l3 = next.admin("/cache").await["l3"].clone();
+    assert_eq!(l3["entries"], 1, "Ben's is there, Anna's is not: {l3}");
+    assert_eq!(stage(&l3, "similar"), "proven", "and what the route has shown: {l3}");
+}
+
+#[tokio::test]
+async fn an_owner_is_told_what_is_near_and_which_word_speaks_against_it() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.prove("anna-1").await;
+    rig.teach("anna-1", &commits(501)[0]).await;
+    let explain = |user: &'static str, question: String| {
+        let rig = &rig;
+        async move {
+            let asked = json!({
+                "tenant": "dev", "key": "anna-1", "user": user,
+                "path": "/v1/chat/completions", "request": body(&question),
+            });
+            rig.edge.order("/cache/explain", &asked).await.json()["l3"].clone()
+        }
+    };
+    let near = explain("anna", commits(501)[1].clone()).await;
+    assert_eq!(near["verdict"], "the nearest answers", "{near}");
+    let first = &near["neighbours"][0];
+    assert!(first["similarity"].as_f64().unwrap() >= 0.97 && first["veto"].is_null(), "{near}");
+    let other = explain("anna", commits(502)[0].clone()).await;
+    assert_eq!(other["verdict"], "numbers", "{other}");
+    assert_eq!(other["neighbours"][0]["lacks"], json!(["502"]), "{other}");
+    let nobody = explain("ben", commits(501)[1].clone()).await;
+    assert_eq!(nobody["neighbours"], json!([]), "{nobody}");
+    let no_question = explain("anna", "What does it print now?".to_owned()).await;
+    assert_eq!(no_question["verdict"], "volatile", "{no_question}");
+}
+
+#[tokio::test]
+async fn what_a_conversation_was_about_is_part_of_its_question() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.prove("dev").await;
+    rig.teach("dev", &commits(501)[0]).await;
+    let turns = json!([
+        {"role": "user", "content": "We use Mercurial here."},
+        {"role": "assistant", "content": "Fine."},
+        {"role": "user", "content": commits(501)[1]},
+    ]);
+    let asked = rig.send("dev", &json!({"model": "fake", "messages": turns}), &[]).await;
+    assert_eq!(source(&asked), "origin");
+    let system = json!([{"role": "system", "content": "Answer in verse."}, {"role": "user", "content": commits(501)[1]}]);
+    let asked = rig.send("dev", &json!({"model": "fake", "messages": system}), &[]).await;
+    assert_eq!(source(&asked), "origin");
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    let with_tools =
+        json!({"model": "fake", "messages": body(&commits(501)[1])["messages"], "tools": tools});
+    let asked = rig.send("dev", &with_tools, &[]).await;
+    assert_eq!(source(&asked), "origin");
 }

@@ -55,8 +55,40 @@ pub struct Route {
     pub tenant: String,
     /// `name@revision`.
     pub model: String,
+    /// What was compared, of the very same question, and of those that mean the same: the first is
+    /// nearly always right, and must not speak for the other.
+    trials: [Trial; 2],
+}
+
+impl Route {
     /// What was compared.
-    pub trial: Trial,
+    #[must_use]
+    pub const fn trial(&self, how: How) -> &Trial {
+        &self.trials[how as usize]
+    }
+}
+
+/// By what an answer is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The very same question, but for space and politeness.
+    Exact,
+    /// One that means the same.
+    Similar,
+}
+
+impl How {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Similar];
+
+    /// For metrics, headers and people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Similar => "similar",
+        }
+    }
 }
 
 /// Neighbours that are looked at.
@@ -283,12 +315,12 @@ impl Cache {
     }
 
     /// Learns whether an answer was right for `site`: of the answer itself always, of its route where
-    /// it would have served; the route's stage where that changed.
+    /// it would have served, by `serves`; the route's stage where that changed.
     pub fn judged(
         &self,
         (site, names): (&Site, (&str, &str)),
         (id, similarity): (u64, f32),
-        (right, serves): (bool, bool),
+        (right, serves): (bool, Option<How>),
     ) -> Option<Stage> {
         if let Some(kept) = self.store().get_mut(id) {
             kept.evidence.count(similarity, right);
@@ -296,9 +328,7 @@ impl Cache {
                 kept.witness = site.owner;
             }
         }
-        if !serves {
-            return None;
-        }
+        let how = serves?;
         let mut trials = self.trials();
         if trials.len() >= ROUTES_MAX && !trials.contains_key(&site.route()) {
             return None;
@@ -306,21 +336,21 @@ impl Cache {
         let route = trials.entry(site.route()).or_insert_with(|| Route {
             tenant: names.0.to_owned(),
             model: names.1.to_owned(),
-            trial: Trial::default(),
+            trials: Default::default(),
         });
-        route.trial.count(!right, self.settings.demand)
+        route.trials[how as usize].count(!right, self.settings.demand)
     }
 
     /// How far a question's route is.
     #[must_use]
-    pub fn stage(&self, site: &Site) -> Stage {
-        self.trials().get(&site.route()).map(|route| route.trial.stage()).unwrap_or_default()
+    pub fn stage(&self, site: &Site, how: How) -> Stage {
+        self.trials().get(&site.route()).map(|route| route.trial(how).stage()).unwrap_or_default()
     }
 
     /// What was compared on a question's route.
     #[must_use]
-    pub fn trial(&self, site: &Site) -> Trial {
-        self.trials().get(&site.route()).map(|route| route.trial.clone()).unwrap_or_default()
+    pub fn route(&self, site: &Site) -> Route {
+        self.trials().get(&site.route()).cloned().unwrap_or_default()
     }
 
     /// Every route of which anything was compared.

@@ -73,15 +73,13 @@ impl Cache {
         file.file.write_all(&file.salt)?;
         let routes = self.trials().iter().map(|(key, route)| (*key, route.clone())).collect();
         file.put(&Piece::Head { generation: self.validity.generation(), routes })?;
-        // A copy: requests must not wait for a disk.
-        let mut all: Vec<(Kept, Vector)> = {
-            let store = self.store();
-            store.all().into_iter().map(|(kept, vector)| (kept.clone(), vector)).collect()
-        };
-        let answers = all.len();
-        while !all.is_empty() {
-            let rest = all.split_off(all.len().min(PIECE));
-            file.put(&Piece::Answers(std::mem::replace(&mut all, rest)))?;
+        // Piece by piece: requests must wait neither for a disk nor for a copy of everything.
+        let ids = self.store().ids();
+        let mut answers = 0;
+        for ids in ids.chunks(PIECE) {
+            let some = self.store().copies(ids);
+            answers += some.len();
+            file.put(&Piece::Answers(some))?;
         }
         file.put(&Piece::End(answers as u64))?;
         let file = file.file.into_inner().map_err(io::IntoInnerError::into_error)?;

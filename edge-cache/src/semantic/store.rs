@@ -289,15 +289,20 @@ impl Store {
         gone.len()
     }
 
-    /// Everything, the oldest first, with the vectors.
-    pub(super) fn all(&self) -> Vec<(&Kept, Vector)> {
+    /// The numbers of everything, the oldest first.
+    pub(super) fn ids(&self) -> Vec<u64> {
         let mut ids: Vec<u64> = self.kept.keys().copied().collect();
         ids.sort_unstable();
-        let each = ids.iter().filter_map(|id| {
+        ids
+    }
+
+    /// Copies of those that are still there, with their vectors.
+    pub(super) fn copies(&self, ids: &[u64]) -> Vec<(Kept, Vector)> {
+        let copy = |id: &u64| {
             let kept = self.kept.get(id)?;
-            Some((kept, self.arenas.get(&kept.partition)?.get(*id)?))
-        });
-        each.collect()
+            Some((kept.clone(), self.arenas.get(&kept.partition)?.get(*id)?))
+        };
+        ids.iter().filter_map(copy).collect()
     }
 
     /// Takes what another process held: its classes are none of ours.

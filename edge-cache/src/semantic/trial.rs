@@ -17,7 +17,7 @@ pub struct Demand {
 }
 
 /// How far a route is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// It has not shown enough.
     #[default]

@@ -9,6 +9,7 @@
 //! Nothing here is a measure, and nothing is learned: a veto has a name that one can look up. When
 //! unsure, it is a veto; that costs a hit. It knows no more than English and its tables.
 
+mod dress;
 mod lex;
 mod order;
 mod read;
@@ -17,15 +18,16 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+use dress::Case;
 use read::{Kind, Reading, Role, Term};
 
 /// What of a question must agree with another's, without its text: keyed hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wording {
     /// The words that must be in both, in ascending order: a hash, less its low bits, which are the
-    /// word's kind and count for the verdict's name only.
+    /// word's capitals, and its kind, which counts for the verdict's name only.
     words: Box<[u32]>,
-    /// Whether it is written with capitals.
+    /// Whether it is written with capitals, or with code set off as such.
     cased: bool,
     /// What kind of answer is asked for.
     purpose: u16,
@@ -38,6 +40,10 @@ pub(crate) const WORDS_MAX: usize = 96;
 
 /// The bits of a word's hash that are its kind.
 const KIND: u32 = 0b111;
+
+/// The bits that are its capitals, and how far to the left.
+const CASE_SHIFT: u32 = 3;
+const CASE: u32 = 0b11 << CASE_SHIFT;
 
 /// In what two questions differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +88,7 @@ impl Veto {
             Kind::Negation => Self::Negation,
             Kind::Opposite => Self::Opposites,
             Kind::Identifier => Self::Identifiers,
-            Kind::Name | Kind::Type | Kind::Initial => Self::Names,
+            Kind::Name | Kind::Type => Self::Names,
             Kind::Word => Self::Words,
         }
     }
@@ -123,7 +129,7 @@ fn counted<'a, 't>(reading: &'a Reading<'t>) -> impl Iterator<Item = (&'a Term<'
         // These are in the order only.
         Role::Clause(
             "in" | "with" | "for" | "to" | "from" | "by" | "when" | "because" | "but" | "so"
-            | "between" | "per" | "like",
+            | "between" | "per" | "like" | "as",
         ) => None,
         Role::Clause("or") if order::compares(reading) => None,
         Role::Clause(_) => Some((term, Kind::Opposite)),
@@ -136,25 +142,22 @@ fn marked(term: &Term<'_>, kind: Kind, hash: &dyn Fn(&str) -> u32) -> u32 {
         Role::Clause(sort) => sort,
         _ => &term.form,
     };
-    hash(form) & !KIND | kind as u32
+    hash(form) & !(KIND | CASE) | (term.case as u32) << CASE_SHIFT | kind as u32
 }
 
 /// What only one has of two ascending lists, as often as it has it more than the other; and whether
-/// something is a type in only one.
+/// something has other capitals in only one.
 fn unmatched(ours: &[u32], theirs: &[u32]) -> ([Vec<u32>; 2], bool) {
-    let (mut left, mut right, mut types) = (Vec::new(), Vec::new(), false);
-    // Where a sentence begins, nobody knows.
-    let is_type = |word: u32| match word & KIND {
-        kind if kind == Kind::Initial as u32 => None,
-        kind => Some(kind == Kind::Type as u32),
-    };
+    const WORD: u32 = !(KIND | CASE);
+    const UNKNOWN: u32 = (Case::Unknown as u32) << CASE_SHIFT;
+    let (mut left, mut right, mut cases) = (Vec::new(), Vec::new(), false);
+    let case = |word: u32| Some(word & CASE).filter(|case| *case != UNKNOWN);
     let (mut ours, mut theirs) = (ours.iter().peekable(), theirs.iter().peekable());
     loop {
         match (ours.peek(), theirs.peek()) {
-            (None, None) => return ([left, right], types),
-            (Some(our), Some(their)) if **our & !KIND == **their & !KIND => {
-                types |=
-                    is_type(**our).zip(is_type(**their)).is_some_and(|(our, their)| our != their);
+            (None, None) => return ([left, right], cases),
+            (Some(our), Some(their)) if **our & WORD == **their & WORD => {
+                cases |= case(**our).zip(case(**their)).is_some_and(|(our, their)| our != their);
                 ours.next();
                 theirs.next();
             }
@@ -172,12 +175,12 @@ fn unmatched(ours: &[u32], theirs: &[u32]) -> ([Vec<u32>; 2], bool) {
 /// # Errors
 /// In what they differ; where that is several things, the most telling one.
 pub(crate) fn veto(asked: &Wording, entry: &Wording) -> Result<(), Veto> {
-    let ([left, right], types) = unmatched(&asked.words, &entry.words);
+    let ([left, right], cases) = unmatched(&asked.words, &entry.words);
     let kinds = left.iter().chain(&right).map(|word| word & KIND);
     if let Some(kind) = kinds.min().and_then(|kind| Kind::ALL.get(kind as usize)) {
         return Err(Veto::of(*kind));
     }
-    if types && asked.cased && entry.cased {
+    if cases && asked.cased && entry.cased {
         Err(Veto::Names)
     } else if !read::agree(asked.purpose, entry.purpose) {
         Err(Veto::Purpose)
@@ -217,3 +220,6 @@ pub(crate) fn entry_only(asked: &Wording, entry: &Wording) -> usize {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod adversary;

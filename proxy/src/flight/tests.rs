@@ -31,7 +31,7 @@ fn asked(prompt: &str) -> Asked {
 /// Ten seconds, of which five are worth waiting for.
 fn terms(kind: Kind) -> Terms {
     let now = nearhop_admin::clock::now();
-    let second = std::time::Duration::from_secs(1);
+    let second = Duration::from_secs(1);
     Terms { kind, deadline: now + 10 * second, patience: now + 5 * second }
 }
 
@@ -194,7 +194,7 @@ async fn nobody_joins_who_has_more_right_or_more_time_or_by_a_rule_that_is_off()
     assert!(joins("a = ", terms(Kind::Agent), exact_only));
     assert!(!joins("a = x", terms(Kind::Inline), exact_only));
     let patient = Terms {
-        patience: terms(Kind::Inline).deadline + std::time::Duration::from_secs(9),
+        patience: terms(Kind::Inline).deadline + Duration::from_secs(9),
         ..terms(Kind::Inline)
     };
     assert!(!joins("a = ", patient, exact_only));

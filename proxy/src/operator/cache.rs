@@ -8,7 +8,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use nearhop_admin::{api_error, clock};
-use nearhop_edge_cache::{Around, Asked, Asker, Considered, Question, Rule, Standing};
+use nearhop_edge_cache::{
+    Around, Asked, Asker, Considered, Question, Rule, Standing, semantic::How,
+};
 use nearhop_wire::{ApiError, CompletionRequest, Endpoint, ErrorKind, Kind};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -99,15 +101,11 @@ fn l3(shared: &Shared) -> Value {
         .iter()
         .map(|route| {
             let name = route.model.split('@').next().unwrap_or_default();
-            let ((judged, wrong), (recent, recent_wrong)) =
-                (route.trial.totals(), route.trial.recent());
             json!({
                 "tenant": route.tenant, "model": route.model,
-                "mode": semantic::mode_name(semantic.mode(&route.tenant, name)),
-                "stage": route.trial.stage().name(),
-                "judged": judged, "wrong": wrong,
-                "recent": recent, "recent_wrong": recent_wrong,
-                "bound": route.trial.bound(),
+                "mode": semantic::mode_name(semantic::mode(shared, &route.tenant, name)),
+                "exact": semantic::trial(route.trial(How::Exact)),
+                "similar": semantic::trial(route.trial(How::Similar)),
             })
         })
         .collect();
@@ -201,7 +199,7 @@ pub(super) async fn explain(shared: &Shared, body: &str) -> Response {
     }
     let l3 = match &shared.l3 {
         Some(semantic) if verdict == REUSABLE && request.kind() == Kind::Chat => {
-            semantic::explain(semantic, &request, (asker, question.tags), &model).await
+            semantic::explain((shared, semantic), &request, (asker, question.tags), &model).await
         }
         _ => Value::Null,
     };

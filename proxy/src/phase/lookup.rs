@@ -11,7 +11,7 @@ use nearhop_edge_cache::{
     Around, Asked, Entry, Found, Generation, Need, Place, Question, Rule, Skip, Standing, Tags,
     Verdict,
     admission::{self, Facts},
-    semantic::Answered,
+    semantic::{Answered, How},
 };
 use nearhop_wire::{Answer, CompletionRequest, ModelReport};
 
@@ -19,7 +19,7 @@ use super::{Shared, admit::Admitted, record::Source};
 use crate::{
     flight::{Asking, Flight, Reader, Terms},
     flights::Boarded,
-    semantic::{self, How},
+    semantic,
 };
 
 /// What there is for a request.

@@ -145,3 +145,6 @@ impl Embedder {
 fn failed(why: impl Into<String>) -> Trouble {
     Trouble::Failed(why.into())
 }
+
+#[cfg(test)]
+mod tests;

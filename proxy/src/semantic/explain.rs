@@ -5,21 +5,22 @@ use nearhop_admin::clock;
 use nearhop_conf::L3Mode;
 use nearhop_edge_cache::{
     Asker, Standing, Tags,
-    semantic::{Age, Models, Seen, Stage, Verdict},
+    semantic::{Age, How, Models, Seen, Stage, Trial, Verdict},
 };
 use nearhop_wire::{CompletionRequest, ModelReport};
 use serde_json::{Value, json};
 
 use super::Semantic;
+use crate::phase::Shared;
 
 /// What there is near `request`, and what follows.
 pub(crate) async fn explain(
-    semantic: &Semantic,
+    (shared, semantic): (&Shared, &Semantic),
     request: &CompletionRequest,
     (asker, tags): (Asker<'_>, Tags),
     model: &ModelReport,
 ) -> Value {
-    let mode = semantic.mode(asker.tenant, &model.name);
+    let mode = super::mode(shared, asker.tenant, &model.name);
     let off = |verdict: &str| json!({ "mode": mode_name(mode), "verdict": verdict });
     if mode == L3Mode::Off {
         return off("no route of edge.l3 is for it");
@@ -33,17 +34,15 @@ pub(crate) async fn explain(
         Err(none) => return off(none.name()),
     };
     let now = clock::since_epoch();
-    let stage = semantic.cache.stage(&site);
-    let trial = semantic.cache.trial(&site);
-    let (judged, wrong) = trial.recent();
-    let route = json!({
-        "stage": stage.name(), "judged": judged, "wrong": wrong, "bound": trial.bound(),
+    let route = semantic.cache.route(&site);
+    let told = json!({
+        "exact": trial(route.trial(How::Exact)), "similar": trial(route.trial(How::Similar)),
         "limit": semantic.settings.wrong,
     });
     let exact = semantic.cache.exact(&site, Age::Fresh, now).is_some();
     let said = |verdict: &str, neighbours: Vec<Value>| {
         json!({
-            "mode": mode_name(mode), "route": route, "embedder": embedder, "exact": exact,
+            "mode": mode_name(mode), "route": told, "embedder": embedder, "exact": exact,
             "verdict": verdict, "neighbours": neighbours,
         })
     };
@@ -58,13 +57,23 @@ pub(crate) async fn explain(
         (false, Verdict::Serve(..)) => "the nearest answers",
         (false, Verdict::Refuse(why, _)) => why.name(),
     };
-    let verdict = match (mode, stage) {
+    let by = if exact { How::Exact } else { How::Similar };
+    let verdict = match (mode, route.trial(by).stage()) {
         (L3Mode::Shadow, _) => format!("shadow: {verdict}"),
-        (_, Stage::Proving | Stage::Off) => format!("{}: {verdict}", stage.name()),
+        (_, stage @ (Stage::Proving | Stage::Off)) => format!("{}: {verdict}", stage.name()),
         (_, Stage::Proven) => verdict.to_owned(),
     };
     let neighbours = semantic.cache.explain(&site, &vector, now);
     said(&verdict, neighbours.iter().map(neighbour).collect())
+}
+
+/// What was compared of a route, and what follows.
+pub(crate) fn trial(trial: &Trial) -> Value {
+    let ((judged, wrong), (recent, recent_wrong)) = (trial.totals(), trial.recent());
+    json!({
+        "stage": trial.stage().name(), "judged": judged, "wrong": wrong,
+        "recent": recent, "recent_wrong": recent_wrong, "bound": trial.bound(),
+    })
 }
 
 /// For people.

@@ -1,7 +1,12 @@
 //! The tier outlives the process: written to its file now and then, after each purge and at the end;
 //! read at the start. And what is too old goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use nearhop_admin::clock;
 use tokio::{sync::watch, time::interval};
@@ -33,9 +38,32 @@ impl Semantic {
 
     /// Writes what is held.
     pub(crate) fn save(&self) {
-        let Some(path) = &self.settings.snapshot else { return };
-        if let Err(error) = self.cache.save(path) {
+        if let Err((path, error)) = self.write(false) {
             tracing::warn!(path = %path.display(), %error, "the semantic cache's snapshot cannot be written");
+        }
+    }
+
+    /// Writes it for a new process, which alone writes it from now on; or, where that does not serve,
+    /// takes that back.
+    pub(crate) fn retire(&self, retired: bool) {
+        self.save();
+        *self.retired.lock().unwrap_or_else(PoisonError::into_inner) = retired;
+    }
+
+    fn write(&self, or_delete: bool) -> Result<(), (&Path, io::Error)> {
+        let Some(path) = &self.settings.snapshot else { return Ok(()) };
+        // What is in it is a word.
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if *retired {
+            return Ok(());
+        }
+        match self.cache.save(path) {
+            Ok(_answers) => Ok(()),
+            Err(error) if or_delete => {
+                tracing::warn!(%error, "the semantic cache's snapshot is deleted: it holds what was purged, and cannot be written anew");
+                std::fs::remove_file(path).map_err(|error| (path.as_path(), error))
+            }
+            Err(error) => Err((path, error)),
         }
     }
 
@@ -43,15 +71,10 @@ impl Semantic {
     /// process.
     pub(crate) fn sweep(&self) -> usize {
         let dropped = self.cache.sweep(KEPT, clock::since_epoch());
-        if dropped == 0 {
-            return 0;
-        }
-        let Some(path) = &self.settings.snapshot else { return dropped };
-        if let Err(error) = self.cache.save(path) {
-            tracing::warn!(%error, "the semantic cache's snapshot is deleted: it holds what was purged, and cannot be written anew");
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::error!(path = %path.display(), %error, "the snapshot cannot be deleted; delete it by hand");
-            }
+        if dropped > 0
+            && let Err((path, error)) = self.write(true)
+        {
+            tracing::error!(path = %path.display(), %error, "the snapshot holds what was purged and cannot be deleted; delete it by hand");
         }
         dropped
     }

@@ -8,14 +8,14 @@ use nearhop_admin::clock;
 use nearhop_conf::L3Mode;
 use nearhop_edge_cache::{
     Asked, Entry, Generation, Tags,
-    semantic::{Age, Cache, Near, Site, Stage, Vector, Verdict},
+    semantic::{Age, Cache, How, Near, Site, Stage, Vector, Verdict},
 };
 use nearhop_routing::Level;
 use nearhop_wire::{Answer, Input, Kind};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{NoPlace, Semantic, judge};
+use super::{NoPlace, Semantic, judge, mode};
 use crate::{
     live::Live,
     phase::{Shared, admit::Admitted},
@@ -63,9 +63,8 @@ pub(crate) fn teach(
     answer: &Arc<Answer>,
 ) {
     let Some(semantic) = &shared.l3 else { return };
-    let tenant = &admitted.head.caller.tenant;
     let meant = admitted.kind == Kind::Chat
-        && semantic.mode(tenant, &admitted.model.name) != L3Mode::Off
+        && semantic.mode(shared, admitted) != L3Mode::Off
         && shared.level() < Level::L1
         && admitted.body.len() <= BODY_BYTES_MAX
         && answer.choices.len() == 1
@@ -154,27 +153,28 @@ impl Semantic {
             Some(false) => "wrong",
             None => "untold",
         };
-        let of = if serves { result } else { "not-served" };
-        shared.metrics.l3_judged.with_label_values(&[&caller.tenant, &fingerprint, of]).inc();
+        let by = serves.map_or("unserved", How::name);
+        let labels = [caller.tenant.as_str(), fingerprint.as_str(), by, result];
+        shared.metrics.l3_judged.with_label_values(&labels).inc();
         let right = right?;
         let names = (caller.tenant.as_str(), fingerprint.as_str());
         let change = self.cache.judged((site, names), candidate, (right, serves));
         if let Some(stage) = change {
-            tell(shared, names, stage);
+            tell(shared, names, (by, stage));
         }
         right.then_some(candidate.0)
     }
 
-    /// The earlier answer that would serve, or would but for evidence, with how near it is; and
-    /// whether it would.
-    fn candidate(&self, site: &Site, vector: &Vector) -> Option<((u64, f32), bool)> {
+    /// The earlier answer that would serve, or would but for evidence, with how near it is; and by
+    /// what it would, where it would.
+    fn candidate(&self, site: &Site, vector: &Vector) -> Option<((u64, f32), Option<How>)> {
         let now = clock::since_epoch();
         if let Some(exact) = self.cache.exact(site, Age::Fresh, now) {
-            return Some(((exact.id, 1.0), true));
+            return Some(((exact.id, 1.0), Some(How::Exact)));
         }
         let policy = self.cache.settings().policy;
         let near: Near = self.cache.near(site, vector, (policy, Age::Fresh), now);
-        let serves = matches!(near.verdict, Verdict::Serve(..));
+        let serves = matches!(near.verdict, Verdict::Serve(..)).then_some(How::Similar);
         near.candidate().map(|candidate| (candidate, serves))
     }
 
@@ -185,18 +185,21 @@ impl Semantic {
         metrics.l3_bytes.set(i64::try_from(held.bytes).unwrap_or(i64::MAX));
         metrics.l3_entries.set(i64::try_from(held.entries).unwrap_or(i64::MAX));
         for route in cache.routes() {
-            let labels = [route.tenant.as_str(), route.model.as_str()];
-            metrics.l3_bound.with_label_values(&labels).set(route.trial.bound());
             let name = route.model.split('@').next().unwrap_or_default();
-            let serves = route.trial.stage() == Stage::Proven
-                && self.mode(&route.tenant, name) == L3Mode::Serve;
-            metrics.l3_serves.with_label_values(&labels).set(i64::from(serves));
+            let served = mode(shared, &route.tenant, name) == L3Mode::Serve;
+            for how in How::ALL {
+                let trial = route.trial(how);
+                let labels = [route.tenant.as_str(), route.model.as_str(), how.name()];
+                metrics.l3_bound.with_label_values(&labels).set(trial.bound());
+                let serves = served && trial.stage() == Stage::Proven;
+                metrics.l3_serves.with_label_values(&labels).set(i64::from(serves));
+            }
         }
     }
 }
 
 /// Tells the operator that a route's stage is another.
-fn tell(shared: &Shared, (tenant, model): (&str, &str), stage: Stage) {
+fn tell(shared: &Shared, (tenant, model): (&str, &str), (by, stage): (&str, Stage)) {
     match stage {
         Stage::Proven => {
             tracing::info!(tenant, model, "a route of the semantic cache has proved itself")
@@ -204,10 +207,11 @@ fn tell(shared: &Shared, (tenant, model): (&str, &str), stage: Stage) {
         Stage::Off => tracing::error!(
             tenant,
             model,
+            by,
             "a route of the semantic cache was wrong too often and is off until its proof is begun anew"
         ),
         Stage::Proving => {}
     }
-    let detail = json!({ "model": model, "stage": stage.name() });
+    let detail = json!({ "model": model, "by": by, "stage": stage.name() });
     shared.events.emit("semantic_route", tenant, detail);
 }

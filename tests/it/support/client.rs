@@ -90,7 +90,9 @@ impl Whole {
 
     pub(crate) fn text(&self) -> String {
         let json = self.json();
-        json["choices"][0]["text"].as_str().unwrap_or_else(|| panic!("{json}")).to_owned()
+        let choice = &json["choices"][0];
+        let text = choice["text"].as_str().or_else(|| choice["message"]["content"].as_str());
+        text.unwrap_or_else(|| panic!("{json}")).to_owned()
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

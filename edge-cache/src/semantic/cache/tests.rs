@@ -125,13 +125,13 @@ fn a_shared_answer_serves_others_once_two_have_had_it() {
     let found = near(&cache, &ben, 0.0);
     assert_eq!(found.verdict, Verdict::Refuse(Refused::Unvouched, Some(0)));
     // The model told Ben something else.
-    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (false, false));
+    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (false, None));
     assert!(cache.exact(&ben.site, Age::Fresh, SECOND).is_none());
 
     put(&cache, ANNA, "What does git bisect do?", 90.0, "It searches.");
     let ben = pose(&cache, BEN, "What does git bisect do?");
     let found = near(&cache, &ben, 90.0);
-    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (true, false));
+    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (true, None));
     let carl = pose(&cache, CARL, "what does git bisect do");
     assert_eq!(near(&cache, &carl, 90.0).verdict, Verdict::Serve(0, Because::Sure));
 }
@@ -143,7 +143,7 @@ fn evidence_of_an_answer_outlives_its_repetition() {
     let alike = pose(&cache, ANNA, "how can i undo my last git commit");
     for _ in 0..140 {
         let found = near(&cache, &alike, 16.0);
-        cache.judged((&alike.site, ("t", "m@1")), found.candidate().unwrap(), (true, false));
+        cache.judged((&alike.site, ("t", "m@1")), found.candidate().unwrap(), (true, None));
     }
     assert_eq!(near(&cache, &alike, 16.0).verdict, Verdict::Serve(0, Because::Evidence));
     let id = cache.exact(&posed.site, Age::Fresh, SECOND).unwrap().id;

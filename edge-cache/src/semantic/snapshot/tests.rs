@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     Purge,
     semantic::{
-        Age, Secrets, Sharing, Stage,
+        Age, How, Secrets, Sharing, Stage,
         testing::{ANNA, BEN, SECOND, UNDO, cache, pose, put, settings},
     },
 };
@@ -16,7 +16,7 @@ fn filled() -> Cache {
     let posed = put(&cache, ANNA, UNDO, 0.0, "git reset");
     let id = cache.exact(&posed.site, Age::Fresh, SECOND).unwrap().id;
     for _ in 0..300 {
-        cache.judged((&posed.site, ("t", "m@1")), (id, 1.0), (true, true));
+        cache.judged((&posed.site, ("t", "m@1")), (id, 1.0), (true, Some(How::Exact)));
     }
     cache
 }
@@ -36,7 +36,11 @@ fn a_new_process_goes_on_where_the_old_one_was() {
     assert_eq!(new.held(), old.held());
     let posed = pose(&new, ANNA, UNDO);
     assert_eq!(new.exact(&posed.site, Age::Fresh, SECOND).unwrap().entry.text(), "git reset");
-    assert_eq!(new.stage(&posed.site), Stage::Proven, "what a route has shown counts on");
+    assert_eq!(
+        new.stage(&posed.site, How::Exact),
+        Stage::Proven,
+        "what a route has shown counts on"
+    );
     assert_eq!(new.routes(), old.routes());
     assert_eq!(
         std::fs::read_dir(path.parent().unwrap()).unwrap().count(),

@@ -1,9 +1,13 @@
 //! The words of a question as they are written. Pure, in one pass over the text.
 //!
 //! Says nothing of what they mean (`read.rs`), except where one thing is written in several ways:
-//! `10GB`, `utf-8`, `python3.8`, `"age"`, `foo()`, `don't`.
+//! `10GB`, `utf-8`, `python3.8`, `"age"`, `foo()`, `don't`. What is code by its look keeps its marks:
+//! `"0.1"`, `name:` inside a sentence, `\B`, `.env` (`dress.rs`).
 
-use super::words;
+use super::{
+    dress::{self, Case},
+    words,
+};
 
 /// One word. Several may be of one place of the text, as `don't` has two.
 #[derive(Debug, Clone)]
@@ -15,6 +19,12 @@ pub(super) struct Word<'t> {
     pub(super) sort: Sort,
     /// Whether it stands in quotes or backticks, or is a word of some language in capitals.
     pub(super) literal: bool,
+    /// Whether it stands in backticks.
+    pub(super) ticked: bool,
+    /// Its own marks, quotes and case with it, where the chunk is one word.
+    pub(super) dressed: String,
+    /// Its capitals, as far as they mean something.
+    pub(super) case: Case,
     /// Whether it begins with a capital.
     pub(super) capital: bool,
     /// Whether a sentence begins with it.
@@ -55,7 +65,11 @@ const PROSE: usize = 3;
 pub(super) fn words(text: &str) -> Vec<Word<'_>> {
     let shouted = !text.contains(char::is_lowercase);
     let mut lexer = Lexer { words: Vec::new(), shouted, quote: None, begins: true };
-    text.split_whitespace().for_each(|chunk| lexer.chunk(chunk));
+    let mut chunks = text.split_whitespace().peekable();
+    while let Some(chunk) = chunks.next() {
+        lexer.chunk(chunk, chunks.peek().copied());
+    }
+    dress::tell_apart(&mut lexer.words);
     lexer.words
 }
 
@@ -79,9 +93,9 @@ fn closing(c: char) -> Option<char> {
 }
 
 impl<'t> Lexer<'t> {
-    fn chunk(&mut self, chunk: &'t str) {
+    fn chunk(&mut self, chunk: &'t str, next: Option<&str>) {
         if !chunk.contains(char::is_alphanumeric) {
-            self.symbol(chunk);
+            self.symbol(chunk, next);
             return;
         }
         let mut rest = chunk;
@@ -94,11 +108,15 @@ impl<'t> Lexer<'t> {
             rest = &rest[c.len_utf8()..];
         }
         let quoted = self.quote.is_some();
-        let mut ended = None;
+        let ticked = self.quote.is_some_and(|(closing, ..)| closing == '`');
+        let here = self.quote.is_some_and(|(.., from)| from == self.words.len());
+        let mut ended: Option<(char, usize, usize)> = None;
         let mut pause = Pause::None;
         let mut bare = rest;
         while let Some(c) = bare.chars().next_back() {
+            let closed = ended.filter(|_| here).map(|(closing, ..)| closing);
             match c {
+                ':' | '?' | '!' | '.' if dress::belongs(bare, rest, closed, next) => break,
                 ',' | '—' | '–' => pause = pause.max(Pause::Comma),
                 '.' | '?' | '!' | ':' | ';' | '…' => pause = pause.max(Pause::Stop),
                 ')' if bare.matches('(').count() >= bare.matches(')').count() => break,
@@ -113,9 +131,19 @@ impl<'t> Lexer<'t> {
         }
         self.quote = self.quote.and_then(|(c, left, from)| Some((c, left.checked_sub(1)?, from)));
         let before = self.words.len();
-        self.bare(bare, quoted);
+        let quotation = ended.filter(|_| here).map(|(closing, ..)| closing);
+        let dressed = dress::dressed(bare, quotation);
+        if dress::is_literal(bare, quotation) {
+            self.push(bare, dressed.clone(), Sort::Identifier, true);
+        } else {
+            self.bare(bare, quoted);
+        }
         for word in &mut self.words[before..] {
             (word.begins, self.begins) = (self.begins, false);
+            word.ticked = quoted && ticked;
+        }
+        if self.words.len() == before + 1 {
+            self.words[before].dressed = dressed;
         }
         if self.words.len() > before {
             let last = self.words.len() - 1;
@@ -143,16 +171,15 @@ impl<'t> Lexer<'t> {
     }
 
     /// A piece without a letter or a digit: an operator, or punctuation.
-    fn symbol(&mut self, chunk: &'t str) {
+    fn symbol(&mut self, chunk: &'t str, next: Option<&str>) {
         // `the ? operator`.
-        let named = self.words.last().is_some_and(|last| last.form == "the");
+        let named = self.words.last().is_some_and(|last| dress::names_operator(last, next));
         let quoted = named
             || chunk.chars().next().and_then(closing).is_some()
+            || chunk == "."
+            || (next.is_none() && dress::is_asked(chunk))
             || self.quote.is_some_and(|(closing, ..)| closing == '`');
-        let bare = chunk.trim_end_matches([',', ';']);
-        let unmarked = bare.trim_end_matches(['?', '.', ':', '!']);
-        let bare = if unmarked.ends_with(['"', '\'', '`', '”', '’']) { unmarked } else { bare };
-        let bare = bare.trim_matches(['"', '\'', '`', '“', '”', '‘', '’']);
+        let bare = dress::operator(chunk, next.is_none());
         let marks =
             ["-", "–", "—", "|", ":", "/", "•", "...", "…", "?", "!", ".", ",", ";", "(", ")"];
         if bare.is_empty()
@@ -177,6 +204,9 @@ impl<'t> Lexer<'t> {
             form,
             sort,
             literal,
+            ticked: false,
+            dressed: String::new(),
+            case: Case::of(text),
             capital,
             begins: false,
             pause: Pause::None,
@@ -219,11 +249,13 @@ impl<'t> Lexer<'t> {
         let long = form.chars().nth(1).is_some();
         let capitals = long && lower != "ok" && !self.shouted && !bare.contains(char::is_lowercase);
         // `AND` is the operator; `C` is not `c`.
-        let form = if !long && bare != "I" && bare != "A" && !words::is_function(form) {
-            bare.to_owned()
-        } else {
-            form.replace('\'', "")
+        let article = match bare {
+            "I" => true,
+            "A" => self.begins || self.shouted,
+            _ => words::is_function(form),
         };
+        let form =
+            if !long && (quoted || !article) { bare.to_owned() } else { form.replace('\'', "") };
         self.push(bare, form, Sort::Plain, quoted || capitals);
     }
 
@@ -234,9 +266,15 @@ impl<'t> Lexer<'t> {
             .find(|c: char| !matches!(c, '0'..='9' | '.' | ',' | '_'))
             .unwrap_or(number.len());
         let (number, unit) = number.split_at(end);
-        let lead = lead.trim_end_matches('-');
-        let number = number.replace([',', '_'], "");
-        if lead.is_empty() || lead == "v" || lead == "$" || lead == "~" {
+        // `utf-8`, but `-1` and `n-1`.
+        let lead = Some(lead.trim_end_matches('-'))
+            .filter(|name| name.chars().nth(1).is_some())
+            .unwrap_or(lead);
+        let number =
+            if is_grouped(number) { number.replace([',', '_'], "") } else { number.to_owned() };
+        if lead == "-" && unit.is_empty() {
+            self.push(bare, format!("-{number}"), Sort::Number, quoted);
+        } else if lead.is_empty() || lead == "v" {
             if unit.is_empty() || unit == ".x" || unit == "x" {
                 self.push(bare, number, Sort::Number, quoted);
             } else if matches!(unit, "st" | "nd" | "rd" | "th") {
@@ -266,19 +304,22 @@ impl<'t> Lexer<'t> {
     fn identifier(&mut self, bare: &'t str, quoted: bool) {
         let name = bare.strip_suffix("()").unwrap_or(bare);
         let name = name.strip_suffix("(s)").unwrap_or(name);
-        let name = name
-            .strip_prefix(['@', '.'])
-            .filter(|name| name.starts_with(char::is_alphabetic))
-            .unwrap_or(name);
+        let name = dress::decorator(name).unwrap_or(name);
         if name != bare && name.chars().all(char::is_alphanumeric) {
             self.bare(name, quoted);
-        } else if name.starts_with('-') {
-            // `-v` is not `-V`.
+        } else if dress::is_exact(name) {
             self.push(bare, name.into(), Sort::Identifier, quoted);
         } else {
             self.push(bare, name.to_lowercase(), Sort::Identifier, quoted);
         }
     }
+}
+
+/// Whether the commas of a number part its thousands.
+fn is_grouped(number: &str) -> bool {
+    let mut groups = number.split([',', '_']);
+    groups.next().is_some_and(|first| first.len() <= 3 || !number.contains(','))
+        && groups.all(|group| group.split('.').next().is_some_and(|group| group.len() == 3))
 }
 
 /// The parts of `read/write`, `key-value` and `a,b`, if all are plain words.
@@ -308,7 +349,7 @@ mod tests {
         check("UTF-8 utf8 sha-256", "utf8 utf8 sha256");
         check("python3.8 Python 3.8", "python 3.8 python 3.8");
         check("read/write key-value", "read write key value");
-        check("foo() @property foo.bar()", "foo property foo.bar");
+        check("foo() @property foo.bar()", "foo @property foo.bar");
         check("In Go, go on. Go: golang", "in golang go on golang golang");
         check("Node.js nodejs C++ cpp", "node node c++ c++");
         check("the dog's users'", "the dog users");

@@ -1,6 +1,7 @@
 //! From words to what they say: terms, and what kind of answer is asked for. Pure.
 
 use super::{
+    dress::Case,
     lex::{self, Pause, Sort, Word},
     stem::stem,
     words::{self, Phrase},
@@ -23,6 +24,8 @@ pub(super) struct Term<'t> {
     /// One form for all that mean the same.
     pub(super) form: String,
     pub(super) role: Role,
+    /// Its capitals, if they may mean something.
+    pub(super) case: Case,
     /// Which word of the text it is.
     pub(super) at: usize,
 }
@@ -54,12 +57,10 @@ pub(super) enum Kind {
     Word,
     /// `Map`, which is not `map`.
     Type,
-    /// `Map` where a sentence begins: who knows.
-    Initial,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Number,
         Self::Negation,
         Self::Opposite,
@@ -67,7 +68,6 @@ impl Kind {
         Self::Name,
         Self::Word,
         Self::Type,
-        Self::Initial,
     ];
 }
 
@@ -151,9 +151,15 @@ pub(super) fn agree(one: u16, other: u16) -> bool {
 /// What `text` says.
 pub(super) fn read(text: &str) -> Reading<'_> {
     let words = lex::words(text);
-    let cased = text.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase);
-    let mut reader = Reader { terms: Vec::new(), cues: 0, opening: true, at: 0 };
+    let cased = text.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase)
+        || text.contains('`');
+    let mut reader =
+        Reader { terms: Vec::new(), cues: 0, opening: true, at: 0, asker: false, ahead: false };
     while reader.at < words.len() {
+        let behind = reader.at.checked_sub(1).and_then(|at| words.get(at));
+        reader.asker = behind.is_some_and(|word| {
+            matches!(&*word.form, "i" | "we" | "you" | "one" | "people" | "to" | "should" | "can")
+        });
         reader.at += reader.next(&words[reader.at..]);
     }
     let mut reading = Reading { terms: reader.terms, purpose: purpose(reader.cues), cased };
@@ -215,6 +221,10 @@ struct Reader<'t> {
     opening: bool,
     /// How many words were read.
     at: usize,
+    /// Whether the word behind is of whoever asks: `I`, `to`.
+    asker: bool,
+    /// Whether the word ahead ends an operand.
+    ahead: bool,
 }
 
 impl<'t> Reader<'t> {
@@ -222,10 +232,20 @@ impl<'t> Reader<'t> {
     fn next(&mut self, words: &[Word<'t>]) -> usize {
         let first = &words[0];
         self.opening |= first.begins;
-        let taken = match longest(words, self.opening) {
+        self.ahead = words.get(1).is_some_and(|next| matches!(&*next.form, "and" | "or" | "in"));
+        let taken = match longest(words, self.opening).filter(|_| !is_versus(words)) {
             Some(phrase) => {
                 self.phrase(phrase, words);
                 phrase.words.len()
+            }
+            None if first.sort == Sort::Plain
+                && (is_versus(words) || self.says(first, words.get(1))) =>
+            {
+                let form = if first.form == "just" { "only" } else { &first.form };
+                let canonical = words::canonical(form);
+                let kind = self.kind(&canonical, form, Kind::Word);
+                self.content(first.text, &canonical, kind);
+                1
             }
             None => {
                 self.word(first);
@@ -240,8 +260,54 @@ impl<'t> Reader<'t> {
         taken
     }
 
+    /// Whether a word that is mostly left out says something here.
+    fn says(&self, word: &Word<'_>, next: Option<&Word<'_>>) -> bool {
+        let last = next.is_none() || word.pause == Pause::Stop;
+        let before = |words: &[&str]| next.is_some_and(|next| words.contains(&&*next.form));
+        let numbered = next.is_some_and(|next| {
+            next.sort == Sort::Number
+                || words::canonical(&next.form).starts_with(|c: char| c.is_ascii_digit())
+        });
+        match &*word.form {
+            // `exactly 3`; but `what exactly`.
+            "exactly" | "about" | "around" if numbered => true,
+            // `log in`; but `log in Go`.
+            "in" | "on" if last && self.is_after(&["log", "sign", "opt", "zoom", "check"]) => true,
+            // `retry once`; but `once it is done`.
+            "once" if last || before(&["per", "every", "each"]) => true,
+            "just" => before(&["the", "these", "those"]),
+            _ if self.opening => self.is_operand(word, last),
+            "hello" | "hi" | "hey" => true,
+            // `what does X need`; but `I need`.
+            "need" | "needs" | "have" | "has" | "use" | "uses" | "want" | "wants" if last => {
+                !self.asker
+            }
+            "was" | "were" => next.is_some_and(|next| next.form.ends_with("ing")),
+            "will" => self.terms.last().is_some_and(|term| matches!(term.role, Role::Content(_))),
+            _ => self.is_operand(word, last),
+        }
+    }
+
+    fn is_after(&self, words: &[&str]) -> bool {
+        self.terms.last().is_some_and(|term| words.contains(&&*term.form))
+    }
+
+    /// `let` in `let vs also`, and `is` in `the difference between is and ==`.
+    fn is_operand(&self, word: &Word<'_>, last: bool) -> bool {
+        is_minor(word) && self.joined() && (last || self.ahead)
+    }
+
+    /// Whether the word before holds operands together.
+    fn joined(&self) -> bool {
+        self.terms.last().is_some_and(|term| match term.role {
+            Role::Clause("or") => true,
+            Role::And | Role::Clause("between") => self.cues & (DIFFERENCE | WHEN | WHICH) != 0,
+            _ => false,
+        })
+    }
+
     fn push(&mut self, text: &'t str, form: impl Into<String>, role: Role) {
-        self.terms.push(Term { text, form: form.into(), role, at: self.at });
+        self.terms.push(Term { text, form: form.into(), role, case: Case::Unknown, at: self.at });
     }
 
     fn phrase(&mut self, phrase: &Phrase, words: &[Word<'t>]) {
@@ -267,15 +333,28 @@ impl<'t> Reader<'t> {
     }
 
     fn word(&mut self, word: &Word<'t>) {
+        let before = self.terms.len();
+        let is_type = word.sort == Sort::Plain && words::is_type(&word.form);
         match word.sort {
             Sort::Number => self.content(word.text, &words::canonical(&word.form), Kind::Number),
             Sort::Identifier => self.content(word.text, &word.form, Kind::Identifier),
-            Sort::Plain if word.capital && words::is_type(&word.form) => {
-                let kind = if word.begins { Kind::Initial } else { Kind::Type };
-                self.content(word.text, &words::canonical(&word.form), kind);
+            Sort::Plain if word.capital && is_type => {
+                self.content(word.text, &words::canonical(&word.form), Kind::Type);
             }
             Sort::Plain if word.literal => self.literal(word),
             Sort::Plain => self.plain(word.text, &word.form, word.capital && !word.begins),
+        }
+        let code = (word.sort == Sort::Identifier && !word.form.chars().all(char::is_alphanumeric))
+            || (word.ticked && word.form.chars().nth(1).is_some())
+            || is_type;
+        let case = match word.case {
+            _ if !code || words::name(&word.form).is_some() => Case::Unknown,
+            _ if word.begins && !word.ticked => Case::Unknown,
+            Case::Mixed if is_type && !word.ticked => Case::Capital,
+            case => case,
+        };
+        for term in &mut self.terms[before..] {
+            term.case = case;
         }
     }
 
@@ -326,6 +405,21 @@ fn longest(words: &[Word<'_>], opening: bool) -> Option<&'static Phrase> {
     let openers = if opening { words::openers_with(&first.form) } else { &[] };
     let phrases = words::phrases_with(&first.form).iter().chain(by_stem).chain(openers);
     phrases.filter(|phrase| matches(phrase, words)).max_by_key(|phrase| phrase.words.len())
+}
+
+/// Whether a word is mostly left out, or begins a clause.
+fn is_minor(word: &Word<'_>) -> bool {
+    words::is_function(&word.form) || words::preposition(&word.form).is_some()
+}
+
+/// `let` in `let vs also`; but not `on save in VS Code`.
+fn is_versus(words: &[Word<'_>]) -> bool {
+    let is = |at: usize, any: &[&str]| {
+        words.get(at).is_some_and(|word: &Word<'_>| any.contains(&&*word.form))
+    };
+    is(1, &["vs", "versus"])
+        && !is(2, &["code"])
+        && words.first().is_some_and(|word| word.sort == Sort::Plain && is_minor(word))
 }
 
 fn is_plain(word: &Word<'_>) -> bool {

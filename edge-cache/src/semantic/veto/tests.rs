@@ -7,7 +7,7 @@ fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn wording(text: &str) -> Wording {
+pub(super) fn wording(text: &str) -> Wording {
     Wording::of(text, &hash)
 }
 
@@ -428,7 +428,8 @@ fn words() -> impl Strategy<Value = String> {
     const WORDS: &str = "how do i what is the difference between and vs or why not doesn't can't list \
         dict Map map python in from to with, for Rust: 3.8 10GB two first `is` == --force foo() \
         when should which instead of without error fix use turn into python3 UTF-8 don't \"a b c d\" \
-        ? . , ' ` utf-8 node.js get rid of double quotes single if because";
+        ? . , ' ` :name name: \\b \\B \"0.1\" -1 '' \"\" save! foo .env @foo vs any let will need once \
+        utf-8 node.js get rid of double quotes single if because";
     let words: Vec<_> = WORDS.split(' ').collect();
     prop::collection::vec(prop::sample::select(words), 0..24).prop_map(|words| words.join(" "))
 }

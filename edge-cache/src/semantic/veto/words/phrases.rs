@@ -40,6 +40,8 @@ pub(super) const PHRASES: &str = "\
     i|we am|are wondering|interested > @please
     i|we wonder > @please
     i|we am|are trying|struggling > @please
+    i|we am|are having > @please
+    having trouble|problems|issues with|in > with
     i|we want|need|wish|have|try|would|d like|love|prefer to > @please
     i|we would|d like|love to > @please
     i|we would|d like|love > @please
@@ -108,6 +110,9 @@ pub(super) const PHRASES: &str = "\
     vs. > @difference @and
     in|under what|which case|cases|situation|situations|circumstances|scenarios > @when
     at what point > @when
+    let me|us > @please
+    what is an easy|easier way|method to|of|for > @how
+    simple|quick|easy|easier|simpler|easiest|simplest|better way|approach|method|example|examples|explanation|overview|question|summary|terms|words|intro > =2
     regular expression|expressions > regex
     reg ex > regex
     application programming interface > api
@@ -348,6 +353,8 @@ pub(super) const OPENERS: &str = "\
     write a|an|the|some > @how
     which > @which
     who > @who
-    is|are|was|were|does|do|did|has|have|had|will|would|am > @yesno
+    is|are|does|do|has|have|would|am > @yesno
+    was|were|did|had > @yesno in-the-past
+    will > @yesno in-the-future
     can|could|may|might > @possible
     should|must|shall > @should";

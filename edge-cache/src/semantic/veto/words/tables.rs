@@ -4,12 +4,11 @@
 pub(super) const FUNCTION: &str = "\
     a an the i you we he she it they me us him them my your our his its their mine yours this that \
     these those there here be is are was were been being am do does did doing done have has had \
-    having will would shall can could may might ought let and then too also very \
-    quite rather really just actually basically simply simple simpler simplest easy easily easier \
-    easiest quick quickly properly correctly exactly please some any such own able just \
+    will would shall can could may might ought and then very \
+    quite rather really just actually basically simply easily quickly properly correctly exactly please some any such own able just \
     so of use uses kindly ok okay hi hello hey thanks thank guys someone somebody something anybody anyone \
     which who whom whose about whether \
-    want wanted wants need needed needs as etc eg ie well going";
+    want wanted wants need needed needs etc eg ie well going";
 
 /// Prepositions that begin a clause, and its sort. Clauses of a sort may stand in any order.
 pub(super) const PREPOSITIONS: &str = "\
@@ -42,6 +41,7 @@ pub(super) const PREPOSITIONS: &str = "\
     around: around
     per: per
     or: or
+    as: as
     so: so-that";
 
 /// Negations. They count as words; apart from them only for the verdict's name.
@@ -367,7 +367,7 @@ pub(super) const CONTRACTIONS: &str = "\
     it's: it is
     he's: he is
     she's: she is
-    let's: let
+    let's: let us
     i'm: i am
     im: i am
     i've: i have
