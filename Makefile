@@ -39,5 +39,5 @@ bench: ## measure all suites beside their peers, into benches/results (SUITES="g
 
 soak: ## run the long tests (minutes), with their figures
 	@scripts/setup.sh test
-	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: endurance chaos:: floods:: under_load regions:: resuming hedging matrix overload typing must_miss leaks shared_cache
+	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked --test it -- --nocapture --test-threads 1 soak:: endurance chaos:: floods:: under_load regions:: resuming hedging matrix overload typing must_miss leaks shared_cache questions
 	NEARHOP_SOAK=1 $(FULL) cargo test --release --locked -p nearhop-geo

@@ -176,7 +176,7 @@ impl EdgeMetrics {
             ),
             l3_serves: metrics.gauges(
                 "nearhop_l3_serves",
-                "Whether a route of the semantic cache serves.",
+                "Whether a route of the semantic cache serves: 1; 0 where not, or not yet; -1 where it was wrong too often and is off.",
                 &["tenant", "model", "by"],
             ),
             l3_bytes: metrics.gauge("nearhop_l3_bytes", "Bytes held by the semantic cache."),

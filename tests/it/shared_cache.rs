@@ -9,7 +9,8 @@ use crate::support::{
     eventually,
     fake_pod::{Act, FakePod},
     now,
-    process::{Edge, key, say, soaking},
+    process::{Edge, has_models, key, say, soaking},
+    semantic::{Rig, commits},
 };
 
 const SECRET: &str = "a-secret-of-all-edges-0123";
@@ -18,19 +19,24 @@ const PATH: &str = "/v1/completions";
 /// One cluster at a time: six servers are enough for two cores.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-fn edge(pod: &FakePod, redis: &Redis, change: impl FnOnce(&mut Value)) -> Edge {
+/// The section of a cluster.
+fn section(redis: &Redis) -> Value {
     let nodes: Vec<String> =
         redis.nodes().iter().take(2).map(|(host, port)| format!("{host}:{port}")).collect();
+    let mut l2 = json!({
+        "nodes": nodes, "username": USER, "password": PASSWORD, "secret": SECRET,
+        // The machine of the tests is slow; what is asserted is never how fast.
+        "start_after": "500ms", "patience": "2s",
+    });
+    if let Some(ca) = redis.authority() {
+        l2["tls"] = json!({ "ca": ca });
+    }
+    l2
+}
+
+fn edge(pod: &FakePod, redis: &Redis, change: impl FnOnce(&mut Value)) -> Edge {
     Edge::with(&[pod.address], |config, _| {
-        let mut l2 = json!({
-            "nodes": nodes, "username": USER, "password": PASSWORD, "secret": SECRET,
-            // The machine of the tests is slow; what is asserted is never how fast.
-            "start_after": "500ms", "patience": "2s",
-        });
-        if let Some(ca) = redis.authority() {
-            l2["tls"] = json!({ "ca": ca });
-        }
-        config["edge"]["l2"] = l2;
+        config["edge"]["l2"] = section(redis);
         let keys = [key("dev", "dev", "nh-dev"), key("other", "other", "nh-other")];
         config["access"]["keys"] = json!(keys);
         change(config);
@@ -286,4 +292,105 @@ async fn no_request_fails_while_redis_does() {
         (source(&answer) == "l2").then_some(())
     })
     .await;
+}
+
+/// Questions that one edge had answered answer another's, through the region's tier; and what is purged
+/// at one is served by none.
+#[tokio::test]
+async fn edges_share_what_was_asked_alike_through_the_regions_tier() {
+    if !has_models() {
+        return;
+    }
+    let _turn = TURN.lock().await;
+    let Some(redis) = start_or_skip(secured()) else { return };
+    let Some(qdrant) = nearhop_test_qdrant::start_or_skip(nearhop_test_qdrant::Options::default())
+    else {
+        return;
+    };
+    let rig = || {
+        Rig::with(
+            |question| format!("This answers: {}", question.to_lowercase().contains("501")),
+            |config, _| {
+                config["edge"]["l2"] = section(&redis);
+                config["edge"]["l3"]["secret"] = json!(SECRET);
+                config["edge"]["l3"]["regional"] = json!({"url": qdrant.url()});
+            },
+        )
+    };
+    let (one, other) = (rig().ready().await, rig().ready().await);
+    for rig in [&one, &other] {
+        connected(&rig.edge).await;
+        rig.prove("dev").await;
+    }
+    // The tier may be late, which is no hit: until it was in time.
+    let mut asked = 500;
+    eventually("the other edge's answer serves", LIMIT, || {
+        asked += 1;
+        let (one, other) = (&one, &other);
+        async move {
+            one.teach("dev", &commits(asked)[0]).await;
+            let answer = other.ask("dev", &commits(asked)[1], &[]).await;
+            (answer.header("x-nearhop-source") == "l3").then_some(())
+        }
+    })
+    .await;
+    for key in ["ben", "other"] {
+        let answer = other.ask(key, &commits(asked)[2], &[]).await;
+        assert_ne!(answer.header("x-nearhop-source"), "l3", "{key}");
+    }
+    let held = String::from_utf8_lossy(&qdrant.dump().unwrap()).to_string();
+    assert!(
+        !held.contains("commits") && !held.contains("This answers"),
+        "nothing can be read there"
+    );
+
+    let purged = one.edge.order("/cache/purge", &json!({"tenant": "dev"})).await.json();
+    assert_eq!(purged["region"]["state"], "done", "{purged}");
+    eventually("the other edge has dropped them", LIMIT, || async {
+        // One is another tenant's.
+        (other.stats().await["entries"] == 1).then_some(())
+    })
+    .await;
+    let answer = other.ask("dev", &format!("{}?", commits(asked)[2]), &[]).await;
+    assert_ne!(answer.header("x-nearhop-source"), "l3");
+}
+
+/// Whatever becomes of the region's tier, requests are answered.
+#[tokio::test]
+async fn without_the_regions_tier_edges_go_on() {
+    if !has_models() {
+        return;
+    }
+    let _turn = TURN.lock().await;
+    let Some(redis) = start_or_skip(secured()) else { return };
+    let Some(qdrant) = nearhop_test_qdrant::start_or_skip(nearhop_test_qdrant::Options::default())
+    else {
+        return;
+    };
+    let rig = Rig::with(
+        |question| format!("This answers: {question}"),
+        |config, _| {
+            config["edge"]["l2"] = section(&redis);
+            config["edge"]["l3"]["secret"] = json!(SECRET);
+            config["edge"]["l3"]["regional"] = json!({"url": qdrant.url()});
+        },
+    );
+    let rig = rig.ready().await;
+    connected(&rig.edge).await;
+    rig.prove("dev").await;
+    let mut number = 700;
+    for fault in
+        [r#"{"hang": true}"#, r#"{"status": 500}"#, r#"{"garbage": true}"#, r#"{"close": true}"#]
+    {
+        qdrant.fault(fault).unwrap();
+        number += 1;
+        let answer = rig.ask("dev", &commits(number)[0], &[]).await;
+        assert_eq!((source(&answer), answer.status), ("origin", StatusCode::OK), "{fault}");
+    }
+    qdrant.kill().unwrap();
+    let answer = rig.ask("dev", &commits(number + 1)[0], &[]).await;
+    assert_eq!(source(&answer), "origin");
+    rig.teach("dev", &commits(800)[0]).await;
+    let own = rig.ask("dev", &commits(800)[1], &[]).await;
+    assert_eq!(source(&own), "l3", "what it holds itself serves on");
 }

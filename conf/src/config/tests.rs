@@ -1,3 +1,4 @@
+mod semantic;
 mod upstreams;
 
 use expect_test::{Expect, expect};

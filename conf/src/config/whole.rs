@@ -80,6 +80,10 @@ pub(super) fn check_embedder(root: &Section<'_>, l3: &L3, edge: &Edge) {
         let fix = "Add `edge.local` with that role, and the embedder to `origin.models`";
         root.problem("edge.l3.embedder", what, fix);
     }
+    if l3.regional.is_some() && edge.l2.is_none() {
+        let fix = "Add `edge.l2`: purges reach the other edges by its log";
+        root.problem("edge.l3.regional", "needs `edge.l2`", fix);
+    }
     if l3.bytes >= edge.l1.bytes {
         let what = format!(
             "is not under edge.l1.bytes, {} MiB, of which it is a part",

@@ -129,7 +129,7 @@ pub struct Models<'a> {
     pub embedder: &'a str,
 }
 
-/// Changes whenever what is written below does.
+/// Changes whenever what is written below, or what a wording is made of, does.
 const LAYOUT: &str = "nearhop semantic partition 1";
 
 impl Site {

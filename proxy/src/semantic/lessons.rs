@@ -191,8 +191,12 @@ impl Semantic {
                 let trial = route.trial(how);
                 let labels = [route.tenant.as_str(), route.model.as_str(), how.name()];
                 metrics.l3_bound.with_label_values(&labels).set(trial.bound());
-                let serves = served && trial.stage() == Stage::Proven;
-                metrics.l3_serves.with_label_values(&labels).set(i64::from(serves));
+                let serves = match trial.stage() {
+                    Stage::Off => -1,
+                    Stage::Proven => i64::from(served),
+                    Stage::Proving => 0,
+                };
+                metrics.l3_serves.with_label_values(&labels).set(serves);
             }
         }
     }
