@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use nearhop_edge_cache::{
     Around, Asked, Asker, Entry, Namer, Question, Validity,
     semantic::{
-        Age, Cache, Demand, How, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage,
+        Age, Arena, Cache, Demand, How, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage,
         Vector, Verdict,
     },
 };
@@ -27,6 +27,8 @@ use crate::support::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Of MiniLM.
+const DIMENSIONS: usize = 384;
 /// Questions of a replay.
 const ASKED: usize = 3000;
 /// Of them, those that only look like another.
@@ -197,7 +199,7 @@ fn replay(draws: &[Draw<'_>], vectors: &HashMap<String, Vec<f32>>, explore: f64)
     let cache = cache();
     let mut dice = fastrand::Rng::with_seed(7);
     let mut exact: HashMap<&str, &str> = HashMap::new();
-    let mut plain: Vec<(&[f32], &str)> = Vec::new();
+    let (mut plain, mut answers) = (Arena::new(DIMENSIONS), Vec::new());
     for (at, draw) in draws.iter().enumerate() {
         let now = SECOND * u32::try_from(at).unwrap();
         let repeated = exact.contains_key(draw.text);
@@ -210,17 +212,19 @@ fn replay(draws: &[Draw<'_>], vectors: &HashMap<String, Vec<f32>>, explore: f64)
         }
         let Some((site, asked, question)) = site(&cache, draw.text) else { continue };
         let values = &vectors[&site.text];
+        let vector = Vector::new(values, DIMENSIONS).unwrap();
         // Plain similarity over the same questions.
-        let dot = |other: &[f32]| values.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();
-        let nearest = plain.iter().map(|(vector, answer)| (dot(vector), answer));
-        match nearest.max_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((similarity, answer)) if similarity >= 0.95 => {
-                figures.cosine.count(**answer == draw.answer);
+        match plain.nearest(&vector, 1).first() {
+            Some((at, similarity)) if *similarity >= 0.95 => {
+                let answer: &String = answers[usize::try_from(*at).unwrap()];
+                figures.cosine.count(*answer == draw.answer);
             }
-            _ => plain.push((values, &draw.answer)),
+            _ => {
+                plain.insert(answers.len() as u64, &vector).unwrap();
+                answers.push(&draw.answer);
+            }
         }
         // Ours.
-        let vector = Vector::new(values, values.len()).unwrap();
         let policy = cache.settings().policy;
         let (candidate, serves) = match cache.exact(&site, Age::Fresh, now) {
             Some(found) => (Some((found.id, 1.0)), Some(How::Exact)),

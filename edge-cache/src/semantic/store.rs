@@ -253,7 +253,7 @@ impl Store {
         let arena = self.arenas.get_mut(&kept.partition).expect("what is kept lies in an arena");
         let dimensions = arena.dimensions();
         arena.remove(id);
-        if arena.len() == 0 {
+        if arena.is_empty() {
             self.arenas.remove(&kept.partition);
         }
         if self.places.get(&kept.place) == Some(&id) {

@@ -35,7 +35,8 @@ fn whatever_could_change_the_answer_is_in_the_partition() {
         let turn = |(role, content): &(&str, &str)| json!({ "role": role, "content": content });
         Value::Array(turns.iter().chain(&[("user", UNDO)]).map(turn).collect())
     };
-    let changes: Vec<Box<dyn Fn(&mut Value)>> = vec![
+    type Change = Box<dyn Fn(&mut Value)>;
+    let changes: Vec<Change> = vec![
         Box::new(|body| body["max_tokens"] = json!(9)),
         Box::new(|body| body["temperature"] = json!(0.5)),
         Box::new(|body| body["top_p"] = json!(0.5)),
