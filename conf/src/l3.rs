@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     ByteSize, Secret, defaults,
     reader::{Section, flatten, read_given, read_secret},
@@ -18,7 +20,7 @@ pub struct L3 {
     pub floor: f64,
     /// From here on questions are taken to be alike without evidence of their own, `floor` to 1.
     pub sure: f64,
-    /// The most of its answers that may be wrong, over 0 to 0.5.
+    /// The most of its answers that may be wrong, 0.006 to 0.25.
     pub wrong: f64,
     /// Judged answers before a route may serve.
     pub judged: usize,
@@ -55,7 +57,7 @@ pub struct L3 {
 pub struct L3Route {
     /// The tenant; every one where not given.
     pub tenant: Option<String>,
-    /// The model's name; every one where not given.
+    /// The model's name or alias; every one where not given.
     pub model: Option<String>,
     /// What is done with them.
     pub mode: L3Mode,
@@ -136,8 +138,9 @@ impl L3 {
             section.problem("sure", "is not within `floor` and 1", "0.97 suits most embedders");
         }
         let wrong = section.or("wrong", defaults::L3_WRONG);
-        if !(wrong > 0.0 && wrong <= 0.5) {
-            section.problem("wrong", "is not over 0 and up to 0.5", "0.02 is one in fifty");
+        if !(0.006..=0.25).contains(&wrong) {
+            let fix = "0.02 is one in fifty; less than 0.006 can never be shown";
+            section.problem("wrong", "is not within 0.006 and 0.25", fix);
         }
         let judged = number(&mut section, "judged", defaults::L3_JUDGED);
         if !(20..=10_000).contains(&judged) {
@@ -150,6 +153,13 @@ impl L3 {
         }
         let scope = section.or("scope", L3Scope::User);
         let bytes = section.or("bytes", defaults::L3_BYTES);
+        if bytes < ByteSize::mib(1) {
+            section.problem(
+                "bytes",
+                "is under 1MiB",
+                "Some kilobytes an answer: 152MiB is the default",
+            );
+        }
         let quarter = ByteSize(bytes.0 / 4);
         let tenant_bytes = section.or("tenant_bytes", quarter);
         if tenant_bytes > bytes {
@@ -175,8 +185,8 @@ impl L3 {
         let secret = read_secret(&mut section, "secret", "secret_file");
         let regional = section.has("regional");
         let regional = regional.then(|| L3Regional::from_section(section.section("regional")));
-        let leaves = section.has("snapshot") || section.has("regional");
-        if leaves && !section.has("secret") && !section.has("secret_file") {
+        let leaves = snapshot.is_some() || regional.is_some();
+        if leaves && secret.is_none() {
             let fix = "Add one with `openssl rand -hex 32`, the same on every edge of this region";
             section.problem("secret", "is missing: what leaves the process is sealed with it", fix);
         }
@@ -208,16 +218,20 @@ impl L3 {
 impl L3Route {
     fn from_section(mut section: Section<'_>) -> Option<Self> {
         let (tenant, model) = (section.optional("tenant"), section.optional("model"));
-        let mode = section.required("mode");
+        // YAML reads a bare `off` as false.
+        let mode = match section.peek("mode") {
+            Some(Value::Bool(false)) => section.optional::<bool>("mode").map(|_| L3Mode::Off),
+            _ => section.required("mode"),
+        };
         section.finish();
         Some(Self { tenant, model, mode: mode? })
     }
 
-    /// Whether it is the route of a tenant's requests for a model.
+    /// Whether it is the route of a tenant's requests for a model, which has these names.
     #[must_use]
-    pub fn is_of(&self, tenant: &str, model: &str) -> bool {
-        let fits = |own: &Option<String>, name| own.as_deref().is_none_or(|own| own == name);
-        fits(&self.tenant, tenant) && fits(&self.model, model)
+    pub fn is_of<'a>(&self, tenant: &str, mut names: impl Iterator<Item = &'a str>) -> bool {
+        self.tenant.as_deref().is_none_or(|own| own == tenant)
+            && self.model.as_deref().is_none_or(|own| names.any(|name| name == own))
     }
 }
 
@@ -244,7 +258,7 @@ impl L3Regional {
         let api_key = read_given(&mut section, "api_key", "api_key_file");
         let collection = section.or("collection", "nearhop".to_owned());
         let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !(1..=64).contains(&collection.len()) || !collection.chars().all(letters) {
+        if !(1..=48).contains(&collection.len()) || !collection.chars().all(letters) {
             let fix = "Write letters, digits, - and _, such as nearhop";
             section.problem("collection", "is no collection's name", fix);
         }

@@ -22,7 +22,6 @@
 //! Absent on purpose: what an entry is, when it is fresh, and reading from replicas, which may answer with
 //! what was purged.
 
-mod breaker;
 mod connect;
 mod entries;
 mod keeper;

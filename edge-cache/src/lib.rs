@@ -11,6 +11,7 @@
 
 pub mod admission;
 pub mod audit;
+mod breaker;
 pub mod cluster;
 mod digest;
 mod entry;

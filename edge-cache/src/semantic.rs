@@ -21,6 +21,7 @@ mod cache;
 mod evidence;
 mod question;
 pub mod regional;
+mod routes;
 mod same;
 mod secret;
 mod site;
@@ -28,16 +29,18 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
+mod travel;
 mod trial;
 mod vector;
 mod verdict;
 mod veto;
 
 pub use arena::Arena;
-pub use cache::{Age, Answered, Cache, Held, How, Near, Route, Seen, Settings, Unkept};
+pub use cache::{Age, Answered, Cache, Held, Judged, Near, Seen, Settings, Unkept};
 pub use evidence::Evidence;
 pub use question::Unsuited;
-pub use same::say_the_same;
+pub use routes::{How, Route};
+pub use same::{Same, say_the_same};
 pub use site::{Models, NoSite, Partition, Secrets, Sharing, Site};
 pub use snapshot::Loaded;
 pub use store::{Full, Room};

@@ -94,6 +94,8 @@ struct State {
     resumed: u32,
     end: Option<End>,
     readers: usize,
+    /// Whether anybody came who did not begin it.
+    joined: bool,
 }
 
 impl Flight {
@@ -146,6 +148,7 @@ impl Flight {
             return None;
         }
         state.readers += 1;
+        state.joined = true;
         drop(state);
         Some(self.reader(typed, Some(rule)))
     }
@@ -168,6 +171,11 @@ impl Flight {
     /// Readers that wait.
     pub(crate) fn readers(&self) -> usize {
         self.state().readers
+    }
+
+    /// Whether anybody has ever joined it: what its leader may know, they may not.
+    pub(crate) fn was_joined(&self) -> bool {
+        self.state().joined
     }
 
     /// The answer begins.

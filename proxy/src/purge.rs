@@ -132,7 +132,10 @@ pub(crate) struct Swept {
 pub(crate) async fn sweep(shared: &Arc<Shared>) -> Swept {
     let shared = Arc::clone(shared);
     let swept = tokio::task::spawn_blocking(move || {
-        let semantic = shared.l3.as_ref().map_or(0, Semantic::sweep);
+        let semantic = shared.l3.as_ref().map_or(0, Semantic::purge);
+        if let Some(semantic) = &shared.l3 {
+            semantic.show(&shared);
+        }
         Swept { l1: shared.l1.sweep(clock::since_epoch()), l3: semantic }
     });
     swept.await.unwrap_or_default()

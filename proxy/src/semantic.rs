@@ -23,19 +23,19 @@ use nearhop_conf::{L3, L3Mode, L3Scope};
 use nearhop_edge_cache::{
     Tags, Validity,
     semantic::{
-        Age, Answered, Cache, Demand, How, Models, NoSite, Policy, Refused, Room, Secrets,
+        Age, Answered, Cache, Demand, How, Models, NoSite, Policy, Refused, Room, Route, Secrets,
         Settings, Sharing, Site, Stage, Vector, Verdict,
     },
 };
 use nearhop_routing::Level;
-use nearhop_wire::Kind;
+use nearhop_wire::{Kind, ModelReport};
 use tokio::sync::mpsc;
 
 use self::{embedder::Embedder, region::Region};
 pub(crate) use self::{
     explain::{explain, mode_name, trial},
     keeping::keep,
-    lessons::{Lesson, learn, teach},
+    lessons::{Lesson, Said, learn, teach},
     region::purge as purge_region,
 };
 use crate::{
@@ -90,11 +90,6 @@ impl Semantic {
         Ok((Self { settings, cache, embedder, region, lessons, retired }, taught))
     }
 
-    /// What is done with a request.
-    fn mode(&self, shared: &Shared, admitted: &Admitted) -> L3Mode {
-        mode(shared, &admitted.head.caller.tenant, &admitted.model.name)
-    }
-
     /// Where a request belongs.
     fn site(&self, admitted: &Admitted, tags: Tags) -> Result<Site, NoPlace> {
         let embedder = self.embedder.fingerprint().ok_or(NoPlace::NoEmbedder)?;
@@ -105,10 +100,22 @@ impl Semantic {
 }
 
 /// What is done with a tenant's requests for a model, as the configuration is now.
-pub(crate) fn mode(shared: &Shared, tenant: &str, model: &str) -> L3Mode {
+pub(crate) fn mode(shared: &Shared, tenant: &str, model: &ModelReport) -> L3Mode {
     let live = shared.live.load();
-    let route = live.l3_routes.iter().find(|route| route.is_of(tenant, model));
+    let names = || std::iter::once(&model.name).chain(&model.aliases).map(String::as_str);
+    let route = live.l3_routes.iter().find(|route| route.is_of(tenant, names()));
     route.map_or(L3Mode::Off, |route| route.mode)
+}
+
+/// The same of a request.
+fn mode_of(shared: &Shared, admitted: &Admitted) -> L3Mode {
+    mode(shared, &admitted.head.caller.tenant, &admitted.model)
+}
+
+/// The same of a route, by its model's name; nothing is done where nobody serves it any more.
+pub(crate) fn mode_of_route(shared: &Shared, route: &Route) -> L3Mode {
+    let model = shared.upstreams.model(Some(route.model_name()));
+    model.map_or(L3Mode::Off, |model| mode(shared, &route.tenant, &model))
 }
 
 /// Why a request has no place in the tier.
@@ -151,21 +158,24 @@ fn cache_settings(settings: &L3) -> Settings {
             owner_writes: settings.user_writes,
         },
         ttl: settings.ttl,
+        judge: judge::name(&settings.judge),
     }
 }
 
-/// An earlier answer that serves a request that misses, where there is one.
+/// An earlier answer that serves a request that misses, where there is one. Where it was embedded for
+/// that, `vector` is its question's.
 pub(crate) async fn look(
     shared: &Shared,
     admitted: &Admitted,
     ticket: &Ticket,
+    vector: &mut Option<Vector>,
 ) -> Option<(Answered, How)> {
     let semantic = shared.l3.as_ref()?;
     let (tags, _) = ticket.semantic().filter(|_| ticket.is_miss())?;
-    if admitted.kind != Kind::Chat || semantic.mode(shared, admitted) == L3Mode::Off {
+    if mode_of(shared, admitted) == L3Mode::Off {
         return None;
     }
-    let found = semantic.find(shared, admitted, tags).await;
+    let found = semantic.find(shared, (admitted, tags), vector).await;
     let result = match &found {
         Ok((_, how)) => how.name(),
         Err(why) => why,
@@ -178,10 +188,10 @@ impl Semantic {
     async fn find(
         &self,
         shared: &Shared,
-        admitted: &Admitted,
-        tags: Tags,
+        (admitted, tags): (&Admitted, Tags),
+        embedded: &mut Option<Vector>,
     ) -> Result<(Answered, How), &'static str> {
-        if self.mode(shared, admitted) == L3Mode::Shadow {
+        if mode_of(shared, admitted) == L3Mode::Shadow {
             return Err("shadow");
         }
         if shared.level() >= Level::L1 {
@@ -195,12 +205,14 @@ impl Semantic {
         let policy = self.cache.settings().policy.raised(admitted.head.similarity);
         let now = clock::since_epoch();
         let found = match self.cache.exact(&site, Age::Fresh, now) {
-            // What serves questions that mean the same serves the same question.
-            Some(answered) if exact != Stage::Off => (answered, How::Exact),
-            _ if similar != Stage::Proven => return Err(similar.name()),
-            _ => {
-                let vector = self.embedder.question(&site.text).await?;
-                let answered = self.near(&site, &vector, policy).await?;
+            Some(answered) if exact == Stage::Proven => (answered, How::Exact),
+            // Near it lies nothing nearer than itself.
+            Some(_) => return Err(exact.name()),
+            None if similar != Stage::Proven => return Err(similar.name()),
+            None if policy.floor >= 1.0 => return Err(Refused::Far.name()),
+            None => {
+                let vector = embedded.insert(self.embedder.question(&site).await?);
+                let answered = self.near(&site, vector, policy).await?;
                 (answered, How::Similar)
             }
         };
@@ -234,12 +246,13 @@ impl Semantic {
         let site = self.site(admitted, tags).ok()?;
         let is_off = |how| self.cache.stage(&site, how) == Stage::Off;
         let now = clock::since_epoch();
-        match self.cache.exact(&site, Age::Any, now) {
-            Some(answered) if !is_off(How::Exact) => return Some((answered, How::Exact)),
-            _ if is_off(How::Similar) => return None,
-            _ => {}
+        if let Some(answered) = self.cache.exact(&site, Age::Any, now) {
+            return (!is_off(How::Exact)).then_some((answered, How::Exact));
         }
-        let vector = self.embedder.question(&site.text).await.ok()?;
+        if is_off(How::Similar) {
+            return None;
+        }
+        let vector = self.embedder.question(&site).await.ok()?;
         let policy = self.cache.settings().policy.raised(admitted.head.similarity);
         let policy = Policy { sure: policy.floor, ..policy };
         let near = self.cache.near(&site, &vector, (policy, Age::Any), now);
@@ -255,7 +268,7 @@ pub(crate) async fn similar(
     tags: Tags,
 ) -> Option<(Answered, How)> {
     let semantic = shared.l3.as_ref()?;
-    if admitted.kind != Kind::Chat || semantic.mode(shared, admitted) != L3Mode::Serve {
+    if admitted.kind != Kind::Chat || mode_of(shared, admitted) != L3Mode::Serve {
         return None;
     }
     let found = semantic.similar(admitted, tags).await;

@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use nearhop_edge_cache::{
     Around, Asked, Asker, Entry, Namer, Question, Validity,
     semantic::{
-        Age, Arena, Cache, Demand, How, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage,
-        Vector, Verdict,
+        Age, Arena, Cache, Demand, How, Judged, Models, Policy, Room, Secrets, Settings, Sharing,
+        Site, Stage, Vector, Verdict,
     },
 };
 use nearhop_wire::{
@@ -189,6 +189,7 @@ fn cache() -> Cache {
             owner_writes: 100_000,
         },
         ttl: 86_400 * SECOND,
+        judge: 0,
     };
     Cache::new(settings, Secrets::of(b"replay"), Arc::new(Validity::new(3600 * SECOND)))
 }
@@ -249,7 +250,8 @@ fn replay(draws: &[Draw<'_>], vectors: &HashMap<String, Vec<f32>>, explore: f64)
         }
         // The model answers, and that is learned.
         if let Some(candidate) = candidate {
-            let stage = cache.judged((&site, ("t", "m@1")), candidate, (right, serves));
+            let judged = Judged { right, equal: right, of: serves };
+            let stage = cache.judged((&site, ("t", "m@1")), candidate, judged, now);
             if stage == Some(Stage::Proven) {
                 figures.proven_after.get_or_insert(at + 1);
             }

@@ -9,7 +9,7 @@ use crate::support::{
     eventually,
     fake_pod::Act,
     process::{Edge, alive, has_models, signal},
-    semantic::{Rig, body, commits, source},
+    semantic::{Rig, body, commits, politely, source},
 };
 
 fn answer(question: &str) -> String {
@@ -185,16 +185,20 @@ async fn whatever_becomes_of_the_embedder_requests_are_answered() {
     .await;
     assert!(alive(again));
     // The same question needs none.
-    eventually("lessons are learned again", LIMIT, || async {
-        let before = rig.stats().await["entries"].clone();
-        rig.teach("dev", &commits(730)[0]).await;
-        (rig.stats().await["entries"] != before).then_some(())
+    let mut number = 730;
+    eventually("lessons are learned again", LIMIT, || {
+        number += 1;
+        let rig = &rig;
+        async move {
+            let before = rig.stats().await["entries"].clone();
+            rig.teach("dev", &commits(number)[0]).await;
+            (rig.stats().await["entries"] != before).then_some(())
+        }
     })
     .await;
+    rig.prove_exact("dev").await;
     signal(again, "STOP");
-    let same = rig
-        .ask("dev", &format!("Hello, {} please", commits(730)[0].trim_end_matches('?')), &[])
-        .await;
+    let same = rig.ask("dev", &politely(number), &[]).await;
     assert_eq!(source(&same), "l3", "{}", rig.stats().await);
     signal(again, "CONT");
 }
@@ -298,8 +302,65 @@ async fn an_owner_is_told_what_is_near_and_which_word_speaks_against_it() {
     assert_eq!((&first["veto"], &first["lacks"]), (&json!("numbers"), &json!(["502"])), "{other}");
     let nobody = explain("ben", commits(501)[1].clone()).await;
     assert_eq!(nobody["neighbours"], json!([]), "{nobody}");
+    let proving = explain("anna", politely(501)).await;
+    assert_eq!(proving["verdict"], "the same question was answered, but the route is proving");
     let no_question = explain("anna", "What does it print now?".to_owned()).await;
     assert_eq!(no_question["verdict"], "volatile", "{no_question}");
+}
+
+#[tokio::test]
+async fn the_same_question_and_one_alike_prove_themselves_apart() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.prove("dev").await;
+    rig.teach("dev", &commits(501)[0]).await;
+    assert_eq!(source(&rig.ask("dev", &commits(501)[1], &[]).await), "l3");
+    assert_eq!(source(&rig.ask("dev", &politely(501), &[]).await), "origin", "not proven yet");
+    rig.prove_exact("dev").await;
+    rig.teach("dev", &commits(502)[0]).await;
+    assert_eq!(source(&rig.ask("dev", &politely(502), &[]).await), "l3");
+}
+
+#[tokio::test]
+async fn what_is_forced_or_asked_over_and_over_proves_nothing() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |_| {}).ready().await;
+    rig.teach("dev", &commits(501)[0]).await;
+    for _ in 0..40 {
+        let forced = rig.ask("dev", &commits(501)[1], &[("cache-control", "no-cache")]).await;
+        assert_eq!(forced.status, 200);
+    }
+    eventually("all is learned", LIMIT, || async {
+        let judged = rig.edge.metric("nearhop_l3_judged_total").await;
+        (judged >= 35.0).then_some(())
+    })
+    .await;
+    assert_eq!(rig.stats().await["routes"], json!([]), "no route was shown anything");
+}
+
+/// With a judge, what looks alike is left to it; and what it is asked is not learned from.
+#[tokio::test]
+async fn a_judge_decides_where_texts_differ() {
+    if !has_models() {
+        return;
+    }
+    let says = |question: &str| match question.starts_with('{') {
+        true => "NO".to_owned(),
+        false => {
+            format!("{} {}", answer(question), "Mind what you do. ".repeat(20 + question.len() % 2))
+        }
+    };
+    let rig = Rig::start(says, |l3| l3["judge"] = json!({"model": "fake"})).ready().await;
+    rig.teach("dev", &commits(501)[0]).await;
+    rig.teach("dev", &commits(501)[1]).await;
+    let judged =
+        "nearhop_l3_judged_total{by=\"similar\",model=\"fake@1\",result=\"wrong\",tenant=\"dev\"}";
+    assert_eq!(rig.edge.metric(judged).await, 1.0);
+    assert_eq!(rig.stats().await["entries"], 2, "what the judge was asked is not kept");
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use redis::{Pipeline, Value, cmd};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Cluster, Inner, breaker::Outcome, connect::Link, entries::bytes, node::Asked,
-    route::unexpected, settings::Trouble, topology::Address,
+    Cluster, Inner, connect::Link, entries::bytes, node::Asked, route::unexpected,
+    settings::Trouble, topology::Address,
 };
+use crate::breaker::Outcome;
 
 /// Older records go, a few more than these stay.
 const RECORDS: usize = 65_536;

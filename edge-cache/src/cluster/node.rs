@@ -10,11 +10,11 @@ use tokio::{
 };
 
 use super::{
-    breaker::{Breaker, Outcome, Verdict},
     connect::{Link, Login},
     settings::Trouble,
     topology::Address,
 };
+use crate::breaker::{Breaker, Outcome, Verdict};
 
 /// So many calls wait for one node at a time. What an abandoned call sent still waits in the connection,
 /// but after three of those the breaker is open.

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::{
     Inner,
-    breaker::Outcome,
     node::Node,
     settings::{Trouble, bounded},
     slot::slot,
     topology::Address,
 };
+use crate::breaker::Outcome;
 
 /// So often may a call be sent elsewhere; a slot that moved is found with one.
 const REDIRECTS: usize = 2;

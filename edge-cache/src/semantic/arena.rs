@@ -1,42 +1,33 @@
 //! Vectors of one partition, and which of them are nearest to another.
 //!
-//! A flat scan: first all rows by one bit a value, then the few best of them by their values in 8
-//! bits. A hundred thousand rows of 384 dimensions take some 0.4 ms, and a row that was removed is
-//! gone. Rejected: a graph of neighbours, which takes as long for so many, twice the memory, a
-//! hundred times as long to fill, and misses some of the nearest. Deliberately absent: expiry,
-//! tenants and limits. An arena is of one tenant, and who owns it removes rows.
-//!
-//! Rows lie in segments of a thousand, so that growing copies little and needs no second arena
-//! while it does. The last row takes the place of one that is removed.
-
-use std::collections::HashMap;
-
-use self::{
-    codes::Pattern,
-    segment::{SEGMENT_ROWS, Segment},
-    shortlist::{Shortlist, Sizes},
-};
-use super::{NotAVector, Vector};
+//! Most partitions have a few rows, which lie in a list and are all compared; one that grows is
+//! scanned ([`flat`]). No graph of neighbours: that is faster only for millions, forgets rows badly, and
+//! misses some of the nearest. Deliberately absent: expiry, tenants and limits. An arena is of one
+//! partition, and who owns it removes rows.
 
 mod codes;
+mod flat;
 mod segment;
 mod shortlist;
 
-/// So few are all compared by their values: that is as fast, and exact.
-const ALL_COMPARED: usize = 256;
-/// Of more, these many are: those whose signs differ in the fewest places.
-const COMPARED: usize = 64;
-/// And equals of the last of them up to here: duplicates are equals.
-const COMPARED_MOST: usize = 256;
-/// Rows that an arena grows by, at least.
-const STEP_MIN: usize = 8;
+use self::flat::Flat;
+use super::{NotAVector, Vector};
 
 /// A flat index of vectors of the same dimensions. Ids are the caller's.
 pub struct Arena {
     dimensions: usize,
-    segments: Vec<Segment>,
-    rows: HashMap<u64, u32>,
+    rows: Rows,
 }
+
+enum Rows {
+    Few(Vec<(u64, Vector)>),
+    Many(Flat),
+}
+
+/// More rows than that are scanned by their signs first.
+const FEW_MAX: usize = 256;
+/// A row's own bytes in the list, its two allocations counted.
+const FEW_BYTES: usize = size_of::<(u64, Vector)>() + 32;
 
 impl std::fmt::Debug for Arena {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,8 +38,8 @@ impl std::fmt::Debug for Arena {
 impl Arena {
     /// An empty one.
     #[must_use]
-    pub fn new(dimensions: usize) -> Self {
-        Self { dimensions, segments: Vec::new(), rows: HashMap::new() }
+    pub const fn new(dimensions: usize) -> Self {
+        Self { dimensions, rows: Rows::Few(Vec::new()) }
     }
 
     /// Adds a row, or replaces the one with this id.
@@ -60,46 +51,61 @@ impl Arena {
             let (expected, got) = (self.dimensions, vector.dimensions());
             return Err(NotAVector::Dimensions { expected, got });
         }
-        let (row, step) = (number(self.len()), self.step());
-        let known = *self.rows.entry(id).or_insert(row);
-        if known != row {
-            let (segment, row) = place(known);
-            self.segments[segment].set(row, id, vector);
-            return Ok(());
+        match &mut self.rows {
+            Rows::Many(flat) => return flat.insert(id, vector),
+            Rows::Few(rows) => match rows.iter().position(|(known, _)| *known == id) {
+                Some(at) => rows[at].1 = vector.clone(),
+                None if rows.len() < FEW_MAX => {
+                    if rows.len() == rows.capacity() {
+                        rows.reserve_exact((rows.len() / 4).max(1));
+                    }
+                    rows.push((id, vector.clone()));
+                }
+                None => {
+                    let mut flat = Flat::new(self.dimensions);
+                    for (id, vector) in rows.drain(..) {
+                        flat.insert(id, &vector)?;
+                    }
+                    flat.insert(id, vector)?;
+                    self.rows = Rows::Many(flat);
+                }
+            },
         }
-        if self.segments.last().is_none_or(Segment::is_full) {
-            self.segments.push(Segment::new(self.dimensions));
-        }
-        let last = self.segments.last_mut().expect("one that is not full is there");
-        last.push(id, vector, step);
         Ok(())
     }
 
     /// Removes a row; whether there was one.
     pub fn remove(&mut self, id: u64) -> bool {
-        let Some(row) = self.rows.remove(&id) else { return false };
-        let step = self.step();
-        let last = self.segments.last_mut().expect("a row lies in a segment");
-        let (moved, vector) = last.pop(step).expect("no segment is empty");
-        if last.is_empty() {
-            self.segments.pop();
+        match &mut self.rows {
+            Rows::Few(rows) => {
+                let Some(at) = rows.iter().position(|(known, _)| *known == id) else {
+                    return false;
+                };
+                rows.swap_remove(at);
+                if rows.capacity() / 2 > rows.len() {
+                    rows.shrink_to_fit();
+                }
+                true
+            }
+            Rows::Many(flat) => {
+                let removed = flat.remove(id);
+                if flat.len() < FEW_MAX / 2 {
+                    self.rows = Rows::Few(flat.rows().collect());
+                }
+                removed
+            }
         }
-        if moved != id {
-            self.rows.insert(moved, row);
-            let (segment, row) = place(row);
-            self.segments[segment].set(row, moved, &vector);
-        }
-        if self.rows.capacity() / 4 > self.rows.len() + STEP_MIN {
-            self.rows.shrink_to(self.rows.len() * 2);
-        }
-        true
     }
 
     /// The vector of a row.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Vector> {
-        let (segment, row) = place(*self.rows.get(&id)?);
-        Some(self.segments[segment].vector(row))
+        match &self.rows {
+            Rows::Few(rows) => {
+                rows.iter().find(|(known, _)| *known == id).map(|(_, vector)| vector.clone())
+            }
+            Rows::Many(flat) => flat.get(id),
+        }
     }
 
     /// The most similar rows, the best first; of equals that with the smaller id.
@@ -108,12 +114,12 @@ impl Arena {
         if query.dimensions() != self.dimensions || count == 0 {
             return Vec::new();
         }
-        let mut scored: Vec<_> = if self.len() < ALL_COMPARED {
-            self.segments.iter().flat_map(|segment| segment.all_scored(query)).collect()
-        } else {
-            let score = |(segment, row): (usize, usize)| self.segments[segment].scored(row, query);
-            self.shortlist(query, count).rows().map(place).map(score).collect()
+        let rows = match &self.rows {
+            Rows::Few(rows) => rows,
+            Rows::Many(flat) => return flat.nearest(query, count),
         };
+        let mut scored: Vec<_> =
+            rows.iter().map(|(id, vector)| (*id, query.similarity(vector))).collect();
         scored.sort_unstable_by(|(a, near_a), (b, near_b)| {
             near_b.total_cmp(near_a).then_with(|| a.cmp(b))
         });
@@ -121,77 +127,40 @@ impl Arena {
         scored
     }
 
-    /// The rows whose signs differ in the fewest places.
-    fn shortlist(&self, query: &Vector, count: usize) -> Shortlist {
-        let wanted = count.clamp(COMPARED, self.len());
-        let sizes = Sizes { wanted, most: COMPARED_MOST.max(wanted) };
-        let largest = i16::try_from(self.dimensions).expect("vectors have fewer dimensions");
-        let mut list = Shortlist::new(largest, sizes);
-        let pattern = Pattern::of(query.signs());
-        for (segment, first) in self.segments.iter().zip((0..).step_by(SEGMENT_ROWS)) {
-            for (start, rows, distances) in segment.distances(&pattern) {
-                // Of most blocks no row is of interest, which one comparison of them all tells.
-                if smallest(&distances) > list.limit() {
-                    continue;
-                }
-                let rows = (first + number(start)..).zip(&distances[..rows]);
-                for (row, distance) in rows {
-                    if *distance <= list.limit() {
-                        list.take(*distance, row);
-                    }
-                }
-            }
-        }
-        list
-    }
-
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        match &self.rows {
+            Rows::Few(rows) => rows.len(),
+            Rows::Many(flat) => flat.len(),
+        }
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
     /// Values of each vector.
     #[must_use]
-    pub fn dimensions(&self) -> usize {
+    pub const fn dimensions(&self) -> usize {
         self.dimensions
     }
 
     /// Bytes of memory it holds, used or kept for rows to come.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let segments: usize = self.segments.iter().map(Segment::bytes).sum();
-        let table = self.segments.capacity() * size_of::<Segment>();
-        // Seven of eight places of a hash table are used at most, each with a byte of its own.
-        let places = (self.rows.capacity() * 8 / 7).next_power_of_two();
-        let rows =
-            if self.rows.capacity() == 0 { 0 } else { places * (size_of::<(u64, u32)>() + 1) };
-        size_of::<Self>() + segments + table + rows
+        size_of::<Self>()
+            + match &self.rows {
+                Rows::Few(rows) => {
+                    let values = self.dimensions + self.dimensions.div_ceil(64) * 8;
+                    rows.capacity() * size_of::<(u64, Vector)>()
+                        + rows.len() * (FEW_BYTES - size_of::<(u64, Vector)>() + values)
+                }
+                Rows::Many(flat) => flat.bytes(),
+            }
     }
-
-    /// Rows to grow by: a quarter, but no more than a segment.
-    fn step(&self) -> usize {
-        (self.len() / 4).clamp(STEP_MIN, SEGMENT_ROWS)
-    }
-}
-
-fn smallest(distances: &[i16]) -> i16 {
-    distances.iter().fold(i16::MAX, |a, b| a.min(*b))
-}
-
-/// The segment of a row, and which of its rows that is.
-const fn place(row: u32) -> (usize, usize) {
-    (row as usize / SEGMENT_ROWS, row as usize % SEGMENT_ROWS)
-}
-
-fn number(row: usize) -> u32 {
-    u32::try_from(row).expect("four billion rows are beyond every limit")
 }
 
 #[cfg(test)]

@@ -2,22 +2,24 @@
 //! which routes may serve.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::{
     evidence::Evidence,
-    question, secret,
+    question,
+    routes::{How, Route, Routes},
+    secret,
     site::{NoSite, Secrets, Sharing, Site},
     store::{Full, Kept, Room, Store},
-    trial::{Demand, Stage, Trial},
+    trial::{Demand, Stage},
     vector::Vector,
     verdict::{Neighbour, Policy, Verdict, judge},
-    veto::{Wording, veto},
+    veto::veto,
 };
 use crate::{
+    digest::Digest,
     entry::Entry,
     pack::{pack, unpack},
     validity::{Standing, Validity},
@@ -36,6 +38,23 @@ pub struct Settings {
     pub room: Room,
     /// How long an answer may be served.
     pub ttl: Duration,
+    /// Names how answers are judged: what a route has shown to one judge it has not to another.
+    pub judge: u64,
+}
+
+impl Settings {
+    /// Names all that a route's proof rests on.
+    fn rules(&self) -> u64 {
+        let Policy { floor, sure, wrong } = self.policy;
+        let mut rules = Digest::new("nearhop semantic rules");
+        rules.number(self.sharing as u64);
+        rules.number(u64::from(floor.to_bits()));
+        rules.number(u64::from(sure.to_bits()));
+        rules.number(wrong.to_bits());
+        rules.number(self.judge);
+        let rules = rules.short();
+        u64::from_le_bytes(*rules.first_chunk().expect("a digest has 16 bytes"))
+    }
 }
 
 /// The tier. Shared between threads by reference.
@@ -44,57 +63,26 @@ pub struct Cache {
     pub(super) settings: Settings,
     pub(super) secrets: Secrets,
     pub(super) validity: Arc<Validity>,
+    rules: u64,
     store: Mutex<Store>,
-    trials: Mutex<HashMap<(u64, u64), Route>>,
+    pub(super) routes: Routes,
 }
 
-/// A tenant's requests for some weights.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Route {
-    /// The tenant.
-    pub tenant: String,
-    /// `name@revision`.
-    pub model: String,
-    /// What was compared, of the very same question, and of those that mean the same: the first is
-    /// nearly always right, and must not speak for the other.
-    trials: [Trial; 2],
-}
-
-impl Route {
-    /// What was compared.
-    #[must_use]
-    pub const fn trial(&self, how: How) -> &Trial {
-        &self.trials[how as usize]
-    }
-}
-
-/// By what an answer is found.
+/// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// The very same question, but for space and politeness.
-    Exact,
-    /// One that means the same.
-    Similar,
+pub struct Judged {
+    /// Whether the earlier answer was right.
+    pub right: bool,
+    /// Whether both are the same text.
+    pub equal: bool,
+    /// By what it would have served; `None` where it would not, or where that is to speak for nobody.
+    pub of: Option<How>,
 }
 
-impl How {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Exact, Self::Similar];
-
-    /// For metrics, headers and people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Similar => "similar",
-        }
-    }
-}
-
+/// Comparisons of one answer that speak for its route; then each so many-th.
+const OF_ONE_MAX: u64 = 20;
 /// Neighbours that are looked at.
 const NEIGHBOURS: usize = 8;
-/// Routes whose comparisons are remembered; more are not served.
-const ROUTES_MAX: usize = 10_000;
 
 /// How old an answer may be that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,32 +186,18 @@ pub struct Held {
     pub partitions: usize,
 }
 
-/// An answer for another store: everything but the vector sealed for its tenant.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Travelling {
-    place: [u8; 16],
-    wording: Wording,
-    vector: Vector,
-    packed: Vec<u8>,
-    owner: u64,
-    witness: u64,
-}
-
 impl Cache {
     /// An empty one.
     #[must_use]
     pub fn new(settings: Settings, secrets: Secrets, validity: Arc<Validity>) -> Self {
         let store = Mutex::new(Store::new(settings.room));
-        Self { settings, secrets, validity, store, trials: Mutex::default() }
+        let rules = settings.rules();
+        Self { settings, secrets, validity, rules, store, routes: Routes::default() }
     }
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         // What is in it is whole whenever nobody holds it: nothing in there can panic half-way.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn trials(&self) -> MutexGuard<'_, HashMap<(u64, u64), Route>> {
-        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it is set.
@@ -315,63 +289,75 @@ impl Cache {
     }
 
     /// Learns whether an answer was right for `site`: of the answer itself always, of its route where
-    /// it would have served, by `serves`; the route's stage where that changed.
+    /// that counts; the route's stage where that changed.
+    ///
+    /// One answer speaks for its route a few times, and then one time in so many: what is asked over
+    /// and over would prove nothing but itself.
     pub fn judged(
         &self,
         (site, names): (&Site, (&str, &str)),
         (id, similarity): (u64, f32),
-        (right, serves): (bool, Option<How>),
+        judged: Judged,
+        now: Duration,
     ) -> Option<Stage> {
-        if let Some(kept) = self.store().get_mut(id) {
+        let Judged { right, equal, of } = judged;
+        let spoken = {
+            let mut store = self.store();
+            let kept = store.get_mut(id)?;
+            let spoken = kept.evidence.totals().0;
             kept.evidence.count(similarity, right);
-            if right && kept.owner != site.owner && kept.witness == 0 {
+            // What only says something like it may say something else besides.
+            if equal && kept.owner != site.owner && kept.witness == 0 {
                 kept.witness = site.owner;
             }
-        }
-        let how = serves?;
-        let mut trials = self.trials();
-        if trials.len() >= ROUTES_MAX && !trials.contains_key(&site.route()) {
+            spoken
+        };
+        if spoken >= OF_ONE_MAX && !spoken.is_multiple_of(OF_ONE_MAX) {
             return None;
         }
-        let route = trials.entry(site.route()).or_insert_with(|| Route {
-            tenant: names.0.to_owned(),
-            model: names.1.to_owned(),
-            trials: Default::default(),
-        });
-        route.trials[how as usize].count(!right, self.settings.demand)
+        let (tenant, model) = names;
+        let demand = (self.settings.demand, now);
+        self.routes.count((site.route(), tenant, model), (of?, !right), demand)
     }
 
     /// How far a question's route is.
     #[must_use]
     pub fn stage(&self, site: &Site, how: How) -> Stage {
-        self.trials().get(&site.route()).map(|route| route.trial(how).stage()).unwrap_or_default()
+        self.routes.stage(site.route(), how)
     }
 
     /// What was compared on a question's route.
     #[must_use]
     pub fn route(&self, site: &Site) -> Route {
-        self.trials().get(&site.route()).cloned().unwrap_or_default()
+        self.routes.get(site.route())
     }
 
     /// Every route of which anything was compared.
     #[must_use]
     pub fn routes(&self) -> Vec<Route> {
-        let mut routes: Vec<Route> = self.trials().values().cloned().collect();
-        routes.sort_by(|a, b| (&a.tenant, &a.model).cmp(&(&b.tenant, &b.model)));
-        routes
+        self.routes.all().into_iter().map(|(_, route)| route).collect()
     }
 
-    /// Begins the proof of a tenant's routes for a model anew, by its name or `name@revision`; how
-    /// many that were.
-    pub fn prove_again(&self, tenant: &str, model: &str) -> usize {
-        let is_meant = |route: &Route| {
-            let name = route.model.split('@').next();
-            route.tenant == tenant && (route.model == model || name == Some(model))
-        };
-        let mut trials = self.trials();
-        let before = trials.len();
-        trials.retain(|_, route| !is_meant(route));
-        before - trials.len()
+    /// Begins the proof of a tenant's routes for a model anew, by its name or `name@revision`;
+    /// which that were.
+    pub fn prove_again(&self, tenant: &str, model: &str) -> Vec<Route> {
+        self.routes.forget(tenant, model)
+    }
+
+    /// Whether an answer is one to be kept, whatever it answers.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn is_worth(entry: &Entry) -> Result<(), Unkept> {
+        if entry.is_cut() {
+            Err(Unkept::Incomplete)
+        } else if question::is_refusal(entry.text()) {
+            Err(Unkept::Refusal)
+        } else if secret::has_secret(entry.text()) {
+            Err(Unkept::Secret)
+        } else {
+            Ok(())
+        }
     }
 
     /// Keeps an answer. `like` is the number of an earlier one that says the same.
@@ -385,97 +371,54 @@ impl Cache {
         like: Option<u64>,
         now: Duration,
     ) -> Result<(), Unkept> {
-        if entry.is_cut() {
-            return Err(Unkept::Incomplete);
-        }
-        if question::is_refusal(entry.text()) {
-            return Err(Unkept::Refusal);
-        }
-        if secret::has_secret(entry.text()) {
-            return Err(Unkept::Secret);
-        }
-        self.may_enter(entry, now)?;
+        Self::is_worth(entry)?;
         let sealed = self.seal(site.tags.tenant, &pack(entry), &site.place)?;
         let mut store = self.store();
+        // Under the lock: a purge sweeps after it was written down.
+        self.may_enter(entry, now)?;
         // The very same question with the same answer is the same answer: only younger.
         let same = store.at(site).filter(|at| like == Some(*at)).and_then(|at| store.get(at));
-        let (evidence, witness) =
-            same.map_or((Evidence::default(), 0), |same| (same.evidence, same.witness));
-        let other =
-            same.map_or(0, |same| if same.owner == site.owner { witness } else { same.owner });
+        let (evidence, witness) = match same {
+            Some(same) if same.owner == site.owner => (same.evidence, same.witness),
+            // A witness only where the text is the same.
+            Some(same) if same.class == class_of(entry) => (same.evidence, same.owner),
+            Some(same) => (same.evidence, 0),
+            None => (Evidence::default(), 0),
+        };
         let class = like.and_then(|id| store.get(id)).map(|kept| kept.class);
         if same.is_none() {
             store.may_write(site, now.as_secs() / 3600).map_err(Unkept::Full)?;
         }
-        let class = class.unwrap_or_else(|| store.new_class());
         let kept = Kept {
             partition: site.partition,
             place: site.place,
             wording: site.wording.clone(),
             sealed,
-            class,
+            class: class.unwrap_or_else(|| class_of(entry)),
             born: entry.born,
             owner: site.owner,
-            witness: other,
+            witness,
             evidence,
             used: false,
         };
         store.put(kept, vector).map(|_id| ()).map_err(Unkept::Full)
     }
 
-    fn may_enter(&self, entry: &Entry, now: Duration) -> Result<(), Unkept> {
+    pub(super) fn may_enter(&self, entry: &Entry, now: Duration) -> Result<(), Unkept> {
         match self.validity.standing(&entry.born, self.settings.ttl, now) {
             Standing::Gone => Err(Unkept::Purged),
             Standing::Fresh(_) | Standing::Stale(_) => Ok(()),
         }
     }
 
-    fn seal(&self, tenant: u64, plain: &[u8], about: &[u8]) -> Result<Box<[u8]>, Unkept> {
+    pub(super) fn seal(
+        &self,
+        tenant: u64,
+        plain: &[u8],
+        about: &[u8],
+    ) -> Result<Box<[u8]>, Unkept> {
         let sealed = self.secrets.of_tenant(tenant).seal(plain, about);
         sealed.map(Vec::into_boxed_slice).ok_or(Unkept::Unsealed)
-    }
-
-    /// An answer as it goes to a store outside: nothing of it can be read there.
-    #[must_use]
-    pub fn export(&self, (site, vector): (&Site, &Vector), entry: &Entry) -> Option<Vec<u8>> {
-        let travelling = Travelling {
-            place: site.place,
-            wording: site.wording.clone(),
-            vector: vector.clone(),
-            packed: pack(entry),
-            owner: site.owner,
-            witness: 0,
-        };
-        let plain = postcard::to_allocvec(&travelling).ok()?;
-        self.secrets.of_tenant(site.tags.tenant).seal(&plain, &site.partition.0)
-    }
-
-    /// Takes an answer of a store outside, near a question of the same partition; whether it was one.
-    pub fn import(&self, site: &Site, sealed: &[u8], now: Duration) -> bool {
-        let opened = self.secrets.of_tenant(site.tags.tenant).open(sealed, &site.partition.0);
-        let read = opened.and_then(|plain| postcard::from_bytes::<Travelling>(&plain).ok());
-        let Some(Travelling { place, wording, vector, packed, owner, witness }) = read else {
-            return false;
-        };
-        let Some(entry) = unpack(&packed) else { return false };
-        let ours = entry.tags().tenant == site.tags.tenant && entry.tags().model == site.tags.model;
-        if !ours || self.may_enter(&entry, now).is_err() {
-            return false;
-        }
-        let Ok(sealed) = self.seal(site.tags.tenant, &packed, &place) else { return false };
-        let mut store = self.store();
-        let class = store.new_class();
-        let born = entry.born;
-        let (partition, evidence, used) = (site.partition, Evidence::default(), false);
-        let kept =
-            Kept { partition, place, wording, sealed, class, born, owner, witness, evidence, used };
-        store.put(kept, &vector).is_ok()
-    }
-
-    /// The number of a question in a store outside: the same for the same.
-    #[must_use]
-    pub const fn point(site: &Site) -> u128 {
-        u128::from_le_bytes(site.place)
     }
 
     /// Drops what must not be served any more, and what is older than `kept`; how many.
@@ -506,8 +449,17 @@ impl Cache {
         models: super::site::Models<'_>,
         tags: crate::Tags,
     ) -> Result<Site, NoSite> {
-        Site::of(request, (asker, self.settings.sharing), models, (&self.secrets, tags))
+        let sharing = self.settings.sharing;
+        Site::of(request, (asker, sharing, self.rules), models, (&self.secrets, tags))
     }
+}
+
+/// Names what an answer says, by its text: the same on every edge.
+pub(super) fn class_of(entry: &Entry) -> u64 {
+    let mut class = Digest::new("nearhop semantic class");
+    entry.text().split_whitespace().for_each(|word| class.text(word));
+    let class = class.short();
+    u64::from_le_bytes(*class.first_chunk().expect("a digest has 16 bytes"))
 }
 
 fn neighbour(site: &Site, kept: &Kept, similarity: f32) -> Neighbour {

@@ -13,7 +13,6 @@
 //! Absent on purpose: what an answer is, whether it may be served, and the queue of those that wait to be
 //! written.
 
-mod breaker;
 mod limited;
 pub mod qdrant;
 

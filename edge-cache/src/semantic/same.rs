@@ -6,15 +6,28 @@ use crate::digest::Digest;
 /// Answers up to here are judged by their words: vectors of short texts hardly differ in a number.
 const SHORT_BYTES: usize = 240;
 
+/// What their text tells of two answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Same {
+    /// They are equal, but for space.
+    Text,
+    /// They are short, and every word that matters agrees.
+    Words,
+    /// They are short, and some do not.
+    Not,
+}
+
 /// Whether two answers say the same; `None` where only their vectors, or a reader, could tell.
 #[must_use]
-pub fn say_the_same(earlier: &str, fresh: &str) -> Option<bool> {
-    let words = |text| str::split_whitespace(text).collect::<Vec<_>>();
-    if words(earlier) == words(fresh) {
-        return Some(true);
+pub fn say_the_same(earlier: &str, fresh: &str) -> Option<Same> {
+    if str::split_whitespace(earlier).eq(str::split_whitespace(fresh)) {
+        return Some(Same::Text);
     }
     let short = earlier.len() <= SHORT_BYTES && fresh.len() <= SHORT_BYTES;
-    short.then(|| veto(&wording(earlier), &wording(fresh)).is_ok())
+    short.then(|| match veto(&wording(earlier), &wording(fresh)) {
+        Ok(()) => Same::Words,
+        Err(_) => Same::Not,
+    })
 }
 
 fn wording(text: &str) -> Wording {
@@ -35,11 +48,12 @@ mod tests {
         let check = |earlier: &str, fresh: &str, expected| {
             assert_eq!(say_the_same(earlier, fresh), expected, "{earlier:?} {fresh:?}");
         };
-        check("Use `git reset`.\n", "Use  `git reset`.", Some(true));
-        check("Use git reset --soft.", "Use git reset --hard.", Some(false));
-        check("The limit is 10.", "The limit is 100.", Some(false));
+        check("Use `git reset`.\n", "Use  `git reset`.", Some(Same::Text));
+        check("Please use git reset.", "Use git reset", Some(Same::Words));
+        check("Use git reset --soft.", "Use git reset --hard.", Some(Same::Not));
+        check("The limit is 10.", "The limit is 100.", Some(Same::Not));
         let long = "It depends on many things. ".repeat(12);
         check(&long, &format!("{long} Really."), None);
-        check(&long, &long.replace(' ', "\n"), Some(true));
+        check(&long, &long.replace(' ', "\n"), Some(Same::Text));
     }
 }

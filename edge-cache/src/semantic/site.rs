@@ -8,6 +8,7 @@ use nearhop_wire::{CompletionRequest, Input, ModelReport};
 
 use super::{
     question::{self, Unsuited},
+    routes::RouteId,
     veto::Wording,
 };
 use crate::{
@@ -96,6 +97,10 @@ pub struct Site {
     pub(super) owner: u64,
     /// Whether others than the owner may have it.
     pub(super) shared: bool,
+    /// Whose vectors are compared: `name@revision`.
+    pub embedder: String,
+    /// By which rules it is judged: what was shown under others counts for nothing.
+    rules: u64,
     /// What is embedded. Nothing of it is kept.
     pub text: String,
 }
@@ -139,7 +144,7 @@ impl Site {
     /// Why it is not looked up at all.
     pub fn of(
         request: &CompletionRequest,
-        (asker, sharing): (Asker<'_>, Sharing),
+        (asker, sharing, rules): (Asker<'_>, Sharing, u64),
         models: Models<'_>,
         (secrets, tags): (&Secrets, Tags),
     ) -> Result<Self, NoSite> {
@@ -159,6 +164,8 @@ impl Site {
         let (sampling, declared) = (&request.sampling, &request.declared);
         let mut partition = Digest::new(LAYOUT);
         partition.text(asker.tenant);
+        // Under another secret of the names, what is kept could be purged by nothing.
+        partition.number(tags.tenant);
         partition.number(circle);
         partition.text(embedder);
         partition.text(&model.name);
@@ -197,6 +204,8 @@ impl Site {
             tags,
             owner,
             shared: sharing == Sharing::Tenant,
+            embedder: embedder.to_owned(),
+            rules: rules_of(rules, embedder),
             text,
         })
     }
@@ -207,10 +216,9 @@ impl Site {
         self.owner
     }
 
-    /// Whose answers it is about: a route's evidence is of one tenant and of these weights.
-    #[must_use]
-    pub const fn route(&self) -> (u64, u64) {
-        (self.tags.tenant, self.tags.model)
+    /// Whose answers it is about: a route's evidence is of one tenant, these weights and these rules.
+    pub(super) const fn route(&self) -> RouteId {
+        (self.tags.tenant, self.tags.model, self.rules)
     }
 
     /// The words that another question, which was asked before, has not; and how many of its words
@@ -220,6 +228,15 @@ impl Site {
         let own = super::veto::differing_words(&self.text, &|word| secrets.word(word), other);
         (own, super::veto::entry_only(&self.wording, other))
     }
+}
+
+/// The rules of a process, with its embedder.
+fn rules_of(rules: u64, embedder: &str) -> u64 {
+    let mut digest = Digest::new(LAYOUT);
+    digest.number(rules);
+    digest.text(embedder);
+    let digest = digest.short();
+    u64::from_le_bytes(*digest.first_chunk().expect("a digest has 16 bytes"))
 }
 
 fn short(long: &[u8; 32]) -> Short {

@@ -4,7 +4,7 @@
 //! Whoever writes much displaces what is their own: the user over their number, the tenant's largest
 //! user where the tenant is over its own, the largest tenant's where all of it is full.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,11 +58,11 @@ impl Kept {
         !site.shared || self.owner == site.owner || self.witness != 0
     }
 
-    fn bytes(&self, dimensions: usize) -> usize {
-        // A map's slot and the queue's; signs, values and scale of the vector.
-        const AROUND: usize = 160;
-        let vector = dimensions.div_ceil(64) * 8 + dimensions + 4;
-        size_of::<Self>() + AROUND + vector + self.wording.bytes() + self.sealed.len()
+    /// Its own bytes; the vector's are its arena's.
+    fn bytes(&self) -> usize {
+        // Slots of two maps and of the queue, with the room that they keep.
+        const AROUND: usize = 200;
+        size_of::<Self>() + AROUND + self.wording.bytes() + self.sealed.len()
     }
 }
 
@@ -92,6 +92,9 @@ struct Written {
     hour: u64,
     answers: usize,
 }
+
+/// An arena that has no row.
+const ARENA_BYTES: usize = 128;
 
 /// Owners whose writes are counted; over that all count anew.
 const WRITERS_MAX: usize = 65_536;
@@ -148,12 +151,6 @@ impl Store {
         self.arenas.get(&partition).map_or_else(Vec::new, |arena| arena.nearest(vector, k))
     }
 
-    /// A number that nothing has yet.
-    pub(super) fn new_class(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
     /// Whether an owner may write one more, which counts if so. `hour` is the hours since whenever.
     pub(super) fn may_write(&mut self, site: &Site, hour: u64) -> Result<(), Full> {
         let owner = (site.tags.tenant, site.owner);
@@ -173,8 +170,9 @@ impl Store {
 
     /// Keeps an answer, instead of the one to the very same question.
     pub(super) fn put(&mut self, kept: Kept, vector: &Vector) -> Result<u64, Full> {
-        let dimensions = vector.dimensions();
-        let (bytes, owner) = (kept.bytes(dimensions), (kept.born.tags.tenant, kept.owner));
+        let (own, owner) = (kept.bytes(), (kept.born.tags.tenant, kept.owner));
+        // The most that a row makes an arena grow by, but for the first of a large one.
+        let bytes = own + 2 * vector.dimensions() + ARENA_BYTES;
         if bytes > self.room.tenant_bytes / 16 {
             return Err(Full::TooLarge);
         }
@@ -184,17 +182,22 @@ impl Store {
         self.make_room(owner, bytes);
         let id = self.next;
         self.next += 1;
-        let arena = self.arenas.entry(kept.partition).or_insert_with(|| Arena::new(dimensions));
+        let arena = self.arenas.entry(kept.partition);
+        let (before, arena) = match arena {
+            Entry::Occupied(arena) => (arena.get().bytes(), arena.into_mut()),
+            Entry::Vacant(none) => (0, none.insert(Arena::new(vector.dimensions()))),
+        };
         arena.insert(id, vector).map_err(|_dimensions| Full::OtherEmbedder)?;
+        let grown = own + arena.bytes();
         self.places.insert(kept.place, id);
         let of = self.owners.entry(owner).or_default();
         of.order.push_back(id);
         of.entries += 1;
-        of.bytes += bytes;
+        of.bytes += own;
         let tenant = self.tenants.entry(owner.0).or_default();
         tenant.0 += 1;
-        tenant.1 += bytes;
-        self.bytes += bytes;
+        tenant.1 = tenant.1 + grown - before;
+        self.bytes = self.bytes + grown - before;
         self.kept.insert(id, kept);
         Ok(id)
     }
@@ -251,19 +254,21 @@ impl Store {
     pub(super) fn remove(&mut self, id: u64) {
         let Some(kept) = self.kept.remove(&id) else { return };
         let arena = self.arenas.get_mut(&kept.partition).expect("what is kept lies in an arena");
-        let dimensions = arena.dimensions();
+        let before = arena.bytes();
         arena.remove(id);
+        let mut after = arena.bytes();
         if arena.is_empty() {
             self.arenas.remove(&kept.partition);
+            after = 0;
         }
         if self.places.get(&kept.place) == Some(&id) {
             self.places.remove(&kept.place);
         }
-        let bytes = kept.bytes(dimensions);
+        let own = kept.bytes();
         let owner = (kept.born.tags.tenant, kept.owner);
         if let Some(of) = self.owners.get_mut(&owner) {
             of.entries -= 1;
-            of.bytes -= bytes;
+            of.bytes -= own;
             if of.entries == 0 {
                 self.owners.remove(&owner);
             } else if of.order.len() > 2 * of.entries + 16 {
@@ -273,12 +278,12 @@ impl Store {
         }
         if let Some(tenant) = self.tenants.get_mut(&owner.0) {
             tenant.0 -= 1;
-            tenant.1 -= bytes;
+            tenant.1 = tenant.1 + after - own - before;
             if tenant.0 == 0 {
                 self.tenants.remove(&owner.0);
             }
         }
-        self.bytes -= bytes;
+        self.bytes = self.bytes + after - own - before;
     }
 
     /// Drops what `goes` says; how many.
@@ -303,11 +308,6 @@ impl Store {
             Some((kept.clone(), self.arenas.get(&kept.partition)?.get(*id)?))
         };
         ids.iter().filter_map(copy).collect()
-    }
-
-    /// Takes what another process held: its classes are none of ours.
-    pub(super) fn reserve_classes(&mut self, up_to: u64) {
-        self.next = self.next.max(up_to + 1);
     }
 
     pub(super) const fn bytes(&self) -> usize {

@@ -33,6 +33,7 @@ pub(super) fn settings(sharing: Sharing) -> Settings {
         sharing,
         room: ROOM,
         ttl: 3600 * SECOND,
+        judge: 0,
     }
 }
 

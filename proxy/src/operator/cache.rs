@@ -100,10 +100,9 @@ fn l3(shared: &Shared) -> Value {
         .routes()
         .iter()
         .map(|route| {
-            let name = route.model.split('@').next().unwrap_or_default();
             json!({
                 "tenant": route.tenant, "model": route.model,
-                "mode": semantic::mode_name(semantic::mode(shared, &route.tenant, name)),
+                "mode": semantic::mode_name(semantic::mode_of_route(shared, route)),
                 "exact": semantic::trial(route.trial(How::Exact)),
                 "similar": semantic::trial(route.trial(How::Similar)),
             })
@@ -134,8 +133,7 @@ pub(super) fn prove(shared: &Shared, body: &str) -> Response {
     let Some(semantic) = &shared.l3 else {
         return refused("this edge has no semantic cache: edge.l3".to_owned());
     };
-    let routes = semantic.cache.prove_again(&tenant, &model);
-    tracing::info!(tenant, model, routes, "the proof of a route begins anew");
+    let routes = semantic.prove_again(shared, &tenant, &model);
     Json(json!({ "routes": routes })).into_response()
 }
 

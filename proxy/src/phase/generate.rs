@@ -11,7 +11,7 @@ use std::{
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Permit, Reservation, Served};
-use nearhop_edge_cache::{Around, Found, Need, Rule, Standing, l2};
+use nearhop_edge_cache::{Around, Found, Need, Rule, Standing, l2, semantic::Vector};
 use nearhop_wire::{Answer, Delta, Kind, Resume, Usage};
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ use crate::{
     flight::{End, Flight, Origin},
     live::Live,
     reject::Reject,
-    semantic,
+    semantic::{self, Said},
     trace::Trace,
     upstream::outcome::{Failed, Outcome},
 };
@@ -62,6 +62,7 @@ pub(super) fn drive(
         request_id: record.request_id.clone(),
         trace: record.trace.clone(),
         tries: record.tried.clone(),
+        vector: None,
         landing,
     };
     // Boxed: it is large, and would be moved about until it lies in its task.
@@ -79,6 +80,8 @@ struct Job {
     account: Account,
     /// Bytes of the answer, which is kept until its end.
     held: Held,
+    /// The question's, where it was embedded.
+    vector: Option<Vector>,
     landing: Landing,
 }
 
@@ -137,7 +140,7 @@ impl Job {
             // who joined may not.
             let served = |found: &Found| {
                 let whole = found.fit.rule != Rule::Window;
-                !flight.has_begun() && (whole || flight.readers() == 1)
+                !flight.has_begun() && (whole || !flight.was_joined())
             };
             let (found, result) = match found {
                 Ok(Some(found)) if served(&found) => {
@@ -183,11 +186,12 @@ impl Job {
     /// told what it is told; not what its sender was told to another question.
     async fn similar(&mut self) -> Option<Result<(), End>> {
         let shared = Arc::clone(&self.landing.shared);
-        let (answered, how) = semantic::look(&shared, &self.admitted, &self.ticket).await?;
+        let looked = semantic::look(&shared, &self.admitted, &self.ticket, &mut self.vector);
+        let (answered, how) = looked.await?;
         // From here on nobody joins.
         self.landing.land();
         let flight = &self.landing.flight;
-        if flight.readers() != 1 || flight.has_begun() {
+        if flight.was_joined() || flight.has_begun() {
             return None;
         }
         let model = &self.admitted.model;
@@ -225,6 +229,7 @@ impl Job {
     async fn generate(&mut self) -> Result<(), End> {
         let shared = Arc::clone(&self.landing.shared);
         if shared.l3.is_some()
+            && self.admitted.kind == Kind::Chat
             && let Some(given) = Box::pin(self.similar()).await
         {
             return given;
@@ -381,7 +386,8 @@ impl Job {
             (self.ticket.semantic(), self.ticket.asked())
         {
             let of = (&self.admitted, &self.live, &self.trace);
-            semantic::teach(shared, of, (asked, tags, generation), answer);
+            let said = Said { answer, forced: !self.ticket.is_miss(), vector: self.vector.take() };
+            semantic::teach(shared, of, (asked, tags, generation), said);
         }
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nearhop_admin::clock;
 use nearhop_conf::L3;
 use nearhop_edge_cache::semantic::{
-    Vector,
+    Site, Vector,
     regional::{Gate, Trouble},
 };
 use nearhop_routing::Class;
@@ -38,8 +38,8 @@ pub(super) struct Embedder {
 
 /// Questions that wait at once.
 const QUESTIONS_MAX: usize = 8;
-/// Lessons at once, beside questions.
-const LESSONS_MAX: usize = 2;
+/// Lessons at once, beside questions, and one explanation.
+pub(super) const LESSONS_MAX: usize = 5;
 /// How long a lesson waits.
 const LESSON_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are embedded: more the model would not read.
@@ -88,14 +88,17 @@ impl Embedder {
 
     /// The vector of a question, which somebody waits for; or in a word for metrics why there is
     /// none.
-    pub(super) async fn question(&self, text: &str) -> Result<Vector, &'static str> {
-        let mut vectors = self.ask(&self.questions, &[text], false).await?;
-        vectors.pop().ok_or("embedder-failed")
+    pub(super) async fn question(&self, site: &Site) -> Result<Vector, &'static str> {
+        self.one(&self.questions, site).await
     }
 
     /// The same for a lesson.
-    pub(super) async fn lesson(&self, text: &str) -> Result<Vector, &'static str> {
-        let mut vectors = self.ask(&self.lessons, &[text], false).await?;
+    pub(super) async fn lesson(&self, site: &Site) -> Result<Vector, &'static str> {
+        self.one(&self.lessons, site).await
+    }
+
+    async fn one(&self, gate: &Gate, site: &Site) -> Result<Vector, &'static str> {
+        let mut vectors = self.ask(gate, &[&site.text], Some(&site.embedder)).await?;
         vectors.pop().ok_or("embedder-failed")
     }
 
@@ -103,7 +106,7 @@ impl Embedder {
     pub(super) async fn alike(&self, earlier: &str, fresh: &str) -> Option<f32> {
         let front = |text: &'_ str| text.floor_char_boundary(ANSWER_BYTES_MAX);
         let texts = [&earlier[..front(earlier)], &fresh[..front(fresh)]];
-        let vectors = self.ask(&self.lessons, &texts, true).await.ok()?;
+        let vectors = self.ask(&self.lessons, &texts, None).await.ok()?;
         Some(vectors.first()?.similarity(vectors.get(1)?))
     }
 
@@ -111,10 +114,10 @@ impl Embedder {
         &self,
         gate: &Gate,
         texts: &[&str],
-        truncate: bool,
+        of: Option<&str>,
     ) -> Result<Vec<Vector>, &'static str> {
         let began = clock::now();
-        let asked = gate.pass(|| Box::pin(self.vectors(texts, truncate))).await;
+        let asked = gate.pass(|| Box::pin(self.vectors(texts, of))).await;
         let result = match &asked {
             Ok(_) => "made",
             Err(Trouble::Late) => "embedder-late",
@@ -130,10 +133,15 @@ impl Embedder {
         asked.map_err(|_told| result)
     }
 
-    async fn vectors(&self, texts: &[&str], truncate: bool) -> Result<Vec<Vector>, Trouble> {
+    /// Those of one embedder, where it matters of which.
+    async fn vectors(&self, texts: &[&str], of: Option<&str>) -> Result<Vec<Vector>, Trouble> {
         let (pod, report) = self.find().ok_or_else(|| failed("the edge's own pod is not ready"))?;
-        // These weights and no others.
-        let body = Bytes::from(embedding_body(&report.fingerprint(), texts, truncate));
+        let fingerprint = report.fingerprint();
+        if of.is_some_and(|of| of != fingerprint) {
+            return Err(failed("the edge's own pod has another embedder now"));
+        }
+        // What is longer than it reads is cut: of a question every word has to agree besides.
+        let body = Bytes::from(embedding_body(&fingerprint, texts, true));
         let said = self.exchanges.post(&pod, "/v1/embeddings", &body).await.map_err(failed)?;
         let values = embedding_vectors(&said, texts.len());
         let values = values.ok_or_else(|| failed("it answered no vectors"))?;

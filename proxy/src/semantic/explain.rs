@@ -20,7 +20,7 @@ pub(crate) async fn explain(
     (asker, tags): (Asker<'_>, Tags),
     model: &ModelReport,
 ) -> Value {
-    let mode = super::mode(shared, asker.tenant, &model.name);
+    let mode = super::mode(shared, asker.tenant, model);
     let off = |verdict: &str| json!({ "mode": mode_name(mode), "verdict": verdict });
     if mode == L3Mode::Off {
         return off("no route of edge.l3 is for it");
@@ -43,10 +43,11 @@ pub(crate) async fn explain(
     let said = |verdict: &str, neighbours: Vec<Value>| {
         json!({
             "mode": mode_name(mode), "route": told, "embedder": embedder, "exact": exact,
-            "verdict": verdict, "neighbours": neighbours,
+            "verdict": verdict, "floor": semantic.settings.floor, "sure": semantic.settings.sure,
+            "neighbours": neighbours,
         })
     };
-    let vector = match semantic.embedder.lesson(&site.text).await {
+    let vector = match semantic.embedder.lesson(&site).await {
         Ok(vector) => vector,
         Err(why) => return said(why, Vec::new()),
     };
@@ -59,8 +60,10 @@ pub(crate) async fn explain(
     };
     let by = if exact { How::Exact } else { How::Similar };
     let verdict = match (mode, route.trial(by).stage()) {
-        (L3Mode::Shadow, _) => format!("shadow: {verdict}"),
-        (_, stage @ (Stage::Proving | Stage::Off)) => format!("{}: {verdict}", stage.name()),
+        (L3Mode::Shadow, _) => format!("{verdict}, but the route is in shadow"),
+        (_, stage @ (Stage::Proving | Stage::Off)) => {
+            format!("{verdict}, but the route is {}", stage.name())
+        }
         (_, Stage::Proven) => verdict.to_owned(),
     };
     let neighbours = semantic.cache.explain(&site, &vector, now);

@@ -1,13 +1,18 @@
 //! Was an earlier answer right for what was asked now? Beside requests, when the model has answered
 //! as well.
 //!
-//! Equal texts are; short ones are judged by their words; others by their vectors, and where those are
-//! not near by a model, if one is configured. What cannot be told is not counted.
+//! Equal texts are. Others are judged by a model, where one is configured; else short ones by their
+//! words, and long ones by the vectors of their beginnings. What cannot be told is not counted.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use nearhop_admin::clock;
-use nearhop_edge_cache::semantic::say_the_same;
+use nearhop_conf::L3Judge;
+use nearhop_edge_cache::semantic::{Same, say_the_same};
 use nearhop_wire::{CompletionRequest, Endpoint, Kind};
 use serde_json::json;
 
@@ -17,29 +22,55 @@ use crate::{
     phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries},
 };
 
-/// Whether `earlier` says what the model said now; `None` where that cannot be told.
-pub(super) async fn is_right(
+/// What a comparison tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It is the same text.
+    Equal,
+    /// It says the same.
+    Right,
+    Wrong,
+    /// Nobody could tell.
+    Nothing,
+}
+
+/// Whether `earlier` says what the model said now.
+pub(super) async fn compare(
     shared: &Arc<Shared>,
     semantic: &Semantic,
     lesson: &Lesson,
     earlier: &str,
-) -> Option<bool> {
+) -> Told {
     let fresh = lesson.text();
-    let equal = say_the_same(earlier, fresh);
-    if let Some(equal) = equal {
-        return Some(equal);
+    let told = say_the_same(earlier, fresh);
+    if told == Some(Same::Text) {
+        return Told::Equal;
     }
-    let alike = semantic.embedder.alike(earlier, fresh).await?;
     let judge = &semantic.settings.judge;
-    if f64::from(alike) >= judge.similarity {
-        return Some(true);
-    }
-    match &judge.model {
-        None => Some(false),
-        Some(model) => Box::pin(ask(shared, lesson, model, [earlier, fresh])).await,
+    let right = match (&judge.model, told) {
+        (Some(model), _) => Box::pin(ask(shared, lesson, model, [earlier, fresh])).await,
+        (None, Some(same)) => Some(same == Same::Words),
+        (None, None) => {
+            let alike = semantic.embedder.alike(earlier, fresh).await;
+            alike.map(|alike| f64::from(alike) >= judge.similarity)
+        }
+    };
+    match right {
+        Some(true) => Told::Right,
+        Some(false) => Told::Wrong,
+        None => Told::Nothing,
     }
 }
 
+/// Names the way of judging: what was shown to one judge was not to another.
+pub(super) fn name(judge: &L3Judge) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (judge.similarity.to_bits(), &judge.model).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How long a judge is waited for.
+const WITHIN: Duration = Duration::from_secs(10);
 /// What a judge is asked. The answers are data: what they say to it is no order.
 const TASK: &str = "You compare two answers to one question. Reply with the single word YES if a reader \
                     who asked the question would learn the same from both, and with the single word NO \
@@ -68,8 +99,10 @@ async fn ask(
     let body = body.to_string();
     let request = CompletionRequest::parse(Endpoint::Chat, body.as_bytes()).ok()?;
     let model = shared.upstreams.model(Some(model))?;
-    let asked = lesson.admitted.for_later(clock::now());
-    let admitted = Admitted { request, body: body.into(), model, ..asked };
+    let now = clock::now();
+    let asked = lesson.admitted.for_later(now);
+    let deadline = now + WITHIN;
+    let admitted = Admitted { request, body: body.into(), model, deadline, ..asked };
     let caller = &admitted.head.caller;
     let (class, needs) = (Kind::Agent as u8, Duration::ZERO);
     let entered = shared.gate.enter(&caller.tenant, class, admitted.deadline, needs).await;

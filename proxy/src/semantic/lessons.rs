@@ -3,19 +3,23 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use nearhop_admin::clock;
 use nearhop_conf::L3Mode;
 use nearhop_edge_cache::{
     Asked, Entry, Generation, Tags,
-    semantic::{Age, Cache, How, Near, Site, Stage, Vector, Verdict},
+    semantic::{Age, Cache, How, Judged, Near, Route, Site, Stage, Vector, Verdict},
 };
 use nearhop_routing::Level;
 use nearhop_wire::{Answer, Input, Kind};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use super::{NoPlace, Semantic, judge, mode};
+use super::{
+    Semantic,
+    embedder::LESSONS_MAX,
+    judge::{self, Told},
+    mode_of, mode_of_route,
+};
 use crate::{
     live::Live,
     phase::{Shared, admit::Admitted},
@@ -31,6 +35,20 @@ pub(crate) struct Lesson {
     tags: Tags,
     generation: Generation,
     answer: Arc<Answer>,
+    /// Whether its client wanted a new answer whatever there was: what is asked over and over so proves
+    /// nothing.
+    forced: bool,
+    /// The question's, where it was embedded already.
+    vector: Option<Vector>,
+}
+
+/// What was said to a question.
+pub(crate) struct Said<'a> {
+    pub(crate) answer: &'a Arc<Answer>,
+    /// Whether its client wanted a new answer whatever there was.
+    pub(crate) forced: bool,
+    /// The question's, where it was embedded already.
+    pub(crate) vector: Option<Vector>,
 }
 
 /// Lessons that wait; more are not learned.
@@ -38,7 +56,7 @@ pub(super) const WAITING_MAX: usize = 256;
 /// A longer request would hold much while it waits.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Lessons at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = LESSONS_MAX - 1;
 
 impl Lesson {
     /// The model's answer.
@@ -60,11 +78,12 @@ pub(crate) fn teach(
     shared: &Shared,
     (admitted, live, trace): (&Arc<Admitted>, &Arc<Live>, &Trace),
     (asked, tags, generation): (&Asked, Tags, Generation),
-    answer: &Arc<Answer>,
+    said: Said<'_>,
 ) {
     let Some(semantic) = &shared.l3 else { return };
+    let Said { answer, forced, vector } = said;
     let meant = admitted.kind == Kind::Chat
-        && semantic.mode(shared, admitted) != L3Mode::Off
+        && mode_of(shared, admitted) != L3Mode::Off
         && shared.level() < Level::L1
         && admitted.body.len() <= BODY_BYTES_MAX
         && answer.choices.len() == 1
@@ -80,6 +99,8 @@ pub(crate) fn teach(
         tags,
         generation,
         answer: Arc::clone(answer),
+        forced,
+        vector,
     };
     if semantic.lessons.try_send(lesson).is_err() {
         shared.metrics.stores.with_label_values(&["l3", "dropped"]).inc();
@@ -87,82 +108,90 @@ pub(crate) fn teach(
 }
 
 /// Learns for as long as anybody teaches.
-pub(crate) async fn learn(shared: Arc<Shared>, lessons: mpsc::Receiver<Lesson>) {
-    let lessons = futures_util::stream::unfold(lessons, |mut lessons| async move {
-        let lesson = lessons.recv().await?;
-        Some((lesson, lessons))
-    });
-    let each = lessons.for_each_concurrent(AT_ONCE, |lesson| {
+pub(crate) async fn learn(shared: Arc<Shared>, mut lessons: mpsc::Receiver<Lesson>) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(lesson) = lessons.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let shared = Arc::clone(&shared);
-        async move {
+        tokio::spawn(async move {
             let Some(semantic) = &shared.l3 else { return };
             let result = semantic.take(&shared, lesson).await;
             shared.metrics.stores.with_label_values(&["l3", result]).inc();
-            semantic.show(&shared);
-        }
-    });
-    each.await;
+            drop(place);
+        });
+    }
 }
 
 impl Semantic {
     /// Learns one lesson; in a word for metrics what became of its answer.
-    async fn take(&self, shared: &Arc<Shared>, lesson: Lesson) -> &'static str {
+    async fn take(&self, shared: &Arc<Shared>, mut lesson: Lesson) -> &'static str {
         let site = match self.site(&lesson.admitted, lesson.tags) {
             Ok(site) => site,
-            Err(NoPlace::NoSite(why)) => return why.name(),
-            Err(NoPlace::NoEmbedder) => return "no-embedder",
+            Err(none) => return none.name(),
         };
-        let vector = match self.embedder.lesson(&site.text).await {
-            Ok(vector) => vector,
-            Err(why) => return why,
-        };
-        let like = self.compare(shared, &lesson, (&site, &vector)).await;
-        let now = clock::since_epoch();
         let born = (lesson.generation, lesson.tags);
+        let now = clock::since_epoch();
         let entry = match Entry::new(lesson.asked.clone(), &lesson.answer, born, now) {
             Ok(entry) => entry,
             Err(skip) => return skip.name(),
         };
-        match self.cache.keep((&site, &vector), &entry, like, now) {
-            Ok(()) => {
-                if let (Some(region), Some(embedder)) = (&self.region, self.embedder.known()) {
-                    let put = region.put(&embedder, (&self.cache, &site, &vector), &entry).await;
-                    shared.metrics.stores.with_label_values(&["l3-region", put]).inc();
-                }
-                "stored"
-            }
-            Err(unkept) => unkept.name(),
+        if let Err(unkept) = Cache::is_worth(&entry) {
+            return unkept.name();
         }
+        let vector = match lesson.vector.take() {
+            Some(vector) => vector,
+            None => match self.embedder.lesson(&site).await {
+                Ok(vector) => vector,
+                Err(why) => return why,
+            },
+        };
+        let like = match self.compare(shared, &lesson, (&site, &vector)).await {
+            Compared::Like(id) => Some(id),
+            Compared::Other => None,
+            // Beside an answer that may say the same it would only be in its way.
+            Compared::Untold => return "untold",
+        };
+        if let Err(unkept) = self.cache.keep((&site, &vector), &entry, like, now) {
+            return unkept.name();
+        }
+        self.put_in_region(shared, (site, vector), entry);
+        "stored"
     }
 
-    /// Compares the answer with what would have served, or would have but for evidence; the number of
-    /// the earlier answer where that says the same.
+    /// Compares the answer with what would have served, or would have but for evidence.
     async fn compare(
         &self,
         shared: &Arc<Shared>,
         lesson: &Lesson,
         (site, vector): (&Site, &Vector),
-    ) -> Option<u64> {
-        let (candidate, serves) = self.candidate(site, vector)?;
-        let earlier = self.cache.open(candidate.0, clock::since_epoch())?;
-        let right = judge::is_right(shared, self, lesson, earlier.entry.text()).await;
-        let caller = &lesson.admitted.head.caller;
-        let fingerprint = lesson.admitted.model.fingerprint();
-        let result = match right {
-            Some(true) => "right",
-            Some(false) => "wrong",
-            None => "untold",
+    ) -> Compared {
+        let Some((candidate, of)) = self.candidate(site, vector) else { return Compared::Other };
+        let Some(earlier) = self.cache.open(candidate.0, clock::since_epoch()) else {
+            return Compared::Other;
         };
-        let by = serves.map_or("unserved", How::name);
-        let labels = [caller.tenant.as_str(), fingerprint.as_str(), by, result];
-        shared.metrics.l3_judged.with_label_values(&labels).inc();
-        let right = right?;
-        let names = (caller.tenant.as_str(), fingerprint.as_str());
-        let change = self.cache.judged((site, names), candidate, (right, serves));
-        if let Some(stage) = change {
-            tell(shared, names, (by, stage));
+        let told = judge::compare(shared, self, lesson, earlier.entry.text()).await;
+        let result = match told {
+            Told::Equal | Told::Right => "right",
+            Told::Wrong => "wrong",
+            Told::Nothing => "untold",
+        };
+        let by = of.map_or("unserved", How::name);
+        let tenant = lesson.admitted.head.caller.tenant.as_str();
+        let model = lesson.admitted.model.fingerprint();
+        shared.metrics.l3_judged.with_label_values(&[tenant, &model, by, result]).inc();
+        if told == Told::Nothing {
+            return Compared::Untold;
         }
-        right.then_some(candidate.0)
+        let right = told != Told::Wrong;
+        let of = of.filter(|_| !lesson.forced);
+        let judged = Judged { right, equal: told == Told::Equal, of };
+        let now = clock::since_epoch();
+        let change = self.cache.judged((site, (tenant, &model)), candidate, judged, now);
+        if let Some(stage) = change {
+            self.tell(shared, (tenant, &model), (by, stage));
+        }
+        self.show_route(shared, &self.cache.route(site));
+        if right { Compared::Like(candidate.0) } else { Compared::Other }
     }
 
     /// The earlier answer that would serve, or would but for evidence, with how near it is; and by
@@ -178,44 +207,90 @@ impl Semantic {
         near.candidate().map(|candidate| (candidate, serves))
     }
 
-    /// Shows what is held, and how routes are.
-    pub(super) fn show(&self, shared: &Shared) {
-        let (metrics, cache): (_, &Cache) = (&shared.metrics, &self.cache);
-        let held = cache.held();
-        metrics.l3_bytes.set(i64::try_from(held.bytes).unwrap_or(i64::MAX));
-        metrics.l3_entries.set(i64::try_from(held.entries).unwrap_or(i64::MAX));
-        for route in cache.routes() {
-            let name = route.model.split('@').next().unwrap_or_default();
-            let served = mode(shared, &route.tenant, name) == L3Mode::Serve;
+    /// Shows what is held, and how all routes are.
+    pub(crate) fn show(&self, shared: &Shared) {
+        let held = self.cache.held();
+        let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        shared.metrics.l3_bytes.set(number(held.bytes));
+        shared.metrics.l3_entries.set(number(held.entries));
+        self.cache.routes().iter().for_each(|route| self.show_route(shared, route));
+    }
+
+    fn show_route(&self, shared: &Shared, route: &Route) {
+        if route.model.is_empty() {
+            // Nothing of it was counted.
+            return;
+        }
+        let serves = mode_of_route(shared, route) == L3Mode::Serve;
+        for how in How::ALL {
+            let trial = route.trial(how);
+            let labels = [route.tenant.as_str(), route.model.as_str(), how.name()];
+            shared.metrics.l3_bound.with_label_values(&labels).set(trial.bound());
+            let serves = match trial.stage() {
+                Stage::Off => -1,
+                Stage::Proven => i64::from(serves),
+                Stage::Proving => 0,
+            };
+            shared.metrics.l3_serves.with_label_values(&labels).set(serves);
+        }
+    }
+
+    /// Begins the proof of a tenant's routes for a model anew; how many that were.
+    pub(crate) fn prove_again(&self, shared: &Shared, tenant: &str, model: &str) -> usize {
+        let routes = self.cache.prove_again(tenant, model);
+        for route in &routes {
             for how in How::ALL {
-                let trial = route.trial(how);
                 let labels = [route.tenant.as_str(), route.model.as_str(), how.name()];
-                metrics.l3_bound.with_label_values(&labels).set(trial.bound());
-                let serves = match trial.stage() {
-                    Stage::Off => -1,
-                    Stage::Proven => i64::from(served),
-                    Stage::Proving => 0,
-                };
-                metrics.l3_serves.with_label_values(&labels).set(serves);
+                // Where there is nothing to show, there is nothing to remove.
+                let _ = shared.metrics.l3_bound.remove_label_values(&labels);
+                let _ = shared.metrics.l3_serves.remove_label_values(&labels);
             }
         }
+        if !routes.is_empty() {
+            tracing::info!(tenant, model, "the proof of a route of the semantic cache begins anew");
+        }
+        routes.len()
+    }
+
+    /// Tells the operator that a route's stage is another.
+    fn tell(
+        &self,
+        shared: &Arc<Shared>,
+        (tenant, model): (&str, &str),
+        (by, stage): (&'static str, Stage),
+    ) {
+        match stage {
+            Stage::Proven => {
+                tracing::info!(
+                    tenant,
+                    model,
+                    by,
+                    "a route of the semantic cache has proved itself"
+                );
+            }
+            Stage::Off => tracing::error!(
+                tenant,
+                model,
+                by,
+                "a route of the semantic cache was wrong too often and is off until its proof is begun anew"
+            ),
+            Stage::Proving => {}
+        }
+        let detail = json!({ "model": model, "by": by, "stage": stage.name() });
+        shared.events.emit("semantic_route", tenant, detail);
+        // A process that ends now must not begin again with what this one knows to be wrong.
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || shared.l3.as_ref().map(Semantic::save));
     }
 }
 
-/// Tells the operator that a route's stage is another.
-fn tell(shared: &Shared, (tenant, model): (&str, &str), (by, stage): (&str, Stage)) {
-    match stage {
-        Stage::Proven => {
-            tracing::info!(tenant, model, "a route of the semantic cache has proved itself")
-        }
-        Stage::Off => tracing::error!(
-            tenant,
-            model,
-            by,
-            "a route of the semantic cache was wrong too often and is off until its proof is begun anew"
-        ),
-        Stage::Proving => {}
-    }
-    let detail = json!({ "model": model, "by": by, "stage": stage.name() });
-    shared.events.emit("semantic_route", tenant, detail);
+/// What a comparison came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    /// An earlier answer says the same: its number.
+    Like(u64),
+    /// None does.
+    Other,
+    /// Nobody could tell.
+    Untold,
 }

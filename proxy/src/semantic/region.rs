@@ -1,9 +1,13 @@
 //! The tier of the whole region, where one is configured: answers of other edges, and what outlives
 //! this one. Nothing depends on it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use nearhop_conf::L3Regional;
+use nearhop_admin::clock;
+use nearhop_conf::{L3Regional, L3Scope};
 use nearhop_edge_cache::{
     Entry, Purge,
     semantic::{
@@ -31,8 +35,19 @@ struct Opened {
     embedder: EmbedderReport,
     qdrant: Qdrant,
     tier: Limited,
-    prepared: tokio::sync::Mutex<bool>,
+    prepared: tokio::sync::Mutex<Prepared>,
 }
+
+/// Whether the collection is there.
+#[derive(Debug, Clone, Copy)]
+enum Prepared {
+    Yes,
+    /// Not yet; when it is tried again.
+    No(Option<Instant>),
+}
+
+/// From one try to find or make the collection to the next.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Neighbours that are asked for.
 const NEIGHBOURS: usize = 4;
@@ -55,7 +70,8 @@ impl Region {
         let qdrant = qdrant(&self.settings, &embedder.revision, embedder.dimensions).ok()?;
         let limits = Limits { look_up: self.settings.patience, ..Limits::default() };
         let tier = Limited::new(Arc::new(qdrant.clone()), limits);
-        let (embedder, prepared) = (embedder.clone(), tokio::sync::Mutex::default());
+        let prepared = tokio::sync::Mutex::new(Prepared::No(None));
+        let embedder = embedder.clone();
         let new = Arc::new(Opened { embedder, qdrant, tier, prepared });
         *opened = Some(Arc::clone(&new));
         Some(new)
@@ -79,24 +95,13 @@ impl Region {
     pub(super) async fn put(
         &self,
         embedder: &EmbedderReport,
-        (cache, site, vector): (&Cache, &Site, &Vector),
-        entry: &Entry,
+        cache: &Cache,
+        (site, vector, entry): (&Site, &Vector, &Entry),
     ) -> &'static str {
         let Some(opened) = self.open(embedder) else { return "failed" };
-        let mut prepared = opened.prepared.lock().await;
-        if !*prepared {
-            // Asked by nobody who waits; the first write of each process finds or makes the collection.
-            let made = tokio::time::timeout(Limits::default().write, opened.qdrant.prepare()).await;
-            match made {
-                Ok(Ok(())) => *prepared = true,
-                Ok(Err(trouble)) => {
-                    tracing::warn!(%trouble, "the region's semantic cache cannot be used");
-                    return trouble.name();
-                }
-                Err(_elapsed) => return Trouble::Late.name(),
-            }
+        if let Err(trouble) = opened.prepare().await {
+            return trouble;
         }
-        drop(prepared);
         let Some(sealed) = cache.export((site, vector), entry) else { return "unsealed" };
         let tags = &site.tags;
         let point = Point {
@@ -124,9 +129,40 @@ impl Region {
     }
 }
 
+impl Opened {
+    /// Finds or makes the collection, one at a time and not too often; in a word why it is not there.
+    async fn prepare(&self) -> Result<(), &'static str> {
+        let Ok(mut prepared) = self.prepared.try_lock() else { return Err("busy") };
+        match *prepared {
+            Prepared::Yes => return Ok(()),
+            Prepared::No(Some(next)) if clock::now() < next => return Err("open"),
+            Prepared::No(_) => {}
+        }
+        let within = Limits::default().write;
+        let made = tokio::time::timeout(within, self.qdrant.prepare()).await;
+        let trouble = match made.unwrap_or(Err(Trouble::Late)) {
+            Ok(()) => {
+                *prepared = Prepared::Yes;
+                return Ok(());
+            }
+            Err(trouble) => trouble,
+        };
+        *prepared = Prepared::No(Some(clock::now() + AGAIN));
+        tracing::warn!(%trouble, "the region's semantic cache cannot be used");
+        Err(trouble.name())
+    }
+}
+
+/// A revision's name in a collection's: short, and of characters that may stand there.
+fn short(revision: &str) -> String {
+    openssl::sha::sha256(revision.as_bytes())[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 fn qdrant(settings: &L3Regional, revision: &str, dimensions: usize) -> Result<Qdrant, String> {
-    let fine = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    let revision: String = revision.chars().map(fine).take(64).collect();
+    let revision = short(revision);
     let copies = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let made = Qdrant::new(Settings {
         url: settings.url.clone(),
@@ -141,25 +177,30 @@ fn qdrant(settings: &L3Regional, revision: &str, dimensions: usize) -> Result<Qd
     made.map_err(|error| error.to_string())
 }
 
+const HIDDEN: &str = "not all of its points say that they are meant";
+
 /// Deletes in the region what was purged, as far as its points say what they are; in words for whoever
 /// purges. What is left is never served: whoever reads it knows of the purge.
 pub(crate) async fn purge(shared: &Shared, purge: &Purge) -> Value {
     let Some(semantic) = &shared.l3 else { return Value::Null };
     let Some(region) = &semantic.region else { return Value::Null };
-    let what = match purge {
-        Purge::All => Purged::All,
-        Purge::Tenant(tenant) => Purged::Tenant(*tenant),
-        Purge::Model(model) => Purged::Model(*model),
-        Purge::Session(session) => Purged::Session(*session),
-        Purge::Key(owner) | Purge::User(owner) => Purged::Scope(*owner),
-        // Points do not say which repository and file they are of.
-        Purge::Repo(_) | Purge::File(_) => return json!({ "state": "hidden" }),
+    let (what, all) = match purge {
+        Purge::All => (Purged::All, true),
+        Purge::Tenant(tenant) => (Purged::Tenant(*tenant), true),
+        Purge::Model(model) => (Purged::Model(*model), true),
+        Purge::Session(session) => (Purged::Session(*session), true),
+        // Points say whose they are: a user's, or a key's that names none.
+        Purge::User(owner) => (Purged::Scope(*owner), semantic.settings.scope != L3Scope::Key),
+        Purge::Key(owner) => (Purged::Scope(*owner), false),
+        // And not which repository and file they are of.
+        Purge::Repo(_) | Purge::File(_) => return json!({ "state": "hidden", "why": HIDDEN }),
     };
     let Some(embedder) = semantic.embedder.known() else {
         return json!({ "state": "pending", "why": "no embedder was ready yet" });
     };
     match region.purge(&embedder, what).await {
-        Ok(()) => json!({ "state": "done" }),
+        Ok(()) if all => json!({ "state": "done" }),
+        Ok(()) => json!({ "state": "hidden", "why": HIDDEN }),
         Err(trouble) => json!({ "state": "hidden", "why": trouble.to_string() }),
     }
 }
@@ -176,7 +217,38 @@ impl Semantic {
                 return false;
             }
         };
-        let now = nearhop_admin::clock::since_epoch();
+        let now = clock::since_epoch();
         found.iter().filter(|sealed| self.cache.import(site, sealed, now)).count() > 0
+    }
+
+    /// Has an answer written, beside everything.
+    pub(super) fn put_in_region(
+        &self,
+        shared: &Arc<Shared>,
+        (site, vector): (Site, Vector),
+        entry: Entry,
+    ) {
+        if self.region.is_none() {
+            return;
+        }
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            let Some(semantic) = &shared.l3 else { return };
+            let (Some(region), Some(embedder)) = (&semantic.region, semantic.embedder.known())
+            else {
+                return;
+            };
+            let put = region.put(&embedder, &semantic.cache, (&site, &vector, &entry)).await;
+            shared.metrics.stores.with_label_values(&["l3-region", put]).inc();
+        });
+    }
+
+    /// Deletes what is older than `kept` in the region.
+    pub(super) async fn forget_in_region(&self, kept: Duration) {
+        let (Some(region), Some(embedder)) = (&self.region, self.embedder.known()) else { return };
+        let before = clock::since_epoch().saturating_sub(kept).as_secs();
+        if let Err(trouble) = region.purge(&embedder, Purged::Before(before)).await {
+            tracing::debug!(%trouble, "what is old was not deleted in the region's semantic cache");
+        }
     }
 }

@@ -18,8 +18,9 @@ fn a_semantic_cache_takes_every_default() {
     assert_eq!((l3.floor, l3.sure, l3.wrong, l3.judged), (0.95, 0.97, 0.02, 300));
     assert_eq!((l3.scope, l3.explore), (L3Scope::User, 0.05));
     assert_eq!(l3.tenant_bytes.0 * 4, l3.bytes.0);
-    let mode =
-        |tenant, model| l3.routes.iter().find(|route| route.is_of(tenant, model)).unwrap().mode;
+    let mode = |tenant, model| {
+        l3.routes.iter().find(|route| route.is_of(tenant, [model].into_iter())).unwrap().mode
+    };
     assert_eq!(mode("dev", "m"), L3Mode::Serve);
     assert_eq!(mode("dev", "n"), L3Mode::Shadow);
     assert_eq!(mode("x", "m"), L3Mode::Shadow);
@@ -33,14 +34,15 @@ fn mistakes_in_a_semantic_cache_are_all_told() {
             "{{embedder: other, {routes}, floor: 0.9, wrong: 0, judged: 5, explore: 0, bytes: 300MiB, patience: 5s, ttl: 8d, judge: {{similarity: 2}}, snapshot: /x}}"
         )),
         &expect![[r#"
-            edge.yaml has 9 mistakes:
+            edge.yaml has 10 mistakes:
               edge.l3.floor: is not within 0.95 and 1. It can be raised from 0.95 only
-              edge.l3.wrong: is not over 0 and up to 0.5. 0.02 is one in fifty
+              edge.l3.wrong: is not within 0.006 and 0.25. 0.02 is one in fifty; less than 0.006 can never be shown
               edge.l3.judged: is not within 20 and 10000. 300 bound an error of 1 %
               edge.l3.explore: is not over 0 and up to 1. 0.05 is one in twenty; without any, nothing would be known
               edge.l3.ttl: "8d" does not fit. Write a duration over zero such as 800ms, 5s or 10m
               edge.l3.patience: is not within 1ms and 1s. 30ms is little beside an answer
               edge.l3.judge.similarity: 2 does not fit. Write a number from 0 to 1
+              edge.l3.secret: is missing: what leaves the process is sealed with it. Add one with `openssl rand -hex 32`, the same on every edge of this region
               edge.l3.embedder: `other` is none of edge.local.roles. Add `edge.local` with that role, and the embedder to `origin.models`
               edge.l3.bytes: is not under edge.l1.bytes, 256 MiB, of which it is a part. 60 % of it leaves enough for completions"#]],
     );

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{flat::STEP_MIN, segment::SEGMENT_ROWS, *};
 
 const DIMENSIONS: usize = 100;
 

@@ -4,13 +4,16 @@ use super::*;
 use crate::{
     Purge, TagKind,
     semantic::{
-        Because, Refused,
+        Because, How, Refused, Stage,
         testing::{
             ANNA, BEN, CARL, Posed, ROOM, SECOND, UNDO, Who, cache, pose, purge, put, settings,
             turned,
         },
     },
 };
+
+const RIGHT: Judged = Judged { right: true, equal: true, of: None };
+const WRONG: Judged = Judged { right: false, equal: false, of: None };
 
 fn near(cache: &Cache, posed: &Posed, degrees: f32) -> Near {
     let policy = cache.settings().policy;
@@ -108,7 +111,7 @@ fn two_near_answers_that_differ_serve_nobody_and_two_that_agree_do() {
     let second = pose(&cache, ANNA, "how can i undo my last git commit");
     let agreeing = near(&cache, &second, 3.0).candidate();
     let alike = |cache: &Cache, like| {
-        let entry = second.entry("git reset", SECOND);
+        let entry = second.entry("Use git reset.", SECOND);
         cache.keep((&second.site, &turned(3.0)), &entry, like, SECOND).unwrap();
         near(cache, &pose(cache, ANNA, "how to undo last commit in git"), 1.5).verdict
     };
@@ -125,15 +128,53 @@ fn a_shared_answer_serves_others_once_two_have_had_it() {
     let found = near(&cache, &ben, 0.0);
     assert_eq!(found.verdict, Verdict::Refuse(Refused::Unvouched, Some(0)));
     // The model told Ben something else.
-    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (false, None));
+    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), WRONG, SECOND);
     assert!(cache.exact(&ben.site, Age::Fresh, SECOND).is_none());
 
     put(&cache, ANNA, "What does git bisect do?", 90.0, "It searches.");
     let ben = pose(&cache, BEN, "What does git bisect do?");
     let found = near(&cache, &ben, 90.0);
-    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), (true, None));
+    cache.judged((&ben.site, ("t", "m@1")), found.candidate().unwrap(), RIGHT, SECOND);
     let carl = pose(&cache, CARL, "what does git bisect do");
     assert_eq!(near(&cache, &carl, 90.0).verdict, Verdict::Serve(0, Because::Sure));
+}
+
+#[test]
+fn who_was_told_something_like_it_vouches_for_nothing() {
+    let cache = cache(settings(Sharing::Tenant));
+    put(&cache, ANNA, UNDO, 0.0, "git reset, and then some more");
+    let ben = pose(&cache, BEN, UNDO);
+    let alike = Judged { equal: false, ..RIGHT };
+    cache.judged(
+        (&ben.site, ("t", "m@1")),
+        near(&cache, &ben, 0.0).candidate().unwrap(),
+        alike,
+        SECOND,
+    );
+    let carl = pose(&cache, CARL, UNDO);
+    assert!(cache.exact(&carl.site, Age::Fresh, SECOND).is_none());
+    // Ben's own text, which says the same, replaces Anna's; nobody has vouched for it.
+    let id = cache.store().at(&ben.site);
+    let own = ben.entry("git reset, and then something else", SECOND);
+    cache.keep((&ben.site, &turned(0.0)), &own, id, SECOND).unwrap();
+    assert!(cache.exact(&carl.site, Age::Fresh, SECOND).is_none());
+}
+
+#[test]
+fn one_answer_cannot_prove_a_route_and_what_was_shown_under_other_rules_counts_for_nothing() {
+    let cache = cache(settings(Sharing::User));
+    let posed = put(&cache, ANNA, UNDO, 0.0, "git reset");
+    let id = cache.exact(&posed.site, Age::Fresh, SECOND).unwrap().id;
+    let right = Judged { of: Some(How::Exact), ..RIGHT };
+    for _ in 0..1000 {
+        cache.judged((&posed.site, ("t", "m@1")), (id, 1.0), right, SECOND);
+    }
+    assert_eq!(cache.stage(&posed.site, How::Exact), Stage::Proving);
+    assert_eq!(cache.route(&posed.site).trial(How::Exact).totals(), (20 + 49, 0));
+    let request = crate::semantic::testing::chat(UNDO, |_| ());
+    let model = crate::testing::model("1");
+    let other = crate::semantic::testing::pose_to(&cache, ANNA, &request, (&model, "e@2")).unwrap();
+    assert_eq!(cache.route(&other.site).trial(How::Exact).totals(), (0, 0), "another embedder");
 }
 
 #[test]
@@ -143,7 +184,7 @@ fn evidence_of_an_answer_outlives_its_repetition() {
     let alike = pose(&cache, ANNA, "how can i undo my last git commit");
     for _ in 0..140 {
         let found = near(&cache, &alike, 16.0);
-        cache.judged((&alike.site, ("t", "m@1")), found.candidate().unwrap(), (true, None));
+        cache.judged((&alike.site, ("t", "m@1")), found.candidate().unwrap(), RIGHT, SECOND);
     }
     assert_eq!(near(&cache, &alike, 16.0).verdict, Verdict::Serve(0, Because::Evidence));
     let id = cache.exact(&posed.site, Age::Fresh, SECOND).unwrap().id;

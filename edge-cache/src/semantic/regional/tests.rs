@@ -366,7 +366,7 @@ async fn a_slow_engine_is_late_for_look_ups_and_not_for_writes() {
     prepared(&engine).await;
     let tier = limited(&engine, settings(&engine), Limits::default().look_up);
     engine.fault(r#"{"delay_ms": 50}"#).unwrap();
-    for _ in 0..5 {
+    for _ in 0..3 {
         assert_eq!(trouble(&tier).await, "late");
     }
     eventually("open", async || trouble(&tier).await == "open").await;
@@ -382,7 +382,7 @@ async fn whatever_goes_wrong_opens_the_breaker_which_closes_again() {
     let right = Settings { api_key: Some(ApiKey::new("right")), ..settings(&engine) };
     Qdrant::new(right.clone()).unwrap().prepare().await.unwrap();
     let opens = async |tier: &Limited, expected: &str| {
-        for _ in 0..5 {
+        for _ in 0..3 {
             assert_eq!(trouble(tier).await, expected);
         }
         eventually("open", async || trouble(tier).await == "open").await;

@@ -118,7 +118,7 @@ fn another_secret_has_other_names_for_everything() {
     let site = |secrets: &Secrets| {
         let (model, tags) = (model("1"), Tags::default());
         let models = Models { model: &model, embedder: "e@1" };
-        Site::of(&request, (ANNA.asker(), Sharing::User), models, (secrets, tags)).unwrap()
+        Site::of(&request, (ANNA.asker(), Sharing::User, 0), models, (secrets, tags)).unwrap()
     };
     let (a, b) = (site(&one), site(&other));
     assert_ne!(a.partition, b.partition);

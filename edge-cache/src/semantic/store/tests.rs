@@ -102,8 +102,11 @@ proptest! {
             if let (Ok(id), true) = (put, drop) {
                 store.remove(id);
             }
-            let bytes: usize = store.kept.values().map(|kept| kept.bytes(turned(0.0).dimensions())).sum();
-            prop_assert_eq!(bytes, store.bytes());
+            let own: usize = store.kept.values().map(Kept::bytes).sum();
+            let arenas: usize = store.arenas.values().map(Arena::bytes).sum();
+            prop_assert_eq!(own + arenas, store.bytes());
+            let tenants: usize = store.tenants.values().map(|(_, bytes)| bytes).sum();
+            prop_assert_eq!(tenants, store.bytes());
             prop_assert!(store.bytes() <= 60_000);
             prop_assert_eq!(store.places.len(), store.entries());
             let rows: usize = store.arenas.values().map(Arena::len).sum();

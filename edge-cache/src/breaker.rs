@@ -1,4 +1,4 @@
-//! May this shard be asked now? A state machine that is told the time and what became of each call.
+//! May somebody outside be asked now: a shard, the embedder, the region's tier? A state machine that is told the time and what became of each call.
 //!
 //! Closed: calls pass. It opens after three failures in a row, or when more than half of the last twenty
 //! calls failed. Open: calls are refused, except for one probe a second; the probe that is answered
@@ -13,7 +13,7 @@ const WINDOW: u8 = 20;
 /// The time between probes.
 const REST: Duration = Duration::from_secs(1);
 
-/// One shard's breaker.
+/// The breaker of one who is asked, or of one kind of call.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     state: State,
@@ -40,16 +40,16 @@ pub(crate) enum Verdict {
     Pass,
     /// Go on: what becomes of this call decides for the others.
     Probe,
-    /// Do not touch the socket.
+    /// Do not ask.
     Refused,
 }
 
 /// What became of a call that was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The shard answered, if only to refuse the command.
+    /// There was an answer, if only a refusal.
     Answered,
-    /// It did not, or cannot serve.
+    /// There was none, or none that can be used.
     Failed,
     /// Nobody waited for the answer.
     Unknown,
