@@ -162,13 +162,19 @@ fn cache_settings(settings: &L3) -> Settings {
     }
 }
 
+/// A question's vector, and whose it is.
+pub(crate) struct Embedded {
+    embedder: String,
+    vector: Vector,
+}
+
 /// An earlier answer that serves a request that misses, where there is one. Where it was embedded for
 /// that, `vector` is its question's.
 pub(crate) async fn look(
     shared: &Shared,
     admitted: &Admitted,
     ticket: &Ticket,
-    vector: &mut Option<Vector>,
+    vector: &mut Option<Embedded>,
 ) -> Option<(Answered, How)> {
     let semantic = shared.l3.as_ref()?;
     let (tags, _) = ticket.semantic().filter(|_| ticket.is_miss())?;
@@ -189,7 +195,7 @@ impl Semantic {
         &self,
         shared: &Shared,
         (admitted, tags): (&Admitted, Tags),
-        embedded: &mut Option<Vector>,
+        embedded: &mut Option<Embedded>,
     ) -> Result<(Answered, How), &'static str> {
         if mode_of(shared, admitted) == L3Mode::Shadow {
             return Err("shadow");
@@ -211,7 +217,9 @@ impl Semantic {
             None if similar != Stage::Proven => return Err(similar.name()),
             None if policy.floor >= 1.0 => return Err(Refused::Far.name()),
             None => {
-                let vector = embedded.insert(self.embedder.question(&site).await?);
+                let vector = self.embedder.question(&site).await?;
+                let embedder = site.embedder.clone();
+                let Embedded { vector, .. } = embedded.insert(Embedded { embedder, vector });
                 let answered = self.near(&site, vector, policy).await?;
                 (answered, How::Similar)
             }

@@ -11,7 +11,7 @@ use std::{
 
 use nearhop_admin::clock;
 use nearhop_admission::{Caller, Permit, Reservation, Served};
-use nearhop_edge_cache::{Around, Found, Need, Rule, Standing, l2, semantic::Vector};
+use nearhop_edge_cache::{Around, Found, Need, Rule, Standing, l2};
 use nearhop_wire::{Answer, Delta, Kind, Resume, Usage};
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ use crate::{
     flight::{End, Flight, Origin},
     live::Live,
     reject::Reject,
-    semantic::{self, Said},
+    semantic::{self, Embedded, Said},
     trace::Trace,
     upstream::outcome::{Failed, Outcome},
 };
@@ -81,7 +81,7 @@ struct Job {
     /// Bytes of the answer, which is kept until its end.
     held: Held,
     /// The question's, where it was embedded.
-    vector: Option<Vector>,
+    vector: Option<Embedded>,
     landing: Landing,
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    Semantic,
+    Embedded, Semantic,
     embedder::LESSONS_MAX,
     judge::{self, Told},
     mode_of, mode_of_route,
@@ -39,7 +39,7 @@ pub(crate) struct Lesson {
     /// nothing.
     forced: bool,
     /// The question's, where it was embedded already.
-    vector: Option<Vector>,
+    vector: Option<Embedded>,
 }
 
 /// What was said to a question.
@@ -48,7 +48,7 @@ pub(crate) struct Said<'a> {
     /// Whether its client wanted a new answer whatever there was.
     pub(crate) forced: bool,
     /// The question's, where it was embedded already.
-    pub(crate) vector: Option<Vector>,
+    pub(crate) vector: Option<Embedded>,
 }
 
 /// Lessons that wait; more are not learned.
@@ -138,8 +138,9 @@ impl Semantic {
         if let Err(unkept) = Cache::is_worth(&entry) {
             return unkept.name();
         }
-        let vector = match lesson.vector.take() {
-            Some(vector) => vector,
+        let embedded = lesson.vector.take().filter(|embedded| embedded.embedder == site.embedder);
+        let vector = match embedded {
+            Some(Embedded { vector, .. }) => vector,
             None => match self.embedder.lesson(&site).await {
                 Ok(vector) => vector,
                 Err(why) => return why,
