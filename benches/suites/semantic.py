@@ -40,11 +40,10 @@ GPTCACHE = peers.PYTHON_PEERS / "gptcache"
 THRESHOLDS = ("0.8", "0.95")
 DRAWS, FEW_DRAWS = 4000, 200
 NEAR = 0.3
-ROUNDS = 3
 WRONG_PERCENT = 2.0
 CONFIDENCE = 1.645  # one-sided, 95 %
 
-SCANS = 3
+SCANS = 5
 SCAN_US, RECALL = 500, 0.999
 ENTRIES, FEW_ENTRIES = 20_000, 1000
 LIMIT_S = 1800
@@ -101,8 +100,6 @@ def once(found):
 
 def most_wrong(served, wrong):
     """The share that may be wrong with a confidence of 95 % (Wilson)."""
-    if not served:
-        return 1.0
     share, z2 = wrong / served, CONFIDENCE**2
     spread = CONFIDENCE * math.sqrt(share * (1 - share) / served + z2 / (4 * served**2))
     return (share + z2 / (2 * served) + spread) / (1 + z2 / served)
@@ -150,19 +147,25 @@ class Replays:
     def show(self, stream, server, done, goal=None):
         served, wrong = done["served"], done["wrong"]
         self.suite.observe(f"{stream}: answered", server, round(100 * served / len(self.streams[stream]), 1), "%")
-        self.suite.observe(f"{stream}: wrong of that", server, round(100 * wrong / max(1, served), 2), "%", goal=goal)
+        if not served:
+            return
+        self.suite.observe(f"{stream}: wrong of that", server, round(100 * wrong / served, 2), "%", goal=goal)
         self.suite.observe(f"{stream}: at most, 95 %", server, round(100 * most_wrong(served, wrong), 2), "%")
 
 
 def replays(suite, arguments, folder):
     these = Replays(suite, arguments, folder)
+    ours = {}
     for stream in these.streams:
-        found = these.ours(stream)
+        found = ours[stream] = these.ours(stream)
         these.show(stream, "nearhop", found["rules"], WRONG_PERCENT)
         these.show(stream, "as users get it", found["users"], WRONG_PERCENT)
         these.show(stream, "cosine 0.95", found["cosine"])
         these.show(stream, "exact", found["exact"])
-        say(f"    {stream}: proven after {found['proven_after']}, {found['unsuited']} are no question for the tier, beyond exact repetition {found['beyond_exact']}")
+        beyond = found["beyond_exact"]
+        suite.observe(f"{stream}: answered beyond exact repetition", "nearhop", beyond["served"])
+        suite.observe(f"{stream}: wrong of those", "nearhop", beyond["wrong"])
+        suite.observe(f"{stream}: proven after", "as users get it", found["proven_after"] or "never")
     version = peers.installed("gptcache", GPTCACHE)
     if arguments.small or arguments.peers and "gptcache" not in arguments.peers:
         suite.skip("gptcache", "not asked for")
@@ -170,30 +173,28 @@ def replays(suite, arguments, folder):
         suite.skip("gptcache", "not installed: scripts/peers.sh")
     else:
         suite.peer("gptcache", version)
-        beside_gptcache(suite, these)
+        beside_gptcache(suite, these, ours)
     return these
 
 
-def beside_gptcache(suite, these):
+def beside_gptcache(suite, these, ours):
+    """Its look-up is beside ours in each stream: those are the pairs."""
     program = pathlib.Path(__file__).with_name("gptcached.py")
+    theirs = {threshold: [] for threshold in THRESHOLDS}
     with Side("gptcache", [GPTCACHE / "bin/python", program]) as gptcache:
-        def replay(stream, threshold, turn):
-            folder = these.folder / f"{these.files[stream].stem}-{threshold}-{turn}"
-            folder.mkdir()
-            return gptcache.ask(f"replay {these.files[stream]} {threshold} {folder}")
-
         for stream, threshold in itertools.product(these.streams, THRESHOLDS):
-            these.show(stream, f"gptcache {threshold}", replay(stream, threshold, 0))
-        stream, took = next(iter(these.streams)), {"ours": [], "theirs": []}
-        for turn in range(1, ROUNDS + 1):
-            sides = [("ours", lambda: these.ours(stream)), ("theirs", lambda: replay(stream, "0.8", turn))]
-            for side, measure in sides if turn % 2 else sides[::-1]:
-                took[side].append(measure())
-        for percent in (50, 99):
-            ours, theirs = ([one[f"cpu_us_p{percent}"] for one in took[side]] for side in ("ours", "theirs"))
-            suite.compare(f"a look-up, embedding apart, p{percent}", "gptcache", "µs CPU", ours, theirs)
-            whole = statistics.median(one[f"with_embedding_us_p{percent}"] for one in took["theirs"])
-            suite.observe(f"a look-up with its embedding, p{percent}", "gptcache 0.8", round(whole / 1e3, 2), "ms CPU")
+            folder = these.folder / f"{these.files[stream].stem}-{threshold}"
+            folder.mkdir()
+            found = gptcache.ask(f"replay {these.files[stream]} {threshold} {folder}")
+            these.show(stream, f"gptcache {threshold}", found)
+            theirs[threshold].append(found)
+    of = theirs[THRESHOLDS[0]]
+    for percent in (50, 99):
+        field = f"cpu_us_p{percent}"
+        suite.compare(f"a look-up, embedding apart, p{percent}", "gptcache", "µs CPU", [ours[stream][field] for stream in these.streams],
+                      [one[field] for one in of], pairs_are="streams")
+        whole = statistics.median(one[f"with_embedding_us_p{percent}"] for one in of)
+        suite.observe(f"a look-up with its embedding, p{percent}", f"gptcache {THRESHOLDS[0]}", round(whole / 1e3, 2), "ms CPU")
 
 
 def scan(suite, arguments, vectors):
