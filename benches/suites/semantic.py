@@ -209,9 +209,9 @@ def scan(suite, arguments, vectors):
         suite.observe(f"scan of {n:,}: median", "nearhop", round(median(lambda of: of["cpu_us_p50"]), 1), "µs CPU")
         suite.observe(f"scan of {n:,}: 99 %", "nearhop", round(median(lambda of: of["cpu_us_p99"]), 1), "µs CPU", goal=goal)
         recall = median(lambda of: of["recall"]["at_1"])
-        suite.observe(f"scan of {n:,}: recall@1", "nearhop", recall, kept=recall >= RECALL if goal else None)
+        suite.observe(f"scan of {n:,}: recall@1", "nearhop", round(100 * recall, 2), "%", kept=recall >= RECALL if goal else None)
         near = median(lambda of: of["recall_near"]["at_1"])
-        suite.observe(f"scan of {n:,}: recall@1 of what is near", "nearhop", near)
+        suite.observe(f"scan of {n:,}: recall@1 of what is near", "nearhop", round(100 * near, 2), "%")
         suite.observe(f"scan of {n:,}: a vector, resident", "nearhop", round(median(lambda of: of["resident_bytes_per_vector"])), "bytes")
 
 
