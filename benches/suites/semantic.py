@@ -32,7 +32,8 @@ from suites.inference import PYTHON, Side
 from upstream import Canned, ask
 
 QUESTIONS = ROOT / "tests/data/questions"
-# The rules were made on the first half; the second was written by people who had not seen them.
+# The rules were made on the first half; the second was written by people who had not seen them, and some
+# rules were mended with it.
 HALVES = {"second half": ("second-a.txt", "second-b.txt"), "first half": ("first-a.txt", "first-b.txt")}
 GPTCACHE = peers.PYTHON_PEERS / "gptcache"
 # GPTCache's threshold is a share of its longest squared distance, 4: 0.8, its default, is a cosine of 0.6,
