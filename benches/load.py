@@ -55,7 +55,11 @@ def request_file(folder, port, path, body, headers):
 
 
 def at_a_rate(folder, port, path, body, headers, rate, seconds):
-    file = request_file(folder, port, path, body, headers)
+    """`body` is one, or a list of those that are sent in turn."""
+    bodies = [body] if isinstance(body, str) else body
+    files = [request_file(folder, port, path, body, headers).read_bytes() for body in bodies]
+    file = folder / "requests.http"
+    file.write_bytes(b"\0".join(files))
     out = subprocess.run(["taskset", "-c", process.LOAD_CORE, sys.executable, HERE / "open_loop.py", str(port), file, str(rate), str(seconds)],
                          capture_output=True, text=True, timeout=seconds + GRACE_S, check=False)
     good(out.returncode == 0, f"the load at a fixed rate failed:\n{out.stderr[-2000:]}")

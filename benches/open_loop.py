@@ -2,6 +2,8 @@
 
     python3 benches/open_loop.py PORT REQUEST_FILE RATE SECONDS      one JSON line
 
+The file has a request, or several with a zero byte between them, which are sent in turn.
+
 A request that is sent late, because the server or this program is behind, has waited, and that
 counts: a load that waits for answers would send less to a slow server and see less of its slowness.
 One thread; its own part is in every figure, and taken out by asking the upstream directly as well.
@@ -47,12 +49,13 @@ def is_whole(answer):
 
 
 def main():
-    port, request, rate, seconds = int(sys.argv[1]), open(sys.argv[2], "rb").read(), float(sys.argv[3]), float(sys.argv[4])
+    port, rate, seconds = int(sys.argv[1]), float(sys.argv[3]), float(sys.argv[4])
+    requests = open(sys.argv[2], "rb").read().split(b"\0")
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
     idle = [connected(port) for _ in range(8)]
     busy, opened = {}, len(idle)
     count, sent, bad = max(1, int(rate * seconds)), 0, 0
-    took, late = [], []
+    took, first, late = [], [], []
     gc.disable()
     start = time.perf_counter() + 0.01
     end = start + seconds + GRACE_S
@@ -64,7 +67,7 @@ def main():
                 connection = connected(port)
             due = start + sent / rate
             late.append(time.perf_counter() - due)
-            connection.send(request)
+            connection.send(requests[sent % len(requests)])
             busy[connection] = (due, b"")
             sent += 1
             now = time.perf_counter()
@@ -76,6 +79,8 @@ def main():
             except OSError:
                 data = b""
             due, answer = busy[connection]
+            if data and not answer:
+                first.append(time.perf_counter() - due)
             answer += data
             if not data:
                 bad += 1
@@ -91,12 +96,14 @@ def main():
             else:
                 busy[connection] = (due, answer)
     took.sort()
+    first.sort()
     late.sort()
 
     def at(ordered, share):
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1e6 if ordered else None
 
     print(json.dumps({"due": count, "answered": len(took), "bad": count - len(took), "p50_us": at(took, 0.5), "p99_us": at(took, 0.99),
+                      "first_p50_us": at(first, 0.5), "first_p99_us": at(first, 0.99),
                       "late_p99_us": at(late, 0.99)}))
 
 

@@ -36,10 +36,10 @@ class Gateway:
         self.child.stop()
 
 
-def nearhop(folder, upstream, binary):
+def nearhop(folder, upstream, binary, change=None):
+    """`change` may alter the configuration."""
     port, admin = free_port(), free_port()
-    config = folder / "edge.yaml"
-    config.write_text(json.dumps({
+    config = {
         "region": "bench",
         "log": {"access": False},
         "access": {
@@ -50,8 +50,12 @@ def nearhop(folder, upstream, binary):
                  # All of the load comes from one address.
                  "limits": {"requests": 16384, "connections": 32768, "connections_per_address": 32768},
                  "pods": [{"name": "pod", "address": f"127.0.0.1:{upstream}"}]},
-    }))
-    child = Child("nearhop", [binary, "edge", "-c", config], process.SERVER_CORE, folder / "edge.log")
+    }
+    if change:
+        change(config)
+    file = folder / "edge.yaml"
+    file.write_text(json.dumps(config))
+    child = Child("nearhop", [binary, "edge", "-c", file], process.SERVER_CORE, folder / "edge.log")
     return Gateway(child, port)
 
 
@@ -211,9 +215,9 @@ def said(*command):
     return done.stdout + done.stderr
 
 
-def installed(package):
+def installed(package, home=PYTHON_PEERS):
     """A Python peer's version, or None where it is not there."""
-    found = list(PYTHON_PEERS.glob(f"lib/python*/site-packages/{package}-*.dist-info"))
+    found = list(home.glob(f"lib/python*/site-packages/{package}-*.dist-info"))
     return found[0].name.removeprefix(f"{package}-").removesuffix(".dist-info") if found else None
 
 

@@ -24,6 +24,7 @@ SUITES = {
     "reuse": "a look-up in a full cache, an entry's memory, the shared cache over loopback",
     "inference": "the pod's decoder beside onnxruntime-genai",
     "load": "the load generator itself, beside wrk",
+    "semantic": "the semantic cache: who is answered and who wrongly, beside GPTCache; its scan, and what it costs a miss",
     "pod": "a pod over HTTP: its prefix cache, and a stream beside 32 prompts",
 }
 

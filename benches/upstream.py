@@ -13,6 +13,7 @@ from process import Child, free_port
 from scripted import PAGES
 
 TEXT = "return total / len(values)"
+CHAT_TEXT = "Reset the branch to where it was and keep the changes in the index: nothing of the work is lost, and each part can be committed anew."
 IDENTITY = {"id": "cmpl-5f0c7d1f2a9b4e3c8d7e6f5a4b3c2d1e", "object": "text_completion", "created": 1795000000, "model": "bench",
             "system_fingerprint": "bench@1"}
 USAGE = {"prompt_tokens": 700, "completion_tokens": 9, "total_tokens": 709}
@@ -35,6 +36,14 @@ def answer_stream():
     return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
 
 
+def chat_stream():
+    """The same for a chat: a sentence or two."""
+    of = {**IDENTITY, "object": "chat.completion.chunk"}
+    choice = {"index": 0, "delta": {"role": "assistant", "content": CHAT_TEXT}, "logprobs": None, "finish_reason": "stop"}
+    events = [json.dumps(event, separators=(",", ":")) for event in ({**of, "choices": [choice]}, {**of, "choices": [], "usage": USAGE})]
+    return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
+
+
 def text_of(body):
     """An answer's text, whole or streamed."""
     if not body.startswith(b"data:"):
@@ -54,7 +63,7 @@ def ask(port, path, body, headers, method="POST", timeout=10):
 
 
 class Canned:
-    """nginx with one answer, streamed at one port and whole at another."""
+    """nginx with one answer, streamed at one port and whole at another; to chats streamed at both."""
 
     def __init__(self, folder):
         def quoted(text):
@@ -66,7 +75,8 @@ class Canned:
         self.ports = {kind: free_port() for kind in kinds}
         servers = "".join(
             f"server {{ listen 127.0.0.1:{self.ports[kind]} backlog=4096; {pages} "
-            f"location = /v1/completions {{ default_type {media}; return 200 {quoted(answer)}; }} }}\n"
+            f"location = /v1/completions {{ default_type {media}; return 200 {quoted(answer)}; }} "
+            f"location = /v1/chat/completions {{ default_type text/event-stream; return 200 {quoted(chat_stream())}; }} }}\n"
             for kind, (media, answer) in kinds.items())
         self.child = peers.nginx_child(folder, "canned", process.LOAD_CORE, servers)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gets what the benchmarks compare Nearhop with and this machine lacks: Debian packages, and gateways
-# from the Python package index in .peers/, onnxruntime-genai in .models/venv. With nothing to do it prints nothing and asks no network.
+# Gets what the benchmarks compare Nearhop with and this machine lacks: Debian packages, gateways from
+# the Python package index in .peers/, GPTCache in .peers/gptcache, onnxruntime-genai in .models/venv. With nothing to do it prints nothing and asks no network.
 #
 # A peer that cannot be had is named and left out: the suites skip it, loudly, and `make bench` goes on.
 # So this never fails.
@@ -82,6 +82,23 @@ python_gateways() {
     if [[ -n $whole ]]; then printf '%s\n' "$want" >"$stamp"; fi
 }
 
+# Apart from the gateways, whose pins are not its. Where its index or its database is missing it installs
+# them by itself, the newest, while it is measured: so the pins name them.
+gptcache() {
+    local pins=benches/peers-gptcache.txt home=.peers/gptcache want
+    want=$(sha256sum "$pins" 2>/dev/null || shasum -a 256 "$pins")
+    if [[ -f $home/stamp && $(<"$home/stamp") == "$want" ]]; then return; fi
+    say "making $home (300 MB, a minute)"
+    rm -rf "$home"
+    if ! python3 -m venv "$home"; then
+        without gptcache "Python has no venv module."
+    elif "$home/bin/python" -m pip --disable-pip-version-check install --quiet --only-binary=:all: --no-deps -r "$pins"; then
+        printf '%s\n' "$want" >"$home/stamp"
+    else
+        without gptcache "Run make bench again when the package index answers."
+    fi
+}
+
 # Beside the tests' models, whose ONNX and tokenizers it is run with.
 genai() {
     local python=.models/venv/bin/python want=0.18.0
@@ -95,5 +112,6 @@ genai() {
 
 debian
 python_gateways
+gptcache
 genai
 exit 0
