@@ -32,9 +32,11 @@ from suites.inference import PYTHON, Side
 from upstream import Canned, ask
 
 QUESTIONS = ROOT / "tests/data/questions"
-# The rules were made on the first half; the second was written by people who had not seen them, and some
-# rules were mended with it.
-HALVES = {"second half": ("second-a.txt", "second-b.txt"), "first half": ("first-a.txt", "first-b.txt")}
+# Those of the first were written by people who had not seen the rules, and no rule was mended with them.
+HALVES = {
+    "unseen": ("unseen-a.txt", "unseen-b.txt", "unseen-c.txt", "unseen-d.txt"),
+    "seen": ("first-a.txt", "first-b.txt", "second-a.txt", "second-b.txt"),
+}
 GPTCACHE = peers.PYTHON_PEERS / "gptcache"
 # GPTCache's threshold is a share of its longest squared distance, 4: 0.8, its default, is a cosine of 0.6,
 # 0.95 is one of 0.9, and plain similarity of 0.95, which is compared as well, would be 0.975.
@@ -123,7 +125,7 @@ class Replays:
             found = intents(files)
             check(len(found) >= 200, f"{half} has only {len(found)} intents")
             self.streams[f"{half}, drawn"] = drawn(found, FEW_DRAWS if arguments.small else DRAWS)
-            if not arguments.small and half == "second half":
+            if not arguments.small and half == "unseen":
                 self.streams[f"{half}, each once"] = once(found)
         self.files = {}
         texts = {}

@@ -30,8 +30,8 @@ use nearhop_admin::clock;
 use nearhop_edge_cache::{
     Around, Asked, Asker, Entry, Namer, Question, Validity,
     semantic::{
-        Age, Cache, Demand, How, Models, Policy, Room, Secrets, Settings, Sharing, Site, Stage,
-        Vector, Verdict,
+        Age, Cache, Demand, How, Judged, Models, Policy, Room, Secrets, Settings, Sharing, Site,
+        Stage, Vector, Verdict,
     },
 };
 use nearhop_wire::{Answer, Choice, CompletionRequest, Endpoint, Finish, Head, ModelReport, Usage};
@@ -162,7 +162,8 @@ fn replay(draws: &[Draw], vectors: &HashMap<String, Vec<f32>>) -> Result<Value, 
             continue;
         }
         if let Some(candidate) = candidate {
-            let stage = cache.judged((&site, ("t", "m@1")), candidate, (right, serves));
+            let judged = Judged { right, equal: right, of: serves };
+            let stage = cache.judged((&site, ("t", "m@1")), candidate, judged, now);
             if stage == Some(Stage::Proven) {
                 proven_after.get_or_insert(at + 1);
             }
@@ -283,6 +284,7 @@ fn cache() -> Cache {
             owner_writes: 1_000_000,
         },
         ttl: 86_400 * SECOND,
+        judge: 0,
     };
     Cache::new(settings, Secrets::of(b"replay"), Arc::new(Validity::new(3600 * SECOND)))
 }

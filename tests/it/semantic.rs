@@ -40,44 +40,59 @@ async fn a_route_is_in_shadow_until_it_has_proved_itself_and_off_when_its_model_
     if !has_models() {
         return;
     }
-    let rig = Rig::start(answer, |_| {}).ready().await;
+    // Half of what could be served is generated all the same: by that it is seen how the model drifts.
+    let rig = Rig::start(answer, |l3| l3["explore"] = json!(0.5)).ready().await;
     rig.teach("dev", &commits(500)[0]).await;
     let before = rig.ask("dev", &commits(500)[1], &[]).await;
     assert_eq!(source(&before), "origin", "nothing is proven yet");
     rig.prove("dev").await;
-    rig.teach("dev", &commits(501)[0]).await;
-    let served = rig.ask("dev", &commits(501)[1], &[]).await;
-    assert_eq!(source(&served), "l3", "{}", rig.stats().await);
-    assert!(served.text().contains("by 501 commits"), "{}", served.text());
+    let mut numbers = 501..560;
+    let (number, served) = loop {
+        let number = numbers.next().expect("half of them are served");
+        rig.teach("dev", &commits(number)[0]).await;
+        let served = rig.ask("dev", &commits(number)[1], &[]).await;
+        if source(&served) == "l3" {
+            break (number, served);
+        }
+    };
+    assert!(served.text().contains(&format!("by {number} commits")), "{}", served.text());
     let status = served.header("cache-status");
     assert!(
         status.starts_with("nearhop; hit; ttl=") && status.contains("\"l3 similar\""),
         "{status}"
     );
-    let streamed = json!({"model": "fake", "stream": true, "messages": [{"role": "user", "content": commits(501)[2]}]});
-    let streamed = rig.send("dev", &streamed, &[]).await;
-    assert_eq!(source(&streamed), "l3");
+    let mut streamed = None;
+    while streamed.is_none() {
+        let number = numbers.next().expect("half of them are served");
+        rig.teach("dev", &commits(number)[0]).await;
+        let messages = body(&commits(number)[1])["messages"].clone();
+        let asked = json!({"model": "fake", "stream": true, "messages": messages});
+        let answer = rig.send("dev", &asked, &[]).await;
+        streamed = (source(&answer) == "l3").then_some((number, answer));
+    }
+    let (number, streamed) = streamed.unwrap();
     let events = String::from_utf8(streamed.body.to_vec()).unwrap();
-    assert!(events.contains("by 501 commits") && events.ends_with("data: [DONE]\n\n"), "{events}");
-    assert_eq!(
-        rig.edge.metric("nearhop_l3_serves{by=\"similar\",model=\"fake@1\",tenant=\"dev\"}").await,
-        1.0
-    );
-    let other = rig.ask("dev", &commits(502)[1], &[]).await;
+    let text = format!("by {number} commits");
+    assert!(events.contains(&text) && events.ends_with("data: [DONE]\n\n"), "{events}");
+    let serves = "nearhop_l3_serves{by=\"similar\",model=\"fake@1\",tenant=\"dev\"}";
+    assert_eq!(rig.edge.metric(serves).await, 1.0);
+    let other = rig.ask("dev", &commits(599)[1], &[]).await;
     assert_eq!(source(&other), "origin", "another number is another question");
-    assert!(other.text().contains("by 502 commits"));
+    assert!(other.text().contains("by 599 commits"));
 
     // From now on every answer is another.
     rig.answers(drifting());
-    for n in 600..606 {
-        rig.teach("dev", &commits(n)[0]).await;
-        rig.teach("dev", &commits(n)[1]).await;
+    let mut numbers = 600..660;
+    while stage(&rig.stats().await, "similar") != "off" {
+        let number = numbers.next().expect("half of them are compared");
+        rig.teach("dev", &commits(number)[0]).await;
+        rig.ask("dev", &commits(number)[1], &[]).await;
     }
-    let stats = rig.stats().await;
-    assert_eq!(stage(&stats, "similar"), "off", "{stats}");
-    let after = rig.ask("dev", &commits(501)[1], &[("cache-control", "max-age=0")]).await;
-    assert_ne!(source(&after), "l3");
-    let serves = "nearhop_l3_serves{by=\"similar\",model=\"fake@1\",tenant=\"dev\"}";
+    let number = numbers.next().expect("there are more");
+    rig.teach("dev", &commits(number)[0]).await;
+    for way in &commits(number)[1..] {
+        assert_eq!(source(&rig.ask("dev", way, &[]).await), "origin", "it is off");
+    }
     assert_eq!(rig.edge.metric(serves).await, -1.0);
     let events = rig.edge.admin("/events").await.to_string();
     assert!(events.contains("semantic_route") && events.contains("\"off\""), "{events}");
@@ -174,7 +189,7 @@ async fn whatever_becomes_of_the_embedder_requests_are_answered() {
         rig.edge.metric("nearhop_cache_lookups_total{result=\"embedder-late\",tier=\"l3\"}").await;
     let open =
         rig.edge.metric("nearhop_cache_lookups_total{result=\"embedder-open\",tier=\"l3\"}").await;
-    assert!(late >= 5.0 && open >= 1.0, "{late} {open}");
+    assert!(late >= 3.0 && open >= 1.0, "{late} {open}");
     signal(hung, "KILL");
     let answer = rig.ask("dev", &commits(720)[0], &[]).await;
     assert_eq!(answer.status, 200);
@@ -255,7 +270,7 @@ async fn a_users_answers_are_dropped_by_name_and_do_not_come_back_with_the_next_
     .await;
     rig.prove("anna-1").await;
     rig.teach("anna-1", &commits(501)[0]).await;
-    rig.teach("ben", &commits(501)[0]).await;
+    rig.teach("ben", &commits(502)[0]).await;
     let entries = rig.stats().await["entries"].as_u64().unwrap();
     let purged =
         rig.edge.order("/cache/purge", &json!({"tenant": "dev", "user": "anna"})).await.json();
