@@ -238,7 +238,7 @@ class Edge:
         self.edge_pid = self.child.process.pid
 
     def __enter__(self):
-        self.child.wait_until(lambda: self.answers("How is this edge today, is it ready for work?") == 200)
+        self.child.wait_until(lambda: self.answers("How is this edge today, is it ready for work?", **{"cache-control": "no-cache"}) == 200)
         if self.mode != "off":
             self.prove()
         return self
@@ -258,8 +258,8 @@ class Edge:
         config["edge"]["l3"] = {"embedder": "embed", "routes": [{"mode": self.mode}], "judged": 20, "wrong": 0.13, "explore": 0.000_001,
                                 "user_writes": 65_536, "user_entries": 20_000}
 
-    def answers(self, question):
-        return ask(self.port, PATH, body(question), {**HEADERS, "cache-control": "no-cache"})[0]
+    def answers(self, question, **headers):
+        return ask(self.port, PATH, body(question), {**HEADERS, **headers})[0]
 
     def counted(self, metric, *labels):
         """The sum of what a metric counts under those labels."""
@@ -273,12 +273,17 @@ class Edge:
         process.wait_for("the lesson", lambda: self.counted("nearhop_cache_stores_total", 'tier="l3"') > before, self.child.process)
 
     def prove(self):
+        """With questions that are asked once each: what is forced, or repeated, proves nothing."""
+        numbers = itertools.count(1000)
+
         def stored():
-            self.teach("How do I undo the last 9 commits in git?")
+            self.teach(f"How do I undo the last {next(numbers)} commits in git?")
             return self.counted("nearhop_cache_stores_total", 'tier="l3"', 'result="stored"') > 0
 
         process.wait_for("the embedder", stored, self.child.process)
-        for commits in range(10, 40):
+        for commits in range(10, 35):
+            if self.counted("nearhop_l3_serves", 'by="similar"') == 1:
+                break
             for way in ("How do I", "How can I"):
                 self.teach(f"{way} undo the last {commits} commits in git?")
         serves = self.counted("nearhop_l3_serves", 'by="similar"')

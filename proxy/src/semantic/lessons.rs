@@ -281,7 +281,7 @@ impl Semantic {
         shared.events.emit("semantic_route", tenant, detail);
         // A process that ends now must not begin again with what this one knows to be wrong.
         let shared = Arc::clone(shared);
-        tokio::task::spawn_blocking(move || shared.l3.as_ref().map(Semantic::save));
+        tokio::task::spawn_blocking(move || shared.l3.as_ref().map(Self::save));
     }
 }
 
