@@ -10,6 +10,7 @@
 //! Absent on purpose: Pingora, clocks and the embedder.
 
 pub mod admission;
+mod asker;
 pub mod audit;
 mod breaker;
 pub mod cluster;
@@ -32,9 +33,10 @@ mod wilson;
 mod words;
 
 pub use admission::{Skip, Verdict};
+pub use asker::Asker;
 pub use entry::{Asked, Entry};
 pub use fit::{Fit, Rule, Unfit, is_suggestion, may_join};
 pub use memory::{Considered, Found, Memory, Need};
-pub use question::{Around, Asker, Place, Question};
+pub use question::{Around, Place, Question};
 pub use tags::{Generation, Namer, Purge, Purges, TagKind, Tags, TenantMissing};
 pub use validity::{SESSION_IDLE_MAX, Standing, Validity};

@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use nearhop_wire::{CompletionRequest, Declared, Input, ModelReport};
 
 use crate::{
+    asker::Asker,
     digest::{Digest, Short, of_pieces},
     normal::{self, Anchor},
     tags::{Namer, Tags},
@@ -22,17 +23,6 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
-}
-
-/// Whose question it is.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
-    /// The tenant. Leads every class.
-    pub tenant: &'a str,
-    /// The API key's name, or its subject's.
-    pub key: &'a str,
-    /// Who uses it, where that is known.
-    pub user: Option<&'a str>,
 }
 
 /// A request as far as reuse goes, less its text.

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use nearhop_wire::{Declared, ModelReport};
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, question::Asker};
+use crate::{asker::Asker, digest::Digest};
 
 /// Makes names of tags: 64 bits, keyed where the shared cache is, so that nobody who reads it can
 /// try names.

@@ -12,8 +12,8 @@ use super::{
     veto::Wording,
 };
 use crate::{
+    asker::Asker,
     digest::{Digest, Short},
-    question::Asker,
     seal::Key,
     tags::Tags,
 };
