@@ -43,6 +43,12 @@ impl Digest {
         self.0.finalize().into()
     }
 
+    /// The first 64 bits.
+    pub(crate) fn first_u64(self) -> u64 {
+        let digest = self.finish();
+        u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"))
+    }
+
     pub(crate) fn short(self) -> Short {
         let mut short = Short::default();
         short.copy_from_slice(&self.finish()[..16]);

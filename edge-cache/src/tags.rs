@@ -37,9 +37,7 @@ impl Namer {
         digest.bytes(&self.secret);
         digest.text(kind);
         digest.list(parts.iter().copied());
-        let digest = digest.finish();
-        let eight = digest.first_chunk().expect("a digest has 32 bytes");
-        u64::from_le_bytes(*eight).max(1)
+        digest.first_u64().max(1)
     }
 }
 

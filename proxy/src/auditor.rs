@@ -17,7 +17,6 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    event::Event,
     live::Live,
     phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries},
     trace::Trace,
@@ -136,12 +135,5 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
     if generation.head(&admitted).fingerprint != admitted.model.fingerprint() {
         return None;
     }
-    let mut text = String::new();
-    let read = generation.read(|event| {
-        if let Event::Delta(delta) = event {
-            text.push_str(&delta.text);
-        }
-    });
-    read.await.ok()?;
-    Some(text)
+    generation.text().await.ok()
 }

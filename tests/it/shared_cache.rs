@@ -1,6 +1,7 @@
 //! Two edges that share a cache in a real Redis Cluster, and what happens when it fails.
 
 use http::StatusCode;
+use nearhop_test_qdrant::Qdrant;
 use nearhop_test_redis::{Options, PASSWORD, Redis, USER, start_or_skip};
 use serde_json::{Value, json};
 
@@ -294,6 +295,19 @@ async fn no_request_fails_while_redis_does() {
     .await;
 }
 
+/// An edge that shares its answers to questions through the region's tier.
+fn of_a_region(
+    redis: &Redis,
+    qdrant: &Qdrant,
+    answer: impl Fn(&str) -> String + Send + 'static,
+) -> Rig {
+    Rig::with(answer, |config, _| {
+        config["edge"]["l2"] = section(redis);
+        config["edge"]["l3"]["secret"] = json!(SECRET);
+        config["edge"]["l3"]["regional"] = json!({"url": qdrant.url()});
+    })
+}
+
 /// Questions that one edge had answered answer another's, through the region's tier; and what is purged
 /// at one is served by none.
 #[tokio::test]
@@ -308,14 +322,9 @@ async fn edges_share_what_was_asked_alike_through_the_regions_tier() {
         return;
     };
     let rig = || {
-        Rig::with(
-            |question| format!("This answers: {}", question.to_lowercase().contains("501")),
-            |config, _| {
-                config["edge"]["l2"] = section(&redis);
-                config["edge"]["l3"]["secret"] = json!(SECRET);
-                config["edge"]["l3"]["regional"] = json!({"url": qdrant.url()});
-            },
-        )
+        let answer =
+            |question: &str| format!("This answers: {}", question.to_lowercase().contains("501"));
+        of_a_region(&redis, &qdrant, answer)
     };
     let (one, other) = (rig().ready().await, rig().ready().await);
     for (rig, first) in [(&one, 10), (&other, 110)] {
@@ -367,15 +376,8 @@ async fn without_the_regions_tier_edges_go_on() {
     else {
         return;
     };
-    let rig = Rig::with(
-        |question| format!("This answers: {question}"),
-        |config, _| {
-            config["edge"]["l2"] = section(&redis);
-            config["edge"]["l3"]["secret"] = json!(SECRET);
-            config["edge"]["l3"]["regional"] = json!({"url": qdrant.url()});
-        },
-    );
-    let rig = rig.ready().await;
+    let answer = |question: &str| format!("This answers: {question}");
+    let rig = of_a_region(&redis, &qdrant, answer).ready().await;
     connected(&rig.edge).await;
     rig.prove("dev").await;
     let mut number = 700;

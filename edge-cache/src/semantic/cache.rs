@@ -52,8 +52,7 @@ impl Settings {
         rules.number(u64::from(sure.to_bits()));
         rules.number(wrong.to_bits());
         rules.number(self.judge);
-        let rules = rules.short();
-        u64::from_le_bytes(*rules.first_chunk().expect("a digest has 16 bytes"))
+        rules.first_u64()
     }
 }
 
@@ -458,8 +457,7 @@ impl Cache {
 pub(super) fn class_of(entry: &Entry) -> u64 {
     let mut class = Digest::new("nearhop semantic class");
     entry.text().split_whitespace().for_each(|word| class.text(word));
-    let class = class.short();
-    u64::from_le_bytes(*class.first_chunk().expect("a digest has 16 bytes"))
+    class.first_u64()
 }
 
 fn neighbour(site: &Site, kept: &Kept, similarity: f32) -> Neighbour {

@@ -235,8 +235,7 @@ fn rules_of(rules: u64, embedder: &str) -> u64 {
     let mut digest = Digest::new(LAYOUT);
     digest.number(rules);
     digest.text(embedder);
-    let digest = digest.short();
-    u64::from_le_bytes(*digest.first_chunk().expect("a digest has 16 bytes"))
+    digest.first_u64()
 }
 
 fn short(long: &[u8; 32]) -> Short {

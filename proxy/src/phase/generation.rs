@@ -134,6 +134,18 @@ impl Generation<'_> {
         }
     }
 
+    /// [`Self::read`], for what it says.
+    pub(crate) async fn text(self) -> Result<String, Outcome> {
+        let mut text = String::new();
+        let read = self.read(|event| {
+            if let Event::Delta(delta) = event {
+                text.push_str(&delta.text);
+            }
+        });
+        read.await?;
+        Ok(text)
+    }
+
     /// It ended well: the pod is judged so, and the connection given back.
     pub(crate) async fn finish(mut self) {
         self.running.end(&Outcome::Done);

@@ -17,10 +17,7 @@ use nearhop_wire::{CompletionRequest, Endpoint, Kind};
 use serde_json::json;
 
 use super::{Semantic, lessons::Lesson};
-use crate::{
-    event::Event,
-    phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries},
-};
+use crate::phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries};
 
 /// What a comparison tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,14 +107,7 @@ async fn ask(
     let told = ("judge", &lesson.trace);
     let attempts = Attempts::new(shared, &lesson.live, &admitted, told, Tries::default());
     let generation = attempts.at_leisure().begin().await.ok()?;
-    let mut text = String::new();
-    let read = generation.read(|event| {
-        if let Event::Delta(delta) = event {
-            text.push_str(&delta.text);
-        }
-    });
-    read.await.ok()?;
-    verdict(&text)
+    verdict(&generation.text().await.ok()?)
 }
 
 fn verdict(text: &str) -> Option<bool> {
