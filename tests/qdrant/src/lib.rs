@@ -18,11 +18,17 @@
 //! It needs `.venv/` with `qdrant-edge-py`, and `openssl` for TLS. [`Error::Missing`] says which is not
 //! there, so that a test can be skipped aloud: [`start_or_skip`].
 
-mod error;
-mod files;
 mod qdrant;
-mod skip;
 
-pub use error::Error;
+pub use nearhop_test_server::Error;
 pub use qdrant::{Options, Qdrant, Seen};
-pub use skip::start_or_skip;
+
+/// An engine, or a loud skip: [`nearhop_test_server::or_skip`].
+///
+/// # Panics
+///
+/// It must be there and is not, or it does not come up.
+#[must_use]
+pub fn start_or_skip(options: Options) -> Option<Qdrant> {
+    nearhop_test_server::or_skip("Qdrant", Qdrant::start(options))
+}

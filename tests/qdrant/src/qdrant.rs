@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
+use nearhop_test_server::{Error, certificates};
 use tempfile::TempDir;
-
-use crate::{Error, files::certificates};
 
 /// For one answer, on a machine that has much else to do.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -1,8 +1,10 @@
-//! What the servers read: their configuration, and certificates of an authority of the test's own.
+//! What the servers read.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
-use crate::{Error, Options, PASSWORD, USER};
+use nearhop_test_server::Error;
+
+use crate::{Options, PASSWORD, USER};
 
 /// The harness's own user, which may do everything.
 pub(crate) const ADMIN: &str = "harness";
@@ -54,27 +56,4 @@ pub(crate) fn configuration(folder: &Path, port: u16, options: &Options) -> Resu
     }
     lines.push(String::new());
     Ok(fs::write(folder.join("redis.conf"), lines.join("\n"))?)
-}
-
-/// `ca.pem`, and `leaf.pem` with `leaf-key.pem` for 127.0.0.1, in a folder.
-pub(crate) fn certificates(folder: &Path) -> Result<(), Error> {
-    let new = "req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(folder, &format!("{new} -subj /CN=authority -keyout ca-key.pem -out ca.pem"))?;
-    openssl(
-        folder,
-        &format!(
-            "{new} -subj /CN=leaf -CA ca.pem -CAkey ca-key.pem -addext subjectAltName=IP:127.0.0.1 \
-             -addext basicConstraints=critical,CA:FALSE -keyout leaf-key.pem -out leaf.pem"
-        ),
-    )
-}
-
-fn openssl(folder: &Path, arguments: &str) -> Result<(), Error> {
-    let mut command = Command::new("openssl");
-    command.args(arguments.split_ascii_whitespace()).current_dir(folder);
-    let output = command.output().map_err(|_missing| Error::Missing("openssl"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Said(String::from_utf8_lossy(&output.stderr).into_owned()))
 }

@@ -21,12 +21,19 @@
 //! It needs the programs `redis-server`, `redis-cli` and, for TLS, `openssl`. [`Error::Missing`] says
 //! which is not there, so that a test can be skipped aloud: [`start_or_skip`].
 
-mod error;
 mod files;
 mod ports;
 mod redis;
-mod skip;
 
-pub use error::Error;
+pub use nearhop_test_server::Error;
 pub use redis::{NODES, Options, PASSWORD, Redis, USER};
-pub use skip::start_or_skip;
+
+/// A cluster, or a loud skip: [`nearhop_test_server::or_skip`].
+///
+/// # Panics
+///
+/// It must be there and is not, or it does not come up.
+#[must_use]
+pub fn start_or_skip(options: Options) -> Option<Redis> {
+    nearhop_test_server::or_skip("Redis", Redis::start(options))
+}

@@ -11,11 +11,11 @@ use std::{
 };
 
 use nearhop_emulator::process;
+use nearhop_test_server::{Error, certificates};
 use tempfile::TempDir;
 
 use crate::{
-    Error,
-    files::{ADMIN, ADMIN_PASSWORD, certificates, configuration},
+    files::{ADMIN, ADMIN_PASSWORD, configuration},
     ports,
 };
 
@@ -64,9 +64,11 @@ impl Redis {
     ///
     /// A program is missing, or it does not come up.
     pub fn start(options: Options) -> Result<Self, Error> {
-        for program in ["redis-server", "redis-cli"] {
+        for (program, missing) in
+            [("redis-server", "the program redis-server"), ("redis-cli", "the program redis-cli")]
+        {
             let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-            found.map_err(|_missing| Error::Missing(program))?;
+            found.map_err(|_missing| Error::Missing(missing))?;
         }
         let mut last = Error::Late("a start".to_owned());
         // Another's test may take a port between our look and the server's.

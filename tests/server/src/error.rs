@@ -1,8 +1,8 @@
-//! Why there is no engine.
+//! Why there is no server.
 
 use std::io;
 
-/// Why there is no engine, or why it does not do as told.
+/// Why there is no server, or why it does not do as told.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Something is not installed.
@@ -14,4 +14,7 @@ pub enum Error {
     /// A program ended with an error, or answered with one.
     #[error("{0}")]
     Said(String),
+    /// It did not come to pass in time.
+    #[error("not in time: {0}")]
+    Late(String),
 }

@@ -4,8 +4,12 @@ use std::{path::Path, process::Command};
 
 use crate::Error;
 
-/// `ca.pem`, and `leaf.pem` with `leaf-key.pem` for 127.0.0.1, in a folder.
-pub(crate) fn certificates(folder: &Path) -> Result<(), Error> {
+/// `ca.pem`, and `leaf.pem` with `leaf-key.pem` for 127.0.0.1, in a folder; for two days.
+///
+/// # Errors
+///
+/// `openssl` is not installed, or does not write them.
+pub fn certificates(folder: &Path) -> Result<(), Error> {
     let new = "req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(folder, &format!("{new} -subj /CN=authority -keyout ca-key.pem -out ca.pem"))?;
     openssl(
