@@ -1,7 +1,14 @@
 //! A stream whose pod dies in the middle goes on elsewhere, from the tokens that its client has:
 //! what was sent never changes, and the rest is what an undisturbed answer would have said.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -12,7 +19,6 @@ use crate::support::{
     dice::Dice,
     eventually, now,
     process::{Edge, Origin, has_ort, metric, root, say, signal, soaking},
-    unique,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -24,6 +30,7 @@ struct Scene {
     edge: Edge,
     cutter: Cutter,
     pods: Vec<Origin>,
+    marks: AtomicUsize,
 }
 
 /// What is asked.
@@ -160,7 +167,27 @@ impl Scene {
             patient(edge);
             change(edge);
         });
-        Self { edge, cutter, pods }
+        Self { edge, cutter, pods, marks: AtomicUsize::new(0) }
+    }
+
+    /// No other request here has it in its prompt; the same at every run, as what models say is.
+    fn mark(&self) -> String {
+        format!("case_{}_", self.marks.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A question that the tiny model does not end by itself: there is always something to cut.
+    /// The pod is asked which, and the edge knows of none.
+    async fn tiny(&self, more: Value) -> Ask {
+        for _ in 0..100 {
+            let ask = tiny(self.mark(), &more);
+            let answer = client::post(&self.pods[0].address, ask.path, &ask.body, &[]).await;
+            assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+            let told = Told::read(std::str::from_utf8(&answer.body).unwrap());
+            if told.finishes.iter().all(|finish| finish.as_deref() == Some("length")) {
+                return ask;
+            }
+        }
+        panic!("the tiny model ends all of them: {more}");
     }
 
     /// So many wires are whole, as far as the edge knows.
@@ -237,8 +264,7 @@ const fn cut(at: At) -> Cut {
     Cut { at, how: How::Reset }
 }
 
-fn tiny(more: Value) -> Ask {
-    let mark = format!("case_{}_", unique());
+fn tiny(mark: String, more: &Value) -> Ask {
     let mut body = json!({
         "model": "tiny", "prompt": format!("def {mark}"), "max_tokens": 24, "stream": true,
         "stream_options": {"include_usage": true},
@@ -260,7 +286,7 @@ async fn a_stream_goes_on_wherever_it_is_cut() {
         (&two, vec![cut(At::Events(9))]),
         (&json!({"max_tokens": 1}), vec![cut(FINISH)]),
     ] {
-        scene.check(&tiny(more.clone()), &cuts).await;
+        scene.check(&scene.tiny(more.clone()).await, &cuts).await;
     }
     for cuts in [
         vec![cut(At::Events(1))],
@@ -274,7 +300,7 @@ async fn a_stream_goes_on_wherever_it_is_cut() {
         vec![cut(At::Events(2)), cut(FINISH)],
         vec![cut(At::Events(2)), cut(At::Events(0))],
     ] {
-        scene.check(&tiny(json!({})), &cuts).await;
+        scene.check(&scene.tiny(json!({})).await, &cuts).await;
     }
 }
 
@@ -287,8 +313,7 @@ const COMMENTS: [&str; 4] = [
 ];
 
 /// A request of some shape.
-fn some(dice: &mut Dice) -> Ask {
-    let mark = format!("case_{}_", unique());
+fn some(mark: String, dice: &mut Dice) -> Ask {
     let comment = dice.pick(&COMMENTS).unwrap();
     let prompt = format!("# {mark}\n{comment}\n{comment}\ndef area(r):\n    {comment}\n    ");
     let (path, model, mut body) = match dice.below(12) {
@@ -355,7 +380,7 @@ async fn streams_of_any_shape_that_are_cut_anywhere_are_those_that_were_not() {
     let mut dice = Dice::of(1, &["resuming"]);
     let (mut cuts, mut resumed, mut split, mut ties) = (0, 0, 0, 0);
     for at in 0..streams {
-        let mut ask = some(&mut dice);
+        let mut ask = some(scene.mark(), &mut dice);
         let whole = scene.stream(&ask).await;
         if at % 4 == 0
             && let Some(stop) = stops(&whole.texts[0], &mut dice)
@@ -420,7 +445,7 @@ async fn a_whole_answer_is_begun_again_and_charged_once() {
     let mut expected = 0;
     for cuts in [vec![], vec![cut(At::Events(5))], vec![cut(At::Events(3)), cut(FINISH)]] {
         // Whole.
-        let mut ask = tiny(json!({}));
+        let mut ask = scene.tiny(json!({})).await;
         ask.body["stream"] = json!(false);
         ask.body.as_object_mut().unwrap().remove("stream_options");
         let post = async || client::post(&scene.edge.address, ask.path, &ask.body, &FRESH).await;
@@ -435,7 +460,7 @@ async fn a_whole_answer_is_begun_again_and_charged_once() {
         assert_eq!(total(&after), total(&before));
         expected += 2 * total(&before);
         // Streamed.
-        let (got, whole) = scene.cut(&tiny(json!({})), &cuts).await;
+        let (got, whole) = scene.cut(&scene.tiny(json!({})).await, &cuts).await;
         assert_eq!((got.usage, got.errors), (whole.usage, 0));
         expected += 2 * whole.usage.map_or(0, |(prompt, answer)| prompt + answer);
         eventually("what was used is charged, once", LIMIT, || async {
@@ -452,7 +477,7 @@ async fn who_joined_goes_on_as_well_and_the_whole_is_kept() {
         return;
     }
     let scene = Scene::start(vec![pod(), pod()], 4, |_| {});
-    let ask = tiny(json!({}));
+    let ask = scene.tiny(json!({})).await;
     let whole = scene.stream(&ask).await;
     scene.cutter.plan(&ask.mark, &[cut(At::Events(5))], true);
     let request = || request(ask.path, &ask.body, &[]);
@@ -486,7 +511,7 @@ async fn where_nobody_is_left_the_stream_says_that_it_broke() {
         return;
     }
     let scene = Scene::start(vec![pod()], 1, |_| {});
-    let ask = tiny(json!({}));
+    let ask = scene.tiny(json!({})).await;
     let (got, whole) = scene.cut(&ask, &[cut(At::Events(4))]).await;
     assert_broken(&got, &whole);
     assert_eq!(scene.edge.metric("nearhop_resumes_total").await, 0.0);
@@ -519,7 +544,7 @@ async fn another_revision_never_goes_on() {
     let (other, _folder) = other_revision();
     // Two wires lead to the one revision, so that it is what the model's name means.
     let scene = Scene::start(vec![Origin::start(), other], 3, |_| {});
-    let ask = tiny(json!({}));
+    let ask = scene.tiny(json!({})).await;
     let (got, whole) = scene.cut(&ask, &[cut(At::Events(3)), cut(At::Events(4))]).await;
     assert_broken(&got, &whole);
     assert_eq!(scene.edge.metric("nearhop_resumes_total").await, 1.0, "on the other wire");
@@ -537,7 +562,7 @@ async fn a_stream_leaves_a_pod_that_stands_still() {
     let scene = Scene::start(vec![pod(), pod()], 2, |edge| {
         edge["upstream"] = json!({"next_token": "50s"});
     });
-    let ask = tiny(json!({}));
+    let ask = scene.tiny(json!({})).await;
     let whole = scene.stream(&ask).await;
     scene.ready(2).await;
     scene.cutter.plan(&ask.mark, &[Cut { at: At::Events(5), how: How::Hold }], true);
@@ -573,11 +598,12 @@ async fn all_that_a_killed_pod_had_under_way_goes_on() {
     let scene = Arc::new(Scene::start(vec![pod(), pod()], 2, |edge| {
         edge.as_object_mut().unwrap().remove("retries");
     }));
-    let asks: Vec<Ask> = (0..STREAMS).map(|_| tiny(json!({}))).collect();
-    let mut whole = Vec::new();
-    for ask in &asks {
-        whole.push(scene.stream(ask).await);
+    let (mut asks, mut whole) = (Vec::new(), Vec::new());
+    for _ in 0..STREAMS {
+        let ask = scene.tiny(json!({})).await;
+        whole.push(scene.stream(&ask).await);
         scene.cutter.plan(&ask.mark, &[Cut { at: At::Events(4), how: How::Hold }], true);
+        asks.push(ask);
     }
     // All of them on the one pod.
     let hold = async |forced: Value| {
