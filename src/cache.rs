@@ -111,7 +111,6 @@ fn show(said: &Value, json: bool, words: fn(&Value) -> String) -> anyhow::Result
         true => print_line(&serde_json::to_string_pretty(said)?),
         false => print_line(words(said).trim_end()),
     }
-    Ok(())
 }
 
 fn wanted(args: &PurgeArgs) -> Value {
@@ -182,6 +181,12 @@ fn semantic(l3: &Value) -> String {
         "L3: {} bytes, {} answers; {} served by the same question, {} by one alike, {} generated all the same\n",
         l3["bytes"], l3["entries"], l3["exact"], l3["similar"], l3["explored"],
     );
+    if l3["untold"].as_u64() > Some(0) {
+        let _ = writeln!(words, "L3: {} answers not kept: nobody could compare them", l3["untold"]);
+    }
+    if let Some(problem) = l3["problem"].as_str() {
+        let _ = writeln!(words, "L3: {problem}");
+    }
     for route in l3["routes"].as_array().into_iter().flatten() {
         let text = |name: &str| route[name].as_str().unwrap_or_default();
         let trial = |how: &str| {
@@ -213,6 +218,10 @@ fn purged(said: &Value) -> String {
     let mut words = format!("{} entries dropped from L1\n", said["l1_entries"]);
     if said["l3_entries"].as_u64() > Some(0) {
         let _ = writeln!(words, "{} from the semantic cache", said["l3_entries"]);
+    }
+    for (kind, name) in said["unknown"].as_object().into_iter().flatten() {
+        let name = name.as_str().unwrap_or_default();
+        let _ = writeln!(words, "note: this edge's configuration has no {kind} {name}");
     }
     match (said["region"]["state"].as_str(), said["region"]["why"].as_str()) {
         (None, _) => {}

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use nearhop_admin::tls::{TlsError, acceptor, mutual_acceptor, read_certificates};
-use nearhop_conf::Config;
+use nearhop_conf::{Config, OriginModel};
+use nearhop_origin_inference::{Model, ModelKind};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The configuration file; - for standard input
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the file alone, not the certificates, keys and databases that it names
+    /// Check the file alone, not the certificates, keys, databases and models that it names
     #[arg(long)]
     no_certificates: bool,
 }
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_certificates {
         let mut mistakes = certificates(&config);
         mistakes.extend(health_files(&config));
+        mistakes.extend(model_folders(&config));
         mistakes.extend(dns_files(&config));
         if !mistakes.is_empty() {
             bail!(
@@ -30,8 +32,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             );
         }
     }
-    crate::print_line(&format!("{}: ok. {}", args.config.display(), describe(&config)));
-    Ok(())
+    crate::print_line(&format!("{}: ok. {}", args.config.display(), describe(&config)))
 }
 
 /// What is wrong with the certificates, each with its field.
@@ -69,6 +70,24 @@ fn dns_files(config: &Config) -> Option<String> {
 fn health_files(config: &Config) -> Option<String> {
     let ca = config.health.as_ref()?.ca.as_ref()?;
     read_certificates(ca).err().map(|error| format!("  health.ca: {error}"))
+}
+
+/// Models that no pod could load, and an embedder that is none.
+fn model_folders(config: &Config) -> Vec<String> {
+    let embedder = config.edge.as_ref().and_then(|edge| edge.l3.as_ref()).map(|l3| &l3.embedder);
+    let models = config.origin.iter().flat_map(|origin| &origin.models);
+    let check = |(at, entry): (usize, &OriginModel)| match Model::load(&entry.folder) {
+        Err(error) => Some(format!("  origin.models[{at}].folder: {error}")),
+        Ok(model) => {
+            let embeds = embedder.filter(|alias| entry.aliases.contains(alias));
+            let alias = embeds.filter(|_| model.kind() != ModelKind::Embed)?;
+            let (name, does) = (model.fingerprint(), model.kind().name());
+            Some(format!(
+                "  edge.l3.embedder: `{alias}` is {name}, a model that is to {does}. Give the alias to one that is to embed"
+            ))
+        }
+    };
+    models.enumerate().filter_map(check).collect()
 }
 
 /// What the file would run, so that a file of the wrong role is noticed.

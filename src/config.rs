@@ -17,9 +17,6 @@ enum What {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match args.what {
         What::Default => crate::print_line(nearhop_conf::DEFAULT_YAML.trim_end()),
-        What::Schema => {
-            crate::print_line(&serde_json::to_string_pretty(&nearhop_conf::schema())?);
-        }
+        What::Schema => crate::print_line(&serde_json::to_string_pretty(&nearhop_conf::schema())?),
     }
-    Ok(())
 }

@@ -153,7 +153,7 @@ async fn run_children(
     let ready = edge.wait_ready().await;
     children.push(edge);
     ready?;
-    print_line(&announcement(args, children, &model.name, tls));
+    print_line(&announcement(args, children, &model.name, tls))?;
     loop {
         let at = any_exit(children).await;
         let (name, pid) = (children[at].name.clone(), children[at].pid);

@@ -51,7 +51,7 @@ fn serve(args: &RoleArgs) -> anyhow::Result<()> {
             let listen = ready.listen.first();
             print_line(
                 &json!({"ready": "dns", "listen": listen, "admin": ready.admin, "peer": ready.peer}).to_string(),
-            );
+            )?;
         }
         server.run(shutdown).await?;
         anyhow::Ok(())

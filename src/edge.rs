@@ -35,7 +35,9 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
                 "peer": ready.peer,
                 "pid": std::process::id(),
             });
-            print_line(&line.to_string());
+            if let Err(error) = print_line(&line.to_string()) {
+                tracing::error!("{error:#}");
+            }
         }
     })?;
     Ok(())

@@ -63,7 +63,7 @@ struct CacheArgs {
     /// The name of its API key
     #[arg(long, default_value = "dev")]
     key: String,
-    /// Who uses that key, where it is one person's
+    /// Who uses that key; who the configuration says where not given
     #[arg(long)]
     user: Option<String>,
     /// Where it is sent; without, /v1/chat/completions where it has messages, else /v1/completions
@@ -109,8 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         (None, None, Some(client)) => by_dev(args, client)?,
         _ => bail!("--client IP is missing"),
     };
-    print_line(said.trim_end());
-    Ok(())
+    print_line(said.trim_end())
 }
 
 /// What a file says of DNS.
@@ -187,7 +186,6 @@ fn tell(
         true => print_line(&serde_json::to_string_pretty(&said)?),
         false => print_line(words(&said).trim_end()),
     }
-    Ok(())
 }
 
 fn route_words(said: &Value) -> String {

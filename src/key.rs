@@ -12,6 +12,9 @@ pub(crate) struct Args {
     name: String,
     /// Whose it is
     tenant: String,
+    /// Who uses it, where it is one person's: the semantic cache shares answers among a user's keys
+    #[arg(long)]
+    user: Option<String>,
     /// The configuration whose `access.key_secret` hashes it; a new secret where not given
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -37,13 +40,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             (Secret::new(secret), lines)
         }
     };
+    let user = args.user.as_ref().map_or_else(String::new, |user| format!("user: {user:?}, "));
     crate::print_line(&format!(
-        "# Give this key to the client; it is shown only here:\n#   {key}\n{secret_lines}# Add this to `access.keys`:\n- {{name: {:?}, tenant: {:?}, hmac_sha256: \"{}\"}}",
+        "# Give this key to the client; it is shown only here:\n#   {key}\n{secret_lines}# Add this to `access.keys`:\n- {{name: {:?}, tenant: {:?}, {user}hmac_sha256: \"{}\"}}",
         args.name,
         args.tenant,
         hash_hex(&secret, &key)
-    ));
-    Ok(())
+    ))
 }
 
 /// 256 random bits.

@@ -17,8 +17,13 @@ mod model;
 mod operator;
 mod origin;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use nearhop_conf::{Config, ConfigError, source};
 
@@ -110,8 +115,15 @@ fn read_config(path: &std::path::Path) -> Result<Config, ConfigError> {
     Config::read(&text, &path.display().to_string(), &source::process_env)
 }
 
-/// One line on standard output, for programs.
-#[expect(clippy::print_stdout, reason = "standard output is where a command's result belongs")]
-fn print_line(line: &str) {
-    println!("{line}");
+/// One line on standard output, for programs. Who stops reading, as `head` does, has enough.
+///
+/// # Errors
+/// It cannot be written, as on a full disk.
+fn print_line(line: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written")
+        }
+        _ => Ok(()),
+    }
 }

@@ -75,6 +75,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     lines.push(format!("provider {provider}: yes"));
     lines.extend(findings);
-    crate::print_line(&lines.join("\n"));
-    Ok(())
+    crate::print_line(&lines.join("\n"))
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let shutdown = lifeline::stopped(args.lifeline)?;
         tracing::info!(%listen, %admin, "pod ready");
         if args.ready_json {
-            print_line(&json!({"ready": "origin", "listen": listen, "admin": admin}).to_string());
+            print_line(&json!({"ready": "origin", "listen": listen, "admin": admin}).to_string())?;
         }
         serve(pod, shutdown).await;
         anyhow::Ok(())

@@ -140,6 +140,19 @@ impl Directory {
         })
     }
 
+    /// Whether a tenant is known here; every one is where none is listed.
+    #[must_use]
+    pub fn knows_tenant(&self, name: &str) -> bool {
+        self.tenant(name).is_some()
+    }
+
+    /// Whose an API key is, by its name, expired or not; `None` for none of this tenant's keys.
+    #[must_use]
+    pub fn holder(&self, tenant: &str, key: &str) -> Option<&Caller> {
+        let mut callers = self.keys.values().map(|(caller, _)| caller.as_ref());
+        callers.find(|caller| caller.tenant == tenant && caller.key == key)
+    }
+
     /// Who sent `credential`: an API key or a token. `jwks` are the issuers' keys, `now` is Unix
     /// time in seconds.
     ///

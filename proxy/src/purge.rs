@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use nearhop_admin::clock;
+use nearhop_admission::Directory;
 use nearhop_edge_cache::{Purge, TagKind, l2::Published};
 use nearhop_routing::Class;
 use serde::Deserialize;
@@ -71,6 +72,18 @@ impl Wanted {
         Purge::named(tenant, tag, &shared.namer).map_err(|error| error.to_string())
     }
 
+    /// The tenant or the key that nothing here has by this name: data of a former one is purged so,
+    /// and a slip of the pen looks the same.
+    fn unknown(&self, directory: &Directory) -> Option<(&'static str, &str)> {
+        let tenant = self.tenant.as_deref()?;
+        if !directory.knows_tenant(tenant) {
+            return Some(("tenant", tenant));
+        }
+        let key = self.key.as_deref()?;
+        let is_known = directory.holder(tenant, key).is_some() || !directory.issuers().is_empty();
+        (!is_known).then_some(("key", key))
+    }
+
     /// What pods are told: they know tenants and models only, and drop rather too much.
     fn for_pods(&self) -> Value {
         let tenant = self.tenant.as_ref().map(|tenant| ("tenant", tenant.as_str()));
@@ -110,9 +123,11 @@ pub(crate) async fn purge(shared: &Arc<Shared>, wanted: &Wanted) -> Result<Value
     let pods = tell_pods(shared, &wanted.for_pods()).await;
     let region = semantic::purge_region(shared, &purge).await;
     tracing::info!(?purge, dropped.l1, dropped.l3, "purged");
+    let live = shared.live.load();
+    let unknown = wanted.unknown(&live.directory).map(|(kind, name)| json!({ kind: name }));
     Ok(json!({
         "l1_entries": dropped.l1, "l3_entries": dropped.l3, "cluster": cluster, "region": region,
-        "pods": pods,
+        "pods": pods, "unknown": unknown,
     }))
 }
 

@@ -41,14 +41,14 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
             // Before there is a file: a zone that is none leaves nothing behind.
             let ds = ZoneKey::from_pem(text.as_bytes())?.ds(zone)?;
             write_new(out, &text)?;
-            print_line(&ds);
+            print_line(&ds)?;
         }
         Command::Ds { file, zone } => {
             let text = fs::read(file).with_context(|| format!("{}", file.display()))?;
             let key = ZoneKey::from_pem(&text);
             let key = key.map_err(|error| anyhow::anyhow!("{} {error}", file.display()))?;
-            print_line(&key.ds(zone)?);
-            print_line(&key.dnskey(zone)?);
+            print_line(&key.ds(zone)?)?;
+            print_line(&key.dnskey(zone)?)?;
         }
     }
     Ok(())

@@ -23,6 +23,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let action = Action::from_words(&args.action, &args.fields)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    crate::print_line(&runtime.block_on(ask(&args.control, &action))?);
-    Ok(())
+    crate::print_line(&runtime.block_on(ask(&args.control, &action))?)
 }

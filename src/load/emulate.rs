@@ -84,7 +84,7 @@ async fn work(args: &Args, running: &mut Running) -> anyhow::Result<()> {
     print_line(&match args.ready_json {
         true => world.target(material, &control).to_string(),
         false => words(world, material, &control, "nearhop"),
-    });
+    })?;
     let (mut look, mut beat) = (interval(LOOK), interval(BEAT));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -87,8 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if args.dry_run {
-        scenarios.iter().for_each(|scenario| print_line(&planned(scenario, &options)));
-        return Ok(());
+        return scenarios.iter().try_for_each(|scenario| print_line(&planned(scenario, &options)));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
@@ -130,10 +129,10 @@ async fn run_all(
     let mut failed = Vec::new();
     for scenario in scenarios {
         let report = nearhop_load::run(scenario, target, options, &stop).await?;
-        print_line(&report.text());
         if let Some(out) = &args.out {
             write(out, &report)?;
         }
+        print_line(&report.text())?;
         match report.overall {
             Overall::Fail => {
                 failed.push(format!("{}: {}", report.scenario, report.missed().join(", ")))

@@ -14,7 +14,9 @@ use crate::support::{
     eventually,
     fake_pod::{Act, FakePod},
     now,
-    process::{BINARY, Dev, Edge, Origin, alive, has_models, has_ort, root, signal},
+    process::{
+        BINARY, Dev, Edge, KEY_SECRET, Origin, alive, has_models, has_ort, key, root, signal,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -45,6 +47,24 @@ fn a_good_configuration_passes_the_check() {
     assert!(checked.status.success(), "{}", words(&checked));
 }
 
+/// As behind `head`; and what cannot be written at all is no success.
+#[test]
+fn whoever_stops_reading_has_enough() {
+    let mut child = Command::new(BINARY)
+        .args(["config", "schema"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", words(&output));
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = Command::new(BINARY).args(["config", "schema"]).stdout(full).output().unwrap();
+    assert!(!output.status.success());
+    assert!(words(&output).contains("standard output cannot be written"), "{}", words(&output));
+}
+
 #[test]
 fn the_schema_knows_the_default_file() {
     let schema = run(&["config", "schema"], "");
@@ -71,6 +91,34 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_field() {
 }
 
 #[test]
+fn a_model_that_cannot_be_used_is_told_with_its_field() {
+    let tiny = root().join("origin-inference/tests/fixtures/tiny");
+    let check = |folder: &std::path::Path, expected: &str| {
+        let config = json!({
+            "access": {"key_secret": KEY_SECRET, "keys": [key("dev", "dev", "nh-dev")]},
+            "edge": {
+                "listen": "127.0.0.1:1", "admin": {"listen": "127.0.0.1:2"},
+                "pods": [{"name": "p", "address": "127.0.0.1:3"}],
+                "local": {"roles": ["embed"]},
+                "l3": {"embedder": "embed", "routes": [{"mode": "shadow"}]},
+            },
+            "origin": {
+                "listen": "127.0.0.1:4", "admin": {"listen": "127.0.0.1:5"},
+                "models": [{"folder": folder, "aliases": ["embed"]}],
+            },
+        });
+        let output = run(&["check", "-c", "-"], &config.to_string());
+        let said = words(&output);
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+        assert!(
+            run(&["check", "--no-certificates", "-c", "-"], &config.to_string()).status.success()
+        );
+    };
+    check(&tiny, "edge.l3.embedder: `embed` is tiny@1, a model that is to ");
+    check(std::path::Path::new("/nowhere"), "origin.models[0].folder: ");
+}
+
+#[test]
 fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
     let output = run(&["check", "-c", "-"], "edge: {listen: here}\nregion: a b\n");
     assert_eq!(output.status.code(), Some(64));
@@ -85,14 +133,15 @@ fn a_bad_configuration_is_exit_code_64_with_every_mistake() {
 
 #[test]
 fn a_new_key_is_admitted_by_the_lines_it_comes_with() {
-    let output = words(&run(&["key", "alice", "acme"], ""));
+    let output = words(&run(&["key", "alice", "acme", "--user", "Alice B."], ""));
     let line = output.lines().last().unwrap();
     let secret = output.lines().find(|line| line.starts_with("key_secret: ")).unwrap();
     let config = format!(
         "access:\n  {secret}\n  keys:\n    {line}\nedge:\n  listen: 127.0.0.1:1\n  admin: {{listen: '127.0.0.1:2'}}\n  pods: [{{name: p, address: '127.0.0.1:3'}}]\n"
     );
     assert!(run(&["check", "-c", "-"], &config).status.success(), "{config}");
-    assert_ne!(output, words(&run(&["key", "alice", "acme"], "")));
+    assert!(line.contains("user: \"Alice B.\""), "{line}");
+    assert_ne!(output, words(&run(&["key", "alice", "acme", "--user", "Alice B."], "")));
     // A second key under the secret of a file that has none yet, and is no whole configuration.
     let begun = format!("access:\n  {secret}\nedge: {{listen: '127.0.0.1:1'}}\n");
     let output = run(&["key", "bob", "acme", "-c", "-"], &begun);

@@ -75,6 +75,19 @@ async fn a_purge_drops_what_has_the_tag_and_nothing_else() {
     assert_eq!(told[8], "{}");
 }
 
+/// A former tenant's data can be dropped, and who mistypes a name is told.
+#[tokio::test]
+async fn a_name_that_nobody_has_is_purged_and_told() {
+    let pod = FakePod::start(Act::Answer("a"));
+    let edge = Edge::with(&[pod.address], |config, _| {
+        config["access"]["tenants"] = json!([{"name": "dev"}]);
+    });
+    let unknown = async |what: Value| purge(&edge, what).await["unknown"].clone();
+    assert_eq!(unknown(json!({"tenant": "dev", "key": "dev"})).await, Value::Null);
+    assert_eq!(unknown(json!({"tenant": "dve"})).await, json!({"tenant": "dve"}));
+    assert_eq!(unknown(json!({"tenant": "dev", "key": "a"})).await, json!({"key": "a"}));
+}
+
 #[tokio::test]
 async fn a_session_may_be_named_by_a_header() {
     let (_pod, edge) = start();

@@ -298,28 +298,30 @@ async fn an_owner_is_told_what_is_near_and_which_word_speaks_against_it() {
     let rig = Rig::start(answer, |_| {}).ready().await;
     rig.prove("anna-1").await;
     rig.teach("anna-1", &commits(501)[0]).await;
-    let explain = |user: &'static str, question: String| {
-        let rig = &rig;
-        async move {
-            let asked = json!({
-                "tenant": "dev", "key": "anna-1", "user": user,
-                "path": "/v1/chat/completions", "request": body(&question),
-            });
-            rig.edge.order("/cache/explain", &asked).await.json()["l3"].clone()
-        }
+    let ask = async |key: &str, user: Value, question: &str| {
+        let asked = json!({
+            "tenant": "dev", "key": key, "user": user,
+            "path": "/v1/chat/completions", "request": body(question),
+        });
+        rig.edge.order("/cache/explain", &asked).await.json()
     };
-    let near = explain("anna", commits(501)[1].clone()).await;
+    // Whose the key is stands in the file.
+    let explain =
+        async |question: String| ask("anna-1", Value::Null, &question).await["l3"].clone();
+    let near = explain(commits(501)[1].clone()).await;
     assert_eq!(near["verdict"], "the nearest answers", "{near}");
     let first = &near["neighbours"][0];
     assert!(first["similarity"].as_f64().unwrap() >= 0.97 && first["veto"].is_null(), "{near}");
-    let other = explain("anna", commits(502)[0].clone()).await;
+    let other = explain(commits(502)[0].clone()).await;
     let first = &other["neighbours"][0];
     assert_eq!((&first["veto"], &first["lacks"]), (&json!("numbers"), &json!(["502"])), "{other}");
-    let nobody = explain("ben", commits(501)[1].clone()).await;
-    assert_eq!(nobody["neighbours"], json!([]), "{nobody}");
-    let proving = explain("anna", politely(501)).await;
+    let ben = ask("anna-1", json!("ben"), &commits(501)[1]).await["l3"].clone();
+    assert_eq!(ben["neighbours"], json!([]), "{ben}");
+    let nobody = ask("ann-1", Value::Null, &commits(501)[1]).await["error"].clone();
+    assert_eq!(nobody["param"], "key", "{nobody}");
+    let proving = explain(politely(501)).await;
     assert_eq!(proving["verdict"], "the same question was answered, but the route is proving");
-    let no_question = explain("anna", "What does it print now?".to_owned()).await;
+    let no_question = explain("What does it print now?".to_owned()).await;
     assert_eq!(no_question["verdict"], "volatile", "{no_question}");
 }
 
@@ -370,12 +372,29 @@ async fn a_judge_decides_where_texts_differ() {
         }
     };
     let rig = Rig::start(says, |l3| l3["judge"] = json!({"model": "fake"})).ready().await;
+    assert_eq!(rig.stats().await["problem"], Value::Null);
     rig.teach("dev", &commits(501)[0]).await;
     rig.teach("dev", &commits(501)[1]).await;
     let judged =
         "nearhop_l3_judged_total{by=\"similar\",model=\"fake@1\",result=\"wrong\",tenant=\"dev\"}";
     assert_eq!(rig.edge.metric(judged).await, 1.0);
     assert_eq!(rig.stats().await["entries"], 2, "what the judge was asked is not kept");
+}
+
+#[tokio::test]
+async fn a_judge_that_nobody_serves_is_told_and_nothing_that_differs_is_kept() {
+    if !has_models() {
+        return;
+    }
+    let rig = Rig::start(answer, |l3| l3["judge"] = json!({"model": "fak"})).ready().await;
+    rig.teach("dev", &commits(501)[0]).await;
+    // The same answer needs no judge.
+    rig.teach("dev", &commits(501)[1]).await;
+    rig.answers(|_| "Something else.".to_owned());
+    rig.teach("dev", &commits(501)[2]).await;
+    let stats = rig.stats().await;
+    assert_eq!((&stats["entries"], &stats["untold"]), (&json!(2), &json!(1)), "{stats}");
+    assert_eq!(stats["problem"], "no pod serves fak, which edge.l3.judge.model names");
 }
 
 #[tokio::test]

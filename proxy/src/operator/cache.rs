@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use nearhop_admin::{api_error, clock};
+use nearhop_conf::L3Judge;
 use nearhop_edge_cache::{
     Around, Asked, Asker, Considered, Question, Rule, Standing, semantic::How,
 };
@@ -22,7 +23,11 @@ use crate::{
 };
 
 fn refused(message: String) -> Response {
-    api_error(StatusCode::BAD_REQUEST, &ApiError::invalid("body", message))
+    refused_field("body", message)
+}
+
+fn refused_field(field: &str, message: String) -> Response {
+    api_error(StatusCode::BAD_REQUEST, &ApiError::invalid(field, message))
 }
 
 fn read<T: for<'a> Deserialize<'a>>(body: &str) -> Result<T, String> {
@@ -112,8 +117,17 @@ fn l3(shared: &Shared) -> Value {
         "bytes": held.bytes, "entries": held.entries, "partitions": held.partitions,
         "exact": count("exact"), "similar": count("similar"), "explored": count("explored"),
         "limit": semantic.settings.wrong, "needs": semantic.settings.judged,
+        "untold": shared.metrics.stores.with_label_values(&["l3", "untold"]).get(),
+        "problem": judge_missing(shared, &semantic.settings.judge),
         "routes": routes,
     })
+}
+
+/// Why answers in other words can never be compared.
+fn judge_missing(shared: &Shared, judge: &L3Judge) -> Option<String> {
+    let model = judge.model.as_deref()?;
+    let missing = shared.upstreams.model(Some(model)).is_none();
+    missing.then(|| format!("no pod serves {model}, which edge.l3.judge.model names"))
 }
 
 /// A route of the semantic tier.
@@ -158,6 +172,7 @@ fn l2(shared: &Shared) -> Value {
 struct Explained {
     tenant: String,
     key: String,
+    /// Where it is not said, who the key is of.
     user: Option<String>,
     #[serde(default = "completions")]
     path: String,
@@ -174,6 +189,11 @@ pub(super) async fn explain(shared: &Shared, body: &str) -> Response {
         Ok(explained) => explained,
         Err(message) => return refused(message),
     };
+    let known = match user_of(shared, &tenant, &key) {
+        Ok(known) => known,
+        Err(message) => return refused_field("key", message),
+    };
+    let user = user.or(known);
     let endpoint = match path.as_str() {
         "/v1/completions" => Endpoint::Completions,
         "/v1/chat/completions" => Endpoint::Chat,
@@ -213,6 +233,21 @@ pub(super) async fn explain(shared: &Shared, body: &str) -> Response {
         "l3": l3,
     }))
     .into_response()
+}
+
+/// Who a key is of, where it names somebody.
+///
+/// # Errors
+/// There is no such key, and no issuer of tokens either, whose subject it might be.
+fn user_of(shared: &Shared, tenant: &str, key: &str) -> Result<Option<String>, String> {
+    let live = shared.live.load();
+    match live.directory.holder(tenant, key) {
+        Some(holder) => Ok(holder.user.clone()),
+        None if !live.directory.issuers().is_empty() => Ok(None),
+        None => Err(format!(
+            "tenant {tenant} has no key {key} here: name one of `access.keys`, and the tenant that it is of"
+        )),
+    }
 }
 
 /// An entry's text is somebody's source code: lengths and reasons are shown, not the text.
