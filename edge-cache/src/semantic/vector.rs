@@ -153,7 +153,7 @@ fn in_8_bits(share: f32) -> i8 {
 
 /// Products side by side, which a compiler makes few instructions of, and fewer for newer
 /// processors.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2+bmi2"))]
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 fn dot(left: &[i8], right: &[i8]) -> i32 {
     // 16,384 at most: it fits into 16 bits, and 32,704 of them into 32.
     let product = |(left, right): (&i8, &i8)| i32::from(i16::from(*left) * i16::from(*right));

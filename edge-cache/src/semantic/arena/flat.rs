@@ -1,5 +1,5 @@
 //! Many vectors: first all rows by one bit a value, then the few best of them by their values in 8
-//! bits. A hundred thousand rows take 0.25 to 0.45 ms.
+//! bits. A hundred thousand rows take some 0.25 ms with AVX-512, 0.3 with AVX2, 0.43 without.
 //!
 //! Rows lie in segments of a thousand, so that growing copies little and needs no second arena
 //! while it does. The last row takes the place of one that is removed.
