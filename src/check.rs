@@ -14,12 +14,12 @@ pub(crate) struct Args {
     config: PathBuf,
     /// Check the file alone, not the certificates, keys, databases and models that it names
     #[arg(long)]
-    no_certificates: bool,
+    file_only: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let config = crate::read_config(&args.config)?;
-    if !args.no_certificates {
+    if !args.file_only {
         let mut mistakes = certificates(&config);
         mistakes.extend(health_files(&config));
         mistakes.extend(model_folders(&config));
@@ -72,10 +72,16 @@ fn health_files(config: &Config) -> Option<String> {
     read_certificates(ca).err().map(|error| format!("  health.ca: {error}"))
 }
 
-/// Models that no pod could load, and an embedder that is none.
+/// Models that could not be loaded, and an embedder that is none. An edge's own pod loads those of
+/// its roles alone.
 fn model_folders(config: &Config) -> Vec<String> {
-    let embedder = config.edge.as_ref().and_then(|edge| edge.l3.as_ref()).map(|l3| &l3.embedder);
-    let models = config.origin.iter().flat_map(|origin| &origin.models);
+    let edge = config.edge.as_ref();
+    let embedder = edge.and_then(|edge| edge.l3.as_ref()).map(|l3| &l3.embedder);
+    let roles = edge.and_then(|edge| edge.local.as_ref()).map(|local| &local.roles);
+    let loaded = |entry: &OriginModel| {
+        roles.is_none_or(|roles| roles.iter().any(|role| entry.aliases.contains(role)))
+    };
+    let models = config.origin.iter().flat_map(|origin| origin.models.iter().enumerate());
     let check = |(at, entry): (usize, &OriginModel)| match Model::load(&entry.folder) {
         Err(error) => Some(format!("  origin.models[{at}].folder: {error}")),
         Ok(model) => {
@@ -87,7 +93,7 @@ fn model_folders(config: &Config) -> Vec<String> {
             ))
         }
     };
-    models.enumerate().filter_map(check).collect()
+    models.filter(|(_, entry)| loaded(entry)).filter_map(check).collect()
 }
 
 /// What the file would run, so that a file of the wrong role is noticed.

@@ -35,8 +35,9 @@ pub(crate) fn run(args: &RoleArgs) -> anyhow::Result<()> {
                 "peer": ready.peer,
                 "pid": std::process::id(),
             });
+            // It serves all the same.
             if let Err(error) = print_line(&line.to_string()) {
-                tracing::error!("{error:#}");
+                tracing::error!(error = format!("{error:#}"), "nobody is told that it is ready");
             }
         }
     })?;

@@ -140,17 +140,37 @@ impl Directory {
         })
     }
 
-    /// Whether a tenant is known here; every one is where none is listed.
+    /// Whether anybody may ask for this tenant: where none is listed, whoever has a key of it.
     #[must_use]
     pub fn knows_tenant(&self, name: &str) -> bool {
-        self.tenant(name).is_some()
+        match self.tenants.is_empty() {
+            false => self.tenants.contains_key(name),
+            true => self.takes_tokens() || self.callers(name).next().is_some(),
+        }
     }
 
     /// Whose an API key is, by its name, expired or not; `None` for none of this tenant's keys.
     #[must_use]
     pub fn holder(&self, tenant: &str, key: &str) -> Option<&Caller> {
-        let mut callers = self.keys.values().map(|(caller, _)| caller.as_ref());
-        callers.find(|caller| caller.tenant == tenant && caller.key == key)
+        self.callers(tenant).find(|caller| caller.key == key)
+    }
+
+    /// Whether a key of this tenant names this user; a token may name any.
+    #[must_use]
+    pub fn knows_user(&self, tenant: &str, user: &str) -> bool {
+        self.takes_tokens()
+            || self.callers(tenant).any(|caller| caller.user.as_deref() == Some(user))
+    }
+
+    /// Whether there are callers that no key names: the subjects of tokens.
+    #[must_use]
+    pub const fn takes_tokens(&self) -> bool {
+        !self.issuers.is_empty()
+    }
+
+    fn callers(&self, tenant: &str) -> impl Iterator<Item = &Caller> {
+        let all = self.keys.values().map(|(caller, _)| caller.as_ref());
+        all.filter(move |caller| caller.tenant == tenant)
     }
 
     /// Who sent `credential`: an API key or a token. `jwks` are the issuers' keys, `now` is Unix
@@ -305,6 +325,28 @@ mod tests {
         assert_eq!(caller.plan.tokens_per_month, Some(7));
         access.tenants[0].name = "other".into();
         assert_eq!(identify(&access, Some(KEY), 0), Err(Denied::Wrong));
+    }
+
+    #[test]
+    fn names_are_known_from_keys_and_where_there_are_tokens_any_may_be() {
+        let mut access = access();
+        access.keys[0].user = Some("anna".into());
+        let names = |access: &Access| {
+            let directory = Directory::new(access);
+            let tenants = ["acme", "emca"].map(|name| directory.knows_tenant(name));
+            let users = ["anna", "ben"].map(|name| directory.knows_user("acme", name));
+            (tenants, users)
+        };
+        assert_eq!(names(&access), ([true, false], [true, false]));
+        let directory = Directory::new(&access);
+        let user = |tenant, key| directory.holder(tenant, key).map(|holder| holder.user.as_deref());
+        assert_eq!(user("acme", "alice"), Some(Some("anna")), "expired or not");
+        assert_eq!((user("emca", "alice"), user("acme", "bob")), (None, None));
+        access.issuers = vec![token::tests::issuer(&[])];
+        assert_eq!(names(&access), ([true, true], [true, true]));
+        let listed = Tenant { name: "acme".into(), plan: None, egress: Egress::default() };
+        access.tenants = vec![listed];
+        assert_eq!(names(&access), ([true, false], [true, true]));
     }
 
     #[test]

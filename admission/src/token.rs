@@ -171,4 +171,4 @@ fn scopes(payload: &Map<String, Value>) -> Vec<Scope> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

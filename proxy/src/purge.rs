@@ -72,16 +72,18 @@ impl Wanted {
         Purge::named(tenant, tag, &shared.namer).map_err(|error| error.to_string())
     }
 
-    /// The tenant or the key that nothing here has by this name: data of a former one is purged so,
-    /// and a slip of the pen looks the same.
+    /// The tenant, key or user that nobody here has by this name: data of a former one is purged
+    /// so, and a slip of the pen looks the same.
     fn unknown(&self, directory: &Directory) -> Option<(&'static str, &str)> {
         let tenant = self.tenant.as_deref()?;
         if !directory.knows_tenant(tenant) {
             return Some(("tenant", tenant));
         }
-        let key = self.key.as_deref()?;
-        let is_known = directory.holder(tenant, key).is_some() || !directory.issuers().is_empty();
-        (!is_known).then_some(("key", key))
+        let knows_key =
+            |key: &str| directory.takes_tokens() || directory.holder(tenant, key).is_some();
+        let key = self.key.as_deref().filter(|key| !knows_key(key));
+        let user = self.user.as_deref().filter(|user| !directory.knows_user(tenant, user));
+        key.map(|key| ("key", key)).or(user.map(|user| ("user", user)))
     }
 
     /// What pods are told: they know tenants and models only, and drop rather too much.

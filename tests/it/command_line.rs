@@ -50,17 +50,14 @@ fn a_good_configuration_passes_the_check() {
 /// As behind `head`; and what cannot be written at all is no success.
 #[test]
 fn whoever_stops_reading_has_enough() {
-    let mut child = Command::new(BINARY)
-        .args(["config", "schema"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    let schema = |stdout: Stdio| {
+        Command::new(BINARY).args(["config", "schema"]).stdout(stdout).output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = schema(writer.into());
     assert!(output.status.success() && output.stderr.is_empty(), "{}", words(&output));
-    let full = std::fs::File::create("/dev/full").unwrap();
-    let output = Command::new(BINARY).args(["config", "schema"]).stdout(full).output().unwrap();
+    let output = schema(std::fs::File::create("/dev/full").unwrap().into());
     assert!(!output.status.success());
     assert!(words(&output).contains("standard output cannot be written"), "{}", words(&output));
 }
@@ -87,7 +84,7 @@ fn a_certificate_that_cannot_be_used_is_told_with_its_field() {
     assert!(!output.status.success());
     let said = words(&output);
     assert!(said.contains("edge.tls") && said.contains("/nowhere.pem"), "{said}");
-    assert!(run(&["check", "--no-certificates", "-c", "-"], &with).status.success());
+    assert!(run(&["check", "--file-only", "-c", "-"], &with).status.success());
 }
 
 #[test]
@@ -110,9 +107,7 @@ fn a_model_that_cannot_be_used_is_told_with_its_field() {
         let output = run(&["check", "-c", "-"], &config.to_string());
         let said = words(&output);
         assert!(!output.status.success() && said.contains(expected), "{said}");
-        assert!(
-            run(&["check", "--no-certificates", "-c", "-"], &config.to_string()).status.success()
-        );
+        assert!(run(&["check", "--file-only", "-c", "-"], &config.to_string()).status.success());
     };
     check(&tiny, "edge.l3.embedder: `embed` is tiny@1, a model that is to ");
     check(std::path::Path::new("/nowhere"), "origin.models[0].folder: ");

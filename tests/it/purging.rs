@@ -79,13 +79,12 @@ async fn a_purge_drops_what_has_the_tag_and_nothing_else() {
 #[tokio::test]
 async fn a_name_that_nobody_has_is_purged_and_told() {
     let pod = FakePod::start(Act::Answer("a"));
-    let edge = Edge::with(&[pod.address], |config, _| {
-        config["access"]["tenants"] = json!([{"name": "dev"}]);
-    });
+    let edge = Edge::start(&[pod.address], |_| {});
     let unknown = async |what: Value| purge(&edge, what).await["unknown"].clone();
     assert_eq!(unknown(json!({"tenant": "dev", "key": "dev"})).await, Value::Null);
     assert_eq!(unknown(json!({"tenant": "dve"})).await, json!({"tenant": "dve"}));
     assert_eq!(unknown(json!({"tenant": "dev", "key": "a"})).await, json!({"key": "a"}));
+    assert_eq!(unknown(json!({"tenant": "dev", "user": "a"})).await, json!({"user": "a"}));
 }
 
 #[tokio::test]

@@ -394,7 +394,7 @@ async fn a_judge_that_nobody_serves_is_told_and_nothing_that_differs_is_kept() {
     rig.teach("dev", &commits(501)[2]).await;
     let stats = rig.stats().await;
     assert_eq!((&stats["entries"], &stats["untold"]), (&json!(2), &json!(1)), "{stats}");
-    assert_eq!(stats["problem"], "no pod serves fak, which edge.l3.judge.model names");
+    assert_eq!(stats["problem"], "no pod of this region serves fak, edge.l3.judge.model");
 }
 
 #[tokio::test]

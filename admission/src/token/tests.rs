@@ -16,7 +16,7 @@ use super::*;
 const NOW: u64 = 1_000_000;
 const ISSUER: &str = "https://login.test";
 
-fn issuer(algorithms: &[Algorithm]) -> Issuer {
+pub(crate) fn issuer(algorithms: &[Algorithm]) -> Issuer {
     Issuer {
         issuer: ISSUER.into(),
         audience: "nearhop".into(),

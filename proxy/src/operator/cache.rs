@@ -126,8 +126,8 @@ fn l3(shared: &Shared) -> Value {
 /// Why answers in other words can never be compared.
 fn judge_missing(shared: &Shared, judge: &L3Judge) -> Option<String> {
     let model = judge.model.as_deref()?;
-    let missing = shared.upstreams.model(Some(model)).is_none();
-    missing.then(|| format!("no pod serves {model}, which edge.l3.judge.model names"))
+    let missing = shared.upstreams.own_model(model, clock::now()).is_none();
+    missing.then(|| format!("no pod of this region serves {model}, edge.l3.judge.model"))
 }
 
 /// A route of the semantic tier.
@@ -243,7 +243,7 @@ fn user_of(shared: &Shared, tenant: &str, key: &str) -> Result<Option<String>, S
     let live = shared.live.load();
     match live.directory.holder(tenant, key) {
         Some(holder) => Ok(holder.user.clone()),
-        None if !live.directory.issuers().is_empty() => Ok(None),
+        None if live.directory.takes_tokens() => Ok(None),
         None => Err(format!(
             "tenant {tenant} has no key {key} here: name one of `access.keys`, and the tenant that it is of"
         )),

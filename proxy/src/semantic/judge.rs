@@ -95,8 +95,8 @@ async fn ask(
     });
     let body = body.to_string();
     let request = CompletionRequest::parse(Endpoint::Chat, body.as_bytes()).ok()?;
-    let model = shared.upstreams.model(Some(model))?;
     let now = clock::now();
+    let model = shared.upstreams.own_model(model, now)?;
     let asked = lesson.admitted.for_later(now);
     let deadline = now + WITHIN;
     let admitted = Admitted { request, body: body.into(), model, deadline, ..asked };

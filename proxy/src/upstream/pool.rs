@@ -624,12 +624,21 @@ impl Upstreams {
 
     /// What other regions are told: what this region's own pods serve.
     pub(crate) fn report(&self, now: Instant) -> PodReport {
+        self.own(now).report(self.slots(now).unwrap_or(0))
+    }
+
+    /// A model that this region's own pods serve now.
+    pub(crate) fn own_model(&self, asked: &str, now: Instant) -> Option<Arc<ModelReport>> {
+        self.own(now).find(Some(asked))
+    }
+
+    fn own(&self, now: Instant) -> Catalog {
         let all = self.all();
         let near: Vec<_> = all
             .iter()
             .filter(|one| one.class() == Class::Pod && one.is_ready(now))
             .filter_map(|one| one.look(now).report)
             .collect();
-        Catalog::of(&near, &[], &[]).report(self.slots(now).unwrap_or(0))
+        Catalog::of(&near, &[], &[])
     }
 }
