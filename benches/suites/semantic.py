@@ -213,6 +213,8 @@ def scan(suite, arguments, vectors):
         suite.observe(f"scan of {n:,}: 99 %", "nearhop", round(median(lambda of: of["cpu_us_p99"]), 1), "µs CPU", goal=goal)
         recall = median(lambda of: of["recall"]["at_1"])
         suite.observe(f"scan of {n:,}: recall@1", "nearhop", round(100 * recall, 2), "%", kept=recall >= RECALL if goal else None)
+        within = median(lambda of: of["recall"]["within_0.001"])
+        suite.observe(f"scan of {n:,}: found what is within 0.001 of the nearest", "nearhop", round(100 * within, 2), "%")
         near = median(lambda of: of["recall_near"]["at_1"])
         suite.observe(f"scan of {n:,}: recall@1 of what is near", "nearhop", round(100 * near, 2), "%")
         suite.observe(f"scan of {n:,}: a vector, resident", "nearhop", round(median(lambda of: of["resident_bytes_per_vector"])), "bytes")
