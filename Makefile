@@ -34,7 +34,8 @@ bench: ## measure all suites beside their peers, into benches/results (SUITES="g
 	@scripts/peers.sh
 	cargo build --release --locked
 	cargo build --release --locked -p nearhop-geo --example dns_load
-	cargo build --release --locked -p nearhop-edge-cache --example reuse --example semantic_scan --example semantic_replay
+	cargo build --release --locked -p nearhop-edge-cache --example reuse --example semantic_scan
+	cargo build --release --locked -p nearhop-test-replay --example semantic_replay
 	python3 benches/run.py $(SUITES) --results benches/results
 
 soak: ## run the long tests (minutes), with their figures

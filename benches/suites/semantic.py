@@ -1,8 +1,8 @@
 """The semantic cache: who is answered, and who wrongly, beside GPTCache; its scan; what it costs a request.
 
   replay      questions as developers ask them, in tests/data/questions, of which each is known to mean
-              the same as others or to have an answer of its own; in our rules by edge-cache's example
-              `semantic_replay`, in GPTCache, by plain similarity and by exact repetition
+              the same as others or to have an answer of its own; in our rules by `semantic_replay`, an
+              example of tests/replay, in GPTCache, by plain similarity and by exact repetition
   scan        the nearest of so many vectors: the example `semantic_scan`
   an entry    its memory: `semantic_replay fill`
   a miss      a chat that no earlier answer serves, by an edge without `edge.l3`, in shadow, and with a route
@@ -364,7 +364,7 @@ def misses(suite, arguments, folder, texts):
 
 def example(arguments, name):
     path = f"{arguments.examples}/{name}"
-    check(process.program(path), f"{path} is not there: `cargo build --release -p nearhop-edge-cache --example {name}`")
+    check(process.program(path), f"{path} is not there: `make bench` builds it")
     return path
 
 

@@ -14,12 +14,13 @@ mod lex;
 mod order;
 mod read;
 mod stem;
+mod word;
 mod words;
 
 use serde::{Deserialize, Serialize};
 
-use dress::Case;
 use read::{Kind, Reading, Role, Term};
+use word::Case;
 
 /// What of a question must agree with another's, without its text: keyed hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,37 +8,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    lex::{Sort, Word},
+    word::{Case, Sort, Word},
     words,
 };
-
-/// The capitals of a word of code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(super) enum Case {
-    /// None.
-    Lower,
-    /// Only the first letter.
-    Capital,
-    /// Others.
-    Mixed,
-    /// They may mean nothing.
-    Unknown,
-}
-
-impl Case {
-    pub(super) fn of(text: &str) -> Self {
-        let mut letters = text.chars().filter(|c| c.is_alphabetic());
-        match letters.next().map(char::is_uppercase) {
-            None => Self::Unknown,
-            first => match (first == Some(true), letters.any(char::is_uppercase)) {
-                (false, false) => Self::Lower,
-                (true, false) => Self::Capital,
-                _ => Self::Mixed,
-            },
-        }
-    }
-}
 
 /// After these, or before those, a mark that stands alone is an operator.
 const BEFORE_OPERATOR: [&str; 11] =

@@ -1,9 +1,9 @@
 //! From words to what they say: terms, and what kind of answer is asked for. Pure.
 
 use super::{
-    dress::Case,
-    lex::{self, Pause, Sort, Word},
+    lex,
     stem::stem,
+    word::{Case, Pause, Sort, Word},
     words::{self, Phrase},
 };
 
