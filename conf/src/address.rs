@@ -7,8 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{Uri, uri::Authority};
 
-use crate::dns::is_host_name;
-
 /// A URL that can be asked by plain HTTP or over TLS.
 pub(crate) fn is_url(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
@@ -61,6 +59,16 @@ pub(crate) fn is_host(host: &str) -> bool {
         Some(v6) => v6.strip_suffix(']').is_some_and(|v6| v6.parse::<Ipv6Addr>().is_ok()),
         None => is_host_name(host),
     }
+}
+
+/// A domain name: RFC 1035, section 2.3.1, and underscores.
+pub(crate) fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let label = |label: &str| {
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(fine)
+    };
+    (1..=253).contains(&name.len()) && name.split('.').all(label)
 }
 
 /// A host and a port, where both are what they should be.

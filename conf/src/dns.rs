@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     Admin, Peer,
-    address::{is_url, split_target},
+    address::{is_host_name, is_url, split_target},
     defaults,
     reader::{Field, Section, flatten},
     units::{hex, http_token},
@@ -228,16 +228,6 @@ impl Field for u32 {
     fn parse(value: &Value) -> Option<Self> {
         value.as_u64().and_then(|number| Self::try_from(number).ok())
     }
-}
-
-/// RFC 1035, section 2.3.1, and underscores.
-pub(crate) fn is_host_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let label = |label: &str| {
-        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        (1..=63).contains(&label.len()) && label.chars().all(fine)
-    };
-    (1..=253).contains(&name.len()) && name.split('.').all(label)
 }
 
 /// Reads the list of regions.

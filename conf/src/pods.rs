@@ -13,8 +13,7 @@ use serde_json::json;
 
 use crate::{
     ConfigError,
-    address::split_target,
-    dns::is_host_name,
+    address::{is_host_name, split_target},
     reader::{LIST_MAX, Problems, Section, parse_yaml},
 };
 

@@ -1,10 +1,7 @@
 //! A share of what is served is generated again, while pods have nothing else to do, and compared.
 //! Nobody waits for it and nobody pays for it; a rule that differs too much goes off.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nearhop_admin::clock;
 use nearhop_conf::Audit as Settings;
@@ -12,13 +9,13 @@ use nearhop_edge_cache::{
     Rule,
     audit::{Audit, Tally, differs},
 };
-use nearhop_wire::{Finish, Kind};
+use nearhop_wire::Finish;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
     live::Live,
-    phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries},
+    phase::{Shared, admit::Admitted, leisure},
     trace::Trace,
 };
 
@@ -125,13 +122,9 @@ async fn again(shared: &Arc<Shared>, job: &Job) -> Option<String> {
         return None;
     }
     let admitted = job.admitted.for_later(clock::now());
-    let caller = &admitted.head.caller;
-    let (class, needs) = (Kind::Agent as u8, Duration::ZERO);
-    let entered = shared.gate.enter(&caller.tenant, class, admitted.deadline, needs).await;
-    let _entered = entered.ok()?;
     let asked = ("audit", &job.trace);
-    let attempts = Attempts::new(shared, &job.live, &admitted, asked, Tries::default());
-    let generation = attempts.at_leisure().begin().await.ok()?;
+    let begun = leisure::begin((shared, &job.live), &admitted, asked, admitted.deadline).await;
+    let (_place, generation) = begun.ok()?;
     if generation.head(&admitted).fingerprint != admitted.model.fingerprint() {
         return None;
     }

@@ -8,6 +8,7 @@
 //! | [`generate`] | a task apart from its readers: a place, attempts, the whole answer into the cache | a flight |
 //! | [`route`] | what is known of upstreams, and who of them is next, and why | `Plan` |
 //! | [`attempt`] | walks the plan under one deadline until somebody begins to answer | `Generation` |
+//! | [`leisure`] | the same for what nobody waits for: audits, judges, prompts that will be asked about | `Generation` |
 //! | [`fallback`] | what is left where nobody does: something like it, nothing, a word to a chat | bytes |
 //! | [`respond`] | the answer to the client | bytes |
 //! | [`hop`] | the same for another region: one attempt, on a pod of this one | bytes |
@@ -20,6 +21,7 @@ mod fallback;
 pub(crate) mod generate;
 mod generation;
 mod hop;
+pub(crate) mod leisure;
 pub(crate) mod limit;
 pub(crate) mod lookup;
 pub(crate) mod record;

@@ -5,15 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use nearhop_admin::clock;
 use nearhop_admission::Served;
-use nearhop_wire::Kind;
 use tokio::sync::Semaphore;
 
 use super::{
     admit::Admitted,
-    attempt::Attempts,
-    limit,
+    leisure, limit,
     record::{self, Record},
-    tries::Tries,
 };
 use crate::{event::Event, reject::Reject};
 
@@ -38,13 +35,9 @@ pub(super) fn begin(record: &mut Record<'_>, admitted: Arc<Admitted>) {
         let mut used = None;
         let warmed = async {
             let soon = clock::now() + WARM_UP_WAIT;
-            let caller = &admitted.head.caller;
-            let entered =
-                shared.gate.enter(&caller.tenant, Kind::Agent as u8, soon, Duration::ZERO).await;
-            let _entered = entered.map_err(|_none| Reject::overloaded())?;
             let asked = (request_id.as_str(), &trace);
-            let attempts = Attempts::new(&shared, &live, &admitted, asked, Tries::default());
-            let generation = attempts.at_leisure().begin().await?;
+            let begun = leisure::begin((&shared, &live), &admitted, asked, soon).await;
+            let (_place, generation) = begun?;
             used = Some((limit::prompt_guess(&admitted), 1));
             // Its end, within the deadline that every piece has.
             let read = generation.read(|event| {

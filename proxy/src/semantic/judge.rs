@@ -13,11 +13,11 @@ use std::{
 use nearhop_admin::clock;
 use nearhop_conf::L3Judge;
 use nearhop_edge_cache::semantic::{Same, say_the_same};
-use nearhop_wire::{CompletionRequest, Endpoint, Kind};
+use nearhop_wire::{CompletionRequest, Endpoint};
 use serde_json::json;
 
 use super::{Semantic, lessons::Lesson};
-use crate::phase::{Shared, admit::Admitted, attempt::Attempts, tries::Tries};
+use crate::phase::{Shared, admit::Admitted, leisure};
 
 /// What a comparison tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +100,9 @@ async fn ask(
     let asked = lesson.admitted.for_later(now);
     let deadline = now + WITHIN;
     let admitted = Admitted { request, body: body.into(), model, deadline, ..asked };
-    let caller = &admitted.head.caller;
-    let (class, needs) = (Kind::Agent as u8, Duration::ZERO);
-    let entered = shared.gate.enter(&caller.tenant, class, admitted.deadline, needs).await;
-    let _entered = entered.ok()?;
     let told = ("judge", &lesson.trace);
-    let attempts = Attempts::new(shared, &lesson.live, &admitted, told, Tries::default());
-    let generation = attempts.at_leisure().begin().await.ok()?;
+    let begun = leisure::begin((shared, &lesson.live), &admitted, told, deadline).await;
+    let (_place, generation) = begun.ok()?;
     verdict(&generation.text().await.ok()?)
 }
 
