@@ -74,7 +74,10 @@ impl Disk {
     ///
     /// The system's. That it was never filled is none.
     pub fn clear(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.filler()) {
+        // Emptied first: a process that is just being started may hold it open, as all that this one
+        // has, and what is removed takes its space until then.
+        let emptied = File::options().write(true).truncate(true).open(self.filler());
+        match emptied.and_then(|_empty| std::fs::remove_file(self.filler())) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             done => done,
         }

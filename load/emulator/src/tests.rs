@@ -409,10 +409,13 @@ fn a_disk_that_is_full_refuses_what_others_write_until_it_is_cleared() {
         let error = std::fs::write(disk.path().join("more"), "x").unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     }
+    // As a child has it until it runs another program.
+    let held = std::fs::File::open(disk.path().join("filler")).unwrap();
     for _ in 0..2 {
         disk.clear().unwrap();
         std::fs::write(disk.path().join("more"), "x").unwrap();
     }
+    drop(held);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
     drop(disk);
     assert!(!file.exists(), "it is unmounted");
