@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -28,6 +28,8 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Problems {
     found: RefCell<Vec<Problem>>,
+    /// Fields whose text is not known: nothing else is said of them.
+    unread: RefCell<BTreeSet<String>>,
     /// Set while there is no file: every section is there, and every question is written down.
     shapes: Option<RefCell<Shapes>>,
 }
@@ -49,6 +51,18 @@ impl Problems {
     }
 
     pub(crate) fn add(&self, path: &str, what: impl Into<String>, fix: impl Into<String>) {
+        if !self.unread.borrow().contains(path) {
+            self.push(path, what, fix);
+        }
+    }
+
+    /// A field whose text is not known.
+    fn unread(&self, path: &str, what: impl Into<String>, fix: impl Into<String>) {
+        self.push(path, what, fix);
+        self.unread.borrow_mut().insert(path.to_owned());
+    }
+
+    fn push(&self, path: &str, what: impl Into<String>, fix: impl Into<String>) {
         self.found.borrow_mut().push(Problem {
             path: path.to_owned(),
             what: what.into(),
@@ -423,13 +437,13 @@ fn expand_text(text: &str, path: &str, env: Env<'_>, problems: &Problems) -> Str
         }
         out.push_str(&rest[..at]);
         let Some(end) = rest[at..].find('}') else {
-            problems.add(path, "has `${` without `}`", "Close it, or write `$${` for the text");
+            problems.unread(path, "has `${` without `}`", "Close it, or write `$${` for the text");
             return out;
         };
         let name = &rest[at + 2..at + end];
         match env(name) {
             Some(value) => out.push_str(&value),
-            None => problems.add(
+            None => problems.unread(
                 path,
                 format!("the environment variable {name} is not set"),
                 format!("Set {name}, or write the value here"),
