@@ -126,9 +126,9 @@ async fn requests_a_minute_are_told_in_headers_and_refused_with_the_time_to_wait
 async fn tokens_are_reserved_and_what_is_not_used_comes_back() {
     let pod = FakePod::start(Act::Answer("ok"));
     // A request may use its prompt's bytes and eight tokens; the pod says it used two.
-    let edge = limited(&pod, json!({"tenant": {"tokens_per_minute": 60}}));
+    let edge = limited(&pod, json!({"tenant": {"tokens_per_minute": 100}}));
     for _ in 0..10 {
-        assert_eq!(ask(&edge, "nh-a").await.status, StatusCode::OK, "each uses two of sixty");
+        assert_eq!(ask(&edge, "nh-a").await.status, StatusCode::OK, "each uses two of a hundred");
         assert_eq!(ask(&edge, "nh-b").await.status, StatusCode::OK);
     }
     let large = json!({"model": "fake", "prompt": "a", "max_tokens": 100});

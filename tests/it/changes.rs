@@ -328,23 +328,22 @@ async fn a_service_manager_is_told() {
 
 #[tokio::test]
 async fn a_stopping_edge_tells_clients_and_finishes_what_runs() {
-    let pod = FakePod::start(Act::Slow("hello"));
+    let pod = FakePod::start(Act::Answer("hello"));
     let mut edge = Edge::start(&[pod.address], |_| {});
     let mut idle = KeepAlive::new(&edge.address);
     assert_eq!(idle.complete(&body()).await.unwrap().status, StatusCode::OK);
+    pod.act(Act::StallThen("hello"));
     let streamed = json!({"model": "fake", "prompt": unique(), "stream": true});
     let (address, pid) = (edge.address.clone(), edge.pid());
     let running = tokio::spawn(async move { complete(&address, &streamed).await });
-    eventually("it runs", LIMIT, || async {
-        (edge.metric("nearhop_requests_in_progress").await > 0.0).then_some(())
-    })
-    .await;
+    eventually("it runs", LIMIT, || async { (pod.seen().len() == 2).then_some(()) }).await;
     signal(pid, "TERM");
     eventually("it is not ready", LIMIT, || async {
         let ready = get(&edge.admin, "/readyz", &[]).await;
         ready.map_or(true, |ready| ready.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
     })
     .await;
+    pod.hang_up();
     assert_eq!(running.await.unwrap().streamed(), ("hello".to_owned(), true));
     // A connection that lay idle gets one more answer, and is told that it was the last.
     if let Ok(last) = idle.complete(&body()).await {

@@ -312,9 +312,16 @@ fn head_of(stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, &fields.concat())
 }
 
-/// Sends what `next` gives until the edge ends the connection or there is no more; whether the
-/// edge did.
-async fn flood(edge: &Edge, at: usize, mut next: impl FnMut(u32) -> Option<Vec<u8>>) -> bool {
+/// What the edge has decided arrives shortly, once it has read all.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// Sends what `next` gives until the edge ends the connection or there is no more, and for so long
+/// after that; whether the edge did.
+async fn flood(
+    edge: &Edge,
+    (at, patience): (usize, Duration),
+    mut next: impl FnMut(u32) -> Option<Vec<u8>>,
+) -> bool {
     let mut stream = connect(edge, at).await;
     stream.write_all(&open()).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
@@ -334,11 +341,8 @@ async fn flood(edge: &Edge, at: usize, mut next: impl FnMut(u32) -> Option<Vec<u
         }
         round += 1;
     }
-    // What it has decided arrives shortly.
-    for _ in 0..100 {
-        if ended.load(Ordering::Acquire) {
-            break;
-        }
+    let until = now() + patience;
+    while !ended.load(Ordering::Acquire) && now() < until {
         sleep(Duration::from_millis(10)).await;
     }
     reading.abort();
@@ -352,13 +356,13 @@ async fn floods_over_http2_are_bounded() {
     let edge = Edge::start(&[pod.address], |edge| edge["limits"] = json!({"h2_resets": 200}));
     good_traffic(&edge, 20).await;
     let before = memory(&edge);
-    let rapid_reset = flood(&edge, 1, |round| {
+    let rapid_reset = flood(&edge, (1, LIMIT), |round| {
         let stream = 2 * round + 1;
         let reset = frame(RESET, 0, stream, &8u32.to_be_bytes());
         (round < rounds).then(|| [head_of(stream, END_HEADERS), reset].concat())
     })
     .await;
-    let continuation = flood(&edge, 2, |round| {
+    let continuation = flood(&edge, (2, LIMIT), |round| {
         let more = field("x", &"y".repeat(100)).repeat(100);
         (round < rounds).then(|| match round {
             0 => head_of(1, 0),
@@ -371,24 +375,26 @@ async fn floods_over_http2_are_bounded() {
     bomb.extend([b'y'; 100]);
     // Indexed once, then named by a byte each: a few kilobytes that mean megabytes.
     let bomb: Vec<u8> = [bomb, vec![0xbe; 15_000]].concat();
-    let hpack = flood(&edge, 3, |round| {
+    let hpack = flood(&edge, (3, SHORTLY), |round| {
         (round < 200).then(|| frame(HEADERS, END_HEADERS, 2 * round + 1, &bomb))
     })
     .await;
     let _pings =
-        flood(&edge, 4, |round| (round < rounds).then(|| frame(PING, 0, 0, &[0; 8]))).await;
-    let _settings = flood(&edge, 5, |round| {
+        flood(&edge, (4, SHORTLY), |round| (round < rounds).then(|| frame(PING, 0, 0, &[0; 8])))
+            .await;
+    let _settings = flood(&edge, (5, SHORTLY), |round| {
         (round < rounds).then(|| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]))
     })
     .await;
-    let _empty = flood(&edge, 6, |round| {
+    let _empty = flood(&edge, (6, SHORTLY), |round| {
         (round < rounds)
             .then(|| if round == 0 { head_of(1, END_HEADERS) } else { frame(DATA, 0, 1, &[]) })
     })
     .await;
-    let _streams =
-        flood(&edge, 7, |round| (round < rounds).then(|| head_of(2 * round + 1, END_HEADERS)))
-            .await;
+    let _streams = flood(&edge, (7, SHORTLY), |round| {
+        (round < rounds).then(|| head_of(2 * round + 1, END_HEADERS))
+    })
+    .await;
     good_traffic(&edge, 20).await;
     let held = memory(&edge).saturating_sub(before);
     say(&format!(

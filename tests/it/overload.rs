@@ -153,7 +153,11 @@ async fn what_pods_can_do_is_done_however_much_is_asked() {
         (now() - began).as_secs_f64()
     ));
     say(&table.join("\n"));
-    assert_eq!(edge.metric("nearhop_requests_in_progress").await, 0.0);
+    // An answer's reader may be faster than who counts it.
+    eventually("nothing is in progress", LIMIT, || async {
+        (edge.metric("nearhop_requests_in_progress").await == 0.0).then_some(())
+    })
+    .await;
     assert!(edge.metric("nearhop_shed_total{kind=\"inline\"}").await > 0.0);
     for pod in edge.pods().await.as_array().unwrap() {
         assert_eq!(pod["ready"], true, "load takes no pod out: {pod}");

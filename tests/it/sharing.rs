@@ -242,9 +242,9 @@ async fn a_follower_with_more_time_outlives_its_leaders_deadline() {
         let time = [("x-nearhop-timeout-ms", millis)];
         tokio::spawn(async move { post(&address, PATH, &body(""), &time).await })
     };
-    let leader = ask("4000");
+    let leader = ask("8000");
     asked(&pod, 1).await;
-    let follower = ask("7000");
+    let follower = ask("10000");
     joined(&edge, "exact", 1.0).await;
     // One with far more time would lose most of what it has: it does not wait for them.
     pod.act(Act::Answer("return 0.0"));

@@ -113,5 +113,5 @@ async fn an_answer_that_is_well_formed_and_wrong_leaves_nothing() {
 #[tokio::test]
 async fn an_answer_that_nobody_waited_for_leaves_nothing() {
     check_leaves_nothing(Act::StallMidway, Patience::LeavesAt("half")).await;
-    check_leaves_nothing(Act::Slow("poison"), Patience::LeavesAt("poi")).await;
+    check_leaves_nothing(Act::EndsLate("poison"), Patience::LeavesAt("poi")).await;
 }

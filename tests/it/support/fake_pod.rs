@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Answer(&'static str),
     /// The same, with a pause before the last piece: a stream that cannot be sent as a whole.
     Slow(&'static str),
+    /// This text, and its end when nobody waits for it any more.
+    EndsLate(&'static str),
     /// So many pieces of a kilobyte.
     Long(usize),
     /// Another status, with an error of that code.
@@ -350,9 +352,13 @@ async fn whole(stream: &mut TcpStream, status: &str, body: &str) -> Option<()> {
 
 async fn perform(stream: &mut TcpStream, act: &Act, state: &State) -> Option<()> {
     match act {
-        Act::Answer(text) | Act::Slow(text) | Act::OtherRevision(text) => {
+        Act::Answer(text) | Act::Slow(text) | Act::EndsLate(text) | Act::OtherRevision(text) => {
             let revision = if matches!(act, Act::OtherRevision(_)) { "2" } else { "1" };
-            let pause = Duration::from_millis(if matches!(act, Act::Slow(_)) { 100 } else { 0 });
+            let pause = Duration::from_millis(match act {
+                Act::Slow(_) => 100,
+                Act::EndsLate(_) => 30_000,
+                _ => 0,
+            });
             let reply = Reply { text: (*text).to_owned(), finish: "stop" };
             say((stream, state), revision, &reply, pause).await
         }

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::client;
+use super::{client, neighbours::own_address};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_nearhop");
 pub(crate) const KEY: &str = "Bearer nh-dev";
@@ -214,11 +214,7 @@ impl Edge {
 
     /// One that may never be ready; its listeners are open when this returns.
     pub(crate) fn unready(pods: &[SocketAddr], change: impl FnOnce(&mut Value)) -> Self {
-        let free = || {
-            let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            held.local_addr().unwrap().to_string()
-        };
-        let (listen, admin) = (free(), free());
+        let [listen, admin] = [8080, 8081].map(|port| own_address(port).to_string());
         let change = |config: &mut Value, _: &Path| {
             config["edge"]["listen"] = json!(listen);
             config["edge"]["admin"]["listen"] = json!(admin);

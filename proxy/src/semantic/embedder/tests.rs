@@ -79,7 +79,7 @@ origin:
   models: [{folder: /x, aliases: [embed]}]
 ";
 
-/// An embedder whose pod says that.
+/// An embedder whose pod says that, within the file's patience where it says nothing.
 async fn embedder(says: Says) -> Embedder {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -102,7 +102,11 @@ async fn embedder(says: Says) -> Embedder {
         PodReport { models: Vec::new(), kept: Vec::new(), slots: 0, embedders: vec![embedder] };
     upstreams.check_passed(&pod, report, now, now);
     let asked = (Arc::new(upstreams), Arc::new(Exchanges::new(&edge.upstream)));
-    Embedder::new(edge.l3.as_ref().unwrap(), asked, metrics)
+    let mut l3 = edge.l3.clone().unwrap();
+    if !matches!(says, Says::Nothing) {
+        l3.patience = Duration::from_secs(60);
+    }
+    Embedder::new(&l3, asked, metrics)
 }
 
 /// Asks for the vector of a question.
