@@ -171,7 +171,7 @@ impl Store {
     /// Keeps an answer, instead of the one to the very same question.
     pub(super) fn put(&mut self, kept: Kept, vector: &Vector) -> Result<u64, Full> {
         let (own, owner) = (kept.bytes(), (kept.born.tags.tenant, kept.owner));
-        // The most that a row makes an arena grow by, but for the first of a large one.
+        // What a row makes an arena grow by, but where it takes room for rows to come.
         let bytes = own + 2 * vector.dimensions() + ARENA_BYTES;
         if bytes > self.room.tenant_bytes / 16 {
             return Err(Full::TooLarge);
@@ -199,19 +199,30 @@ impl Store {
         tenant.1 = tenant.1 + grown - before;
         self.bytes = self.bytes + grown - before;
         self.kept.insert(id, kept);
+        // An arena may have grown by more than a row.
+        self.make_bytes(owner.0, 0);
         Ok(id)
     }
 
     fn make_room(&mut self, owner: (u64, u64), bytes: usize) {
-        let Room { bytes: all, tenant_bytes, tenant_entries, owner_entries, .. } = self.room;
+        let Room { tenant_entries, owner_entries, .. } = self.room;
         while self.owners.get(&owner).is_some_and(|of| of.entries >= owner_entries) {
             self.give_up_one(owner);
         }
-        let full = |(entries, held): &(usize, usize)| {
-            *entries >= tenant_entries || held + bytes > tenant_bytes
-        };
-        while self.tenants.get(&owner.0).is_some_and(full) {
+        while self.tenants.get(&owner.0).is_some_and(|(entries, _)| *entries >= tenant_entries) {
             match self.largest_owner(owner.0) {
+                Some(largest) => self.give_up_one(largest),
+                None => return,
+            }
+        }
+        self.make_bytes(owner.0, bytes);
+    }
+
+    /// Gives up answers until there is room for so many bytes of this tenant.
+    fn make_bytes(&mut self, tenant: u64, bytes: usize) {
+        let Room { bytes: all, tenant_bytes, .. } = self.room;
+        while self.tenants.get(&tenant).is_some_and(|(_, held)| held + bytes > tenant_bytes) {
+            match self.largest_owner(tenant) {
                 Some(largest) => self.give_up_one(largest),
                 None => return,
             }

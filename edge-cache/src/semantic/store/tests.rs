@@ -108,6 +108,7 @@ proptest! {
             let tenants: usize = store.tenants.values().map(|(_, bytes)| bytes).sum();
             prop_assert_eq!(tenants, store.bytes());
             prop_assert!(store.bytes() <= 60_000);
+            prop_assert!(store.tenants.values().all(|(_, bytes)| *bytes <= 50_000));
             prop_assert_eq!(store.places.len(), store.entries());
             let rows: usize = store.arenas.values().map(Arena::len).sum();
             prop_assert_eq!(rows, store.entries());
