@@ -102,7 +102,7 @@ async fn edges_share_what_one_of_them_had_generated() {
         let answer = complete(&edges[1].address, &body("mean", "return")).await;
         (source(&answer) == "l2").then_some(answer)
     });
-    // Every look that comes too early is a generation of its own; the answer to it is none that is kept.
+    // Every look that comes too early is a generation of its own, and nothing of it is kept.
     pod.act(Act::Answer(""));
     let shared = shared.await;
     assert_eq!(shared.text(), " sum(values)");
